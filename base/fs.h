@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* fs - reading files with limits and writing them so that a crash leaves the old file or the new one.
+ *
+ * All functions return 0 or an errno value; they report nothing themselves.
+ */
+#ifndef KF_BASE_FS_H
+#define KF_BASE_FS_H
+
+#include "base/str.h"
+
+/** Reads a whole regular file of at most |max_bytes| (EFBIG beyond) into the arena, NUL-terminated. */
+int kf_fs_read(kf_arena *arena, const char *path, uint64_t max_bytes, kf_str *out_text);
+
+/** An output file that appears under its name only when committed: written to a temporary name in the
+ *  same directory, fsync'ed, renamed, directory fsync'ed. */
+typedef struct kf_outfile {
+    int fd;
+    char *tmp_path;
+    char *path;
+    char dir_unsynced;
+} kf_outfile;
+
+int kf_outfile_open(kf_outfile *f, const char *path, uint32_t mode);
+int kf_outfile_write(kf_outfile *f, const void *data, size_t size_bytes);
+int kf_outfile_commit(kf_outfile *f);
+/** Removes the temporary file; safe after commit and on a zeroed struct. */
+void kf_outfile_abandon(kf_outfile *f);
+/** Removes the temporary files of every open kf_outfile; async-signal-safe (for SIGINT/SIGTERM). */
+void kf_outfile_abandon_all(void);
+
+/** Opens, writes |text|, commits. */
+int kf_fs_write(const char *path, kf_str text, uint32_t mode);
+
+bool kf_fs_is_dir(const char *path);
+bool kf_fs_exists(const char *path);
+/** Joins two path parts with one '/'. An absolute |name| is returned as it is. */
+kf_str kf_fs_join(kf_arena *arena, kf_str dir, kf_str name);
+/** The directory part of |path| ("." when there is none). */
+kf_str kf_fs_dirname(kf_arena *arena, kf_str path);
+/** Absolute path of the running executable. */
+int kf_fs_self(kf_arena *arena, kf_str *out_path);
+
+#endif
