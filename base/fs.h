@@ -8,20 +8,23 @@
 
 #include "base/str.h"
 
-/** Reads a whole regular file of at most |max_bytes| (EFBIG beyond) into the arena, NUL-terminated. */
+/** Reads a whole regular file of at most |max_bytes| (and below 2 GiB; EFBIG beyond) into the arena,
+ *  NUL-terminated. EISDIR for a directory, EINVAL for any other thing that is not a regular file. */
 int kf_fs_read(kf_arena *arena, const char *path, uint64_t max_bytes, kf_str *out_text);
 
 /** An output file that appears under its name only when committed: written to a temporary name in the
  *  same directory, fsync'ed, renamed, directory fsync'ed. */
 typedef struct kf_outfile {
     int fd;
-    char *tmp_path;
-    char *path;
-    char dir_unsynced;
+    char *tmp_path; /* Owned; NULL when nothing is open */
+    char *path;     /* Owned */
 } kf_outfile;
 
+/** Creates the temporary file; |mode| (0644, 0755) is narrowed by the umask. On failure |f| is zeroed in
+ *  effect: write must not follow, abandon may. */
 int kf_outfile_open(kf_outfile *f, const char *path, uint32_t mode);
 int kf_outfile_write(kf_outfile *f, const void *data, size_t size_bytes);
+/** Makes the file durable and visible. |f| is closed afterwards, whether it worked or not. */
 int kf_outfile_commit(kf_outfile *f);
 /** Removes the temporary file; safe after commit and on a zeroed struct. */
 void kf_outfile_abandon(kf_outfile *f);

@@ -31,10 +31,12 @@ int kf_str_cmp(kf_str a, kf_str b);
 kf_str kf_str_dup(kf_arena *arena, kf_str s);
 kf_str kf_strf(kf_arena *arena, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
-/** Optimal string alignment (Damerau-Levenshtein with adjacent swaps), capped at |limit| + 1. */
+/** Optimal string alignment (Damerau-Levenshtein with adjacent swaps), capped at |limit| + 1. Different
+ *  strings of more than 64 bytes count as |limit| + 1 apart. */
 uint32_t kf_str_distance(kf_str a, kf_str b, uint32_t limit);
 
-/** Nearest of |n| candidates within distance 2 (ties: first), or an empty string. For did-you-mean. */
+/** Nearest of |n| candidates within distance 2 and half the length of |s| (ties: first), or an empty
+ *  string. For did-you-mean. */
 kf_str kf_str_nearest(kf_str s, const kf_str *candidates, uint32_t n);
 
 /** A set of interned strings; lives in the arena it was created with. */
@@ -60,7 +62,8 @@ void kf_sbuf_vprintf(kf_sbuf *b, const char *fmt, va_list ap);
 void kf_sbuf_double(kf_sbuf *b, double v);
 /** Shortest decimal text that reads back as the same float. */
 void kf_sbuf_float(kf_sbuf *b, float v);
-/** The string with quotes and C escapes, as every textual form of Kerf writes strings. */
+/** The string with quotes and C escapes (\" \\ \n \t \r, other controls as three octal digits), as every
+ *  textual form of Kerf writes strings. */
 void kf_sbuf_quoted(kf_sbuf *b, kf_str s);
 kf_str kf_sbuf_view(const kf_sbuf *b);
 
