@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* eval - the reference evaluator: the semantics of every op, in plain loops.
+ *
+ * KF_EVAL_IDEAL computes and keeps everything in f64 (rope angles and tables in f32, as in every form).
+ * KF_EVAL_ROUNDED computes in f64 too but rounds a value to its storage dtype where it is stored: the result
+ * of every node outside a region, and of each region. It is the truth that kernels are compared with.
+ */
+#ifndef KF_IR_EVAL_H
+#define KF_IR_EVAL_H
+
+#include "ir/graph.h"
+#include "ir/tensor_source.h"
+
+typedef enum kf_eval_mode { KF_EVAL_IDEAL, KF_EVAL_ROUNDED } kf_eval_mode;
+
+/** A dense tensor of doubles, row-major; or a KV cache (|kv| set). */
+typedef struct kf_tensor {
+    uint8_t rank;
+    int64_t dim[KF_MAX_RANK];
+    int64_t n;
+    double *data;
+    struct kf_eval_kv *kv;
+} kf_tensor;
+
+/** An evaluator-side cache: for each layer and sequence a growing list of rows of keys and values
+ *  [kv_heads, head_dim]; the page table plays no role here. Rounds to |dtype| in the rounded mode. */
+typedef struct kf_eval_kv kf_eval_kv;
+
+typedef struct kf_eval kf_eval;
+
+/** An evaluator over |m| with weights from |weights| (read once, cached by recipe). |seqs|: sequences whose
+ *  caches are kept between steps. Everything lives in |arena|. */
+kf_eval *kf_eval_create(kf_arena *arena, const kf_module *m, kf_eval_mode mode,
+                        const kf_tensor_source *weights, uint32_t seqs);
+
+/** One call over a ragged batch. */
+typedef struct kf_eval_step {
+    uint32_t n_seqs;
+    const uint32_t *seq;       /* which cache each sequence of this call uses */
+    const uint32_t *n_tokens;  /* new tokens of each */
+    const int32_t *const *tokens;
+} kf_eval_step;
+
+/** Runs function |func| ("main", "main.prefill", "main.decode"); its inputs are bound by name (ids, pos, seq,
+ *  seq_start, past, logit_rows = last row of each sequence unless |all_rows|, pages). Caches advance. Returns
+ *  false with a sentence in |why| for a missing weight or a dim out of bounds. */
+bool kf_eval_run(kf_eval *e, const char *func, const kf_eval_step *step, bool all_rows,
+                 kf_tensor *out_logits, kf_sbuf *why);
+/** Drops tokens of cache |seq| beyond |n_tokens|. */
+void kf_eval_truncate(kf_eval *e, uint32_t seq, uint32_t n_tokens);
+
+/** Evaluates one graph with given arguments (and params as tensors): tests, fold_const, random graphs. */
+bool kf_eval_graph(kf_arena *arena, const kf_graph *g, kf_eval_mode mode, const int64_t *sym_values,
+                   const kf_tensor *args, const kf_tensor *params, kf_tensor *out_results, kf_sbuf *why);
+
+kf_tensor kf_tensor_new(kf_arena *arena, uint8_t rank, const int64_t *dims);
+/** v rounded to storage |dtype| and back. */
+double kf_round_to(kf_dtype dtype, double v);
+
+#endif
