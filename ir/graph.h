@@ -81,8 +81,10 @@ typedef struct kf_node {
 /** How a weight is made from checkpoint tensors. LOAD: a tensor by name ("{prefix}.self_attn.q_proj.weight";
  *  inside a repeated function the name is relative to repeat's |weights| prefix). CONCAT: parts joined along
  *  dim 0 group by group: with g groups each part [n_i, ..] is seen as [g, n_i/g, ..] and the result is
- *  [g, sum n_i/g, ..] flattened (QKV per KV group; gate/up interleaved by blocks; g = 1 is plain). */
-typedef enum kf_recipe_op { KF_RECIPE_LOAD, KF_RECIPE_CONCAT } kf_recipe_op;
+ *  [g, sum n_i/g, ..] flattened (QKV per KV group; gate/up interleaved by blocks; g = 1 is plain).
+ *  SCALE: part 0 [n, k] times part 1 [k] along the last dim, computed in f64, rounded once to part 0's dtype
+ *  (a norm's gain folded into the weight that follows). */
+typedef enum kf_recipe_op { KF_RECIPE_LOAD, KF_RECIPE_CONCAT, KF_RECIPE_SCALE } kf_recipe_op;
 
 typedef struct kf_recipe {
     kf_recipe_op op;
@@ -97,6 +99,7 @@ bool kf_recipe_eq(const kf_recipe *a, const kf_recipe *b);
 const kf_recipe *kf_recipe_load(kf_arena *arena, kf_str tensor, kf_type type);
 const kf_recipe *kf_recipe_concat(kf_arena *arena, uint32_t groups, uint32_t n_parts,
                                   const kf_recipe *const *parts);
+const kf_recipe *kf_recipe_scale(kf_arena *arena, const kf_recipe *matrix, const kf_recipe *vector);
 
 struct kf_graph {
     kf_module *module;
