@@ -81,24 +81,25 @@ typedef struct kf_append {
 } kf_append;
 
 /** Appends to |n| sequences in one call. The tokens of all together are at most limits.tokens (use
- *  kf_prefill for longer ones), the logit rows at most limits.rows. On failure nothing has changed.
+ *  kf_session_prefill for longer ones), the logit rows at most limits.rows. On failure nothing has
+ * changed.
  */
-kf_status kf_step(kf_session *session, const kf_append *appends, uint32_t n);
+kf_status kf_session_step(kf_session *session, const kf_append *appends, uint32_t n);
 
 /** Appends any number of tokens to one sequence in chunks of at most |chunk| tokens (0: the
  * largest); the logits of the last one are kept as row 0. */
-kf_status kf_prefill(kf_session *session, uint32_t sequence, const int32_t *tokens,
-                     uint32_t n_tokens, uint32_t chunk);
+kf_status kf_session_prefill(kf_session *session, uint32_t sequence, const int32_t *tokens,
+                             uint32_t n_tokens, uint32_t chunk);
 
 /** Row |row| of the logits of the last step: the rows of its first append, then of its second, ...
  *  vocab_size floats, valid until the next step. NULL if there is no such row. */
-const float *kf_logits(const kf_session *session, uint32_t row);
+const float *kf_session_logits(const kf_session *session, uint32_t row);
 
 /** Positions that |sequence| holds. */
-uint32_t kf_length(const kf_session *session, uint32_t sequence);
+uint32_t kf_session_length(const kf_session *session, uint32_t sequence);
 
 /** Keeps the first |n| positions of |sequence|; its other pages become free. */
-kf_status kf_truncate(kf_session *session, uint32_t sequence, uint32_t n);
+kf_status kf_session_truncate(kf_session *session, uint32_t sequence, uint32_t n);
 
 #ifdef __cplusplus
 }
