@@ -4,7 +4,7 @@
  * Every diagnostic is a row of diag.def: code, severity, the exit status it leads to, and the text that
  * `kerf explain CODE` prints. The message carries the values. Form (conventions of clang):
  *
- *   llama.yaml:9:1: error[E0102]: unknown key 'num_kv_heads'
+ *   model.yaml:9:1: error[E0102]: unknown key 'num_kv_heads'
  *     9 | num_kv_heads: 8
  *       | ^~~~~~~~~~~~ did you mean 'num_key_value_heads'?
  *   note: ...
