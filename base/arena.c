@@ -48,6 +48,7 @@ typedef struct block {
 struct kf_arena {
     const char *tag; /* Borrowed */
     block *head;     /* Owned */
+    block *spare;    /* Owned; the last block dropped, so that save and restore in a loop cost nothing */
     void *last;      /* the newest allocation, the only one that can grow in place */
     size_t used;     /* bytes handed out */
     size_t total;    /* bytes taken from the system */
@@ -70,13 +71,26 @@ kf_arena *kf_arena_create(const char *tag)
     return arena;
 }
 
+static void free_block(kf_arena *arena, block *b)
+{
+    if (!b)
+        return;
+    arena->total -= sizeof *b + b->cap;
+    UNPOISON(b->data, b->cap);
+    free(b);
+}
+
 static void drop_head(kf_arena *arena)
 {
     block *b = arena->head;
     arena->head = b->prev;
-    arena->total -= sizeof *b + b->cap;
-    UNPOISON(b->data, b->cap);
-    free(b);
+    if (b->cap > MAX_BLOCK_BYTES) {
+        free_block(arena, b);
+        return;
+    }
+    free_block(arena, arena->spare);
+    POISON(b->data, b->cap);
+    arena->spare = b;
 }
 
 void kf_arena_destroy(kf_arena *arena)
@@ -85,11 +99,24 @@ void kf_arena_destroy(kf_arena *arena)
         return;
     while (arena->head)
         drop_head(arena);
+    free_block(arena, arena->spare);
     free(arena);
+}
+
+static void push_block(kf_arena *arena, block *b)
+{
+    b->prev = arena->head;
+    b->used = 0;
+    arena->head = b;
 }
 
 static void add_block(kf_arena *arena, size_t min_bytes)
 {
+    if (arena->spare && arena->spare->cap >= min_bytes) {
+        push_block(arena, arena->spare);
+        arena->spare = NULL;
+        return;
+    }
     size_t cap = arena->next_block_bytes;
     if (cap < min_bytes)
         cap = min_bytes;
@@ -101,11 +128,9 @@ static void add_block(kf_arena *arena, size_t min_bytes)
         b = aligned_alloc(MAX_ALIGN, sizeof *b + cap);
     if (!b)
         out_of_memory(arena->tag, min_bytes);
-    b->prev = arena->head;
     b->cap = cap;
-    b->used = 0;
     POISON(b->data, cap);
-    arena->head = b;
+    push_block(arena, b);
     arena->total += sizeof *b + cap;
 }
 
