@@ -1,0 +1,310 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* session - sequences, their paged cache, and one step over some of them.
+ *
+ * A sequence owns pages in order of its positions; free pages are a stack. The page table of a call
+ * holds the rows of the sequences that take part. Nothing is allocated after the session is open.
+ */
+#include "runtime/internal.h"
+
+#include <string.h>
+
+#define POOL_PAD_BYTES 256u /* kernels may read a vector beyond the last buffer */
+
+typedef struct seq_state {
+    uint32_t length;  /* positions held */
+    uint32_t n_pages; /* first entries of its row of |seq_pages| */
+} seq_state;
+
+struct kf_session {
+    kf_engine *engine;
+    size_t size_bytes;
+    size_t pool_bytes, counter_bytes;
+    unsigned char *pool, *counters;
+    unsigned char **kv_base;
+    size_t *kv_bytes;
+    seq_state *seqs;
+    int32_t *seq_pages;  /* [max_sequences, seq_max_pages] */
+    int32_t *free_pages; /* stack */
+    bool *is_taken;      /* sequences that the call being checked already names */
+    uint32_t n_free, seq_max_pages;
+    int32_t *input[KF_INPUT_COUNT];
+    uint32_t n_rows; /* logits of the last step */
+};
+
+/* ---- Open and close -------------------------------------------------------------------------- */
+
+/* Hands out aligned parts of one block; with base NULL it only adds up. */
+typedef struct carver {
+    unsigned char *base;
+    size_t at;
+} carver;
+
+static void *carve(carver *c, size_t count, size_t elem)
+{
+    size_t at = c->at;
+    c->at = (at + count * elem + KF_CACHE_LINE - 1) / KF_CACHE_LINE * KF_CACHE_LINE;
+    return c->base ? c->base + at : NULL;
+}
+
+static void carve_all(kf_session *s, carver *c, const kf_engine *e)
+{
+    const kf_model *m = e->model;
+    size_t seqs = m->max_sequences, tokens = m->max_tokens, rows = m->max_rows;
+    uint32_t seq_max_pages = (e->context + e->page_tokens - 1) / e->page_tokens;
+    size_t count[KF_INPUT_COUNT] = {
+        [KF_INPUT_IDS] = tokens,
+        [KF_INPUT_POS] = tokens,
+        [KF_INPUT_SEQ] = tokens,
+        [KF_INPUT_SEQ_START] = seqs + 1,
+        [KF_INPUT_PAST] = seqs,
+        [KF_INPUT_LOGIT_ROWS] = rows,
+        [KF_INPUT_PAGES] = seqs * e->max_pages,
+    };
+    kf_session dry;
+    kf_session *t = s ? s : &dry;
+    carve(c, 1, sizeof *s);
+    t->seq_max_pages = seq_max_pages;
+    t->kv_base = carve(c, m->n_kv, sizeof *t->kv_base);
+    t->kv_bytes = carve(c, m->n_kv, sizeof *t->kv_bytes);
+    t->seqs = carve(c, seqs, sizeof *t->seqs);
+    t->seq_pages = carve(c, seqs * seq_max_pages, sizeof *t->seq_pages);
+    t->free_pages = carve(c, seqs * seq_max_pages, sizeof *t->free_pages);
+    t->is_taken = carve(c, seqs, sizeof *t->is_taken);
+    for (int i = 0; i < KF_INPUT_COUNT; i++)
+        t->input[i] = carve(c, count[i], sizeof(int32_t));
+}
+
+static bool alloc_buffers(kf_session *s)
+{
+    kf_engine *e = s->engine;
+    const kf_model *m = e->model;
+    uint64_t n_pages = (uint64_t)m->max_sequences * s->seq_max_pages;
+    s->pool_bytes = m->pool_bytes + POOL_PAD_BYTES;
+    s->counter_bytes = m->counter_bytes + sizeof(uint32_t);
+    s->pool = kf_alloc(&e->allocator, s->pool_bytes, 4096);
+    s->counters = kf_alloc(&e->allocator, s->counter_bytes, KF_CACHE_LINE);
+    bool ok = s->pool && s->counters;
+    for (uint32_t i = 0; i < m->n_kv && ok; i++) {
+        uint64_t page = m->kv[i].layers * m->kv[i].page_bytes;
+        ok = page <= (UINT64_C(1) << 46) / n_pages;
+        if (!ok)
+            break;
+        s->kv_bytes[i] = n_pages * page + POOL_PAD_BYTES;
+        s->kv_base[i] = kf_alloc(&e->allocator, s->kv_bytes[i], 4096);
+        ok = s->kv_base[i] != NULL;
+    }
+    return ok;
+}
+
+kf_status kf_session_open(kf_engine *e, kf_session **out_session)
+{
+    carver c = {0};
+    carve_all(NULL, &c, e);
+    size_t size = c.at;
+    *out_session = NULL;
+    kf_session *s = kf_alloc(&e->allocator, size, KF_CACHE_LINE);
+    if (!s)
+        return kf_fail(&e->log, KF_ERR_MEMORY, "no memory for a session");
+    c = (carver){(unsigned char *)s, 0};
+    carve_all(s, &c, e);
+    s->engine = e;
+    s->size_bytes = size;
+    if (!alloc_buffers(s)) {
+        kf_session_close(s);
+        kf_limits l;
+        kf_engine_limits(e, &l);
+        return kf_fail(&e->log, KF_ERR_MEMORY,
+                       "no memory for %llu bytes of buffers and %llu of cache; a smaller context "
+                       "needs less",
+                       (unsigned long long)l.pool_bytes, (unsigned long long)l.kv_bytes);
+    }
+    s->n_free = e->model->max_sequences * s->seq_max_pages;
+    for (uint32_t i = 0; i < s->n_free; i++)
+        s->free_pages[i] = (int32_t)(s->n_free - 1 - i);
+    *out_session = s;
+    return KF_OK;
+}
+
+void kf_session_close(kf_session *s)
+{
+    if (!s)
+        return;
+    kf_allocator a = s->engine->allocator;
+    for (uint32_t i = 0; i < s->engine->model->n_kv; i++)
+        kf_free(&a, s->kv_base[i], s->kv_bytes[i]);
+    kf_free(&a, s->counters, s->counter_bytes);
+    kf_free(&a, s->pool, s->pool_bytes);
+    kf_free(&a, s, s->size_bytes);
+}
+
+/* ---- A step ---------------------------------------------------------------------------------- */
+
+typedef struct totals {
+    uint32_t tokens, rows, pages;
+    int64_t keys, pairs;
+    bool is_decode; /* one token and one row each */
+} totals;
+
+static uint32_t pages_for(const kf_session *s, uint32_t positions)
+{
+    return (positions + s->engine->page_tokens - 1) / s->engine->page_tokens;
+}
+
+static kf_status check_append(kf_session *s, const kf_append *a, totals *t)
+{
+    const kf_model *m = s->engine->model;
+    const kf_logger *log = &s->engine->log;
+    if (a->sequence >= m->max_sequences)
+        return kf_fail(log, KF_ERR_USAGE, "sequence %u; the model was compiled for %u", a->sequence,
+                       m->max_sequences);
+    if (s->is_taken[a->sequence])
+        return kf_fail(log, KF_ERR_USAGE, "sequence %u twice in one step", a->sequence);
+    s->is_taken[a->sequence] = true;
+    if (a->n_tokens == 0 || a->n_logits > a->n_tokens)
+        return kf_fail(log, KF_ERR_USAGE, "sequence %u: %u tokens, %u logit rows", a->sequence,
+                       a->n_tokens, a->n_logits);
+    uint32_t past = s->seqs[a->sequence].length;
+    if (a->n_tokens > s->engine->context - past)
+        return kf_fail(log, KF_ERR_USAGE, "sequence %u: %u + %u positions; the context holds %u",
+                       a->sequence, past, a->n_tokens, s->engine->context);
+    if (a->n_tokens > m->max_tokens - t->tokens || a->n_logits > m->max_rows - t->rows)
+        return kf_fail(log, KF_ERR_USAGE, "a step of more than %u tokens or %u logit rows",
+                       m->max_tokens, m->max_rows);
+    for (uint32_t i = 0; i < a->n_tokens; i++) {
+        if (a->tokens[i] < 0 || (uint32_t)a->tokens[i] >= m->vocab_size)
+            return kf_fail(log, KF_ERR_INPUT, "token id %d; the vocabulary has %u", a->tokens[i],
+                           m->vocab_size);
+    }
+    t->tokens += a->n_tokens;
+    t->rows += a->n_logits;
+    t->pages += pages_for(s, past + a->n_tokens) - s->seqs[a->sequence].n_pages;
+    t->keys += (int64_t)past + a->n_tokens;
+    t->pairs += (int64_t)a->n_tokens * past + (int64_t)a->n_tokens * (a->n_tokens + 1) / 2;
+    t->is_decode = t->is_decode && a->n_tokens == 1 && a->n_logits == 1;
+    return KF_OK;
+}
+
+static kf_status check_step(kf_session *s, const kf_append *appends, uint32_t n, totals *t)
+{
+    const kf_logger *log = &s->engine->log;
+    if (n == 0 || n > s->engine->model->max_sequences)
+        return kf_fail(log, KF_ERR_USAGE, "a step over %u sequences; the model was compiled for %u",
+                       n, s->engine->model->max_sequences);
+    memset(s->is_taken, 0, s->engine->model->max_sequences * sizeof *s->is_taken);
+    *t = (totals){.is_decode = true};
+    for (uint32_t i = 0; i < n; i++)
+        KF_TRY(check_append(s, &appends[i], t));
+    if (t->pages > s->n_free)
+        return kf_fail(log, KF_ERR_MEMORY, "%u cache pages needed, %u free", t->pages, s->n_free);
+    return KF_OK;
+}
+
+/* Fills the rows of append |i|, whose first token row is |row|; gives its sequence the pages. */
+static void fill_append(kf_session *s, const kf_append *a, uint32_t i, uint32_t row, uint32_t *rows)
+{
+    seq_state *q = &s->seqs[a->sequence];
+    int32_t *pages = s->seq_pages + (size_t)a->sequence * s->seq_max_pages;
+    for (uint32_t need = pages_for(s, q->length + a->n_tokens); q->n_pages < need; q->n_pages++)
+        pages[q->n_pages] = s->free_pages[--s->n_free];
+    memcpy(s->input[KF_INPUT_PAGES] + (size_t)i * s->engine->max_pages, pages,
+           q->n_pages * sizeof *pages);
+    memcpy(s->input[KF_INPUT_IDS] + row, a->tokens, a->n_tokens * sizeof(int32_t));
+    for (uint32_t k = 0; k < a->n_tokens; k++) {
+        s->input[KF_INPUT_POS][row + k] = (int32_t)(q->length + k);
+        s->input[KF_INPUT_SEQ][row + k] = (int32_t)i;
+    }
+    s->input[KF_INPUT_SEQ_START][i] = (int32_t)row;
+    s->input[KF_INPUT_PAST][i] = (int32_t)q->length;
+    for (uint32_t k = a->n_tokens - a->n_logits; k < a->n_tokens; k++)
+        s->input[KF_INPUT_LOGIT_ROWS][(*rows)++] = (int32_t)(row + k);
+}
+
+static kf_phase_fn choose_phase(const kf_model *m, const totals *t)
+{
+    for (uint32_t i = 0; i < m->n_phases; i++) {
+        const kf_phase *p = &m->phases[i];
+        if (t->tokens >= p->rows_lo && t->tokens <= p->rows_hi &&
+            (p->kind == KF_PHASE_PREFILL || t->is_decode))
+            return p->fn;
+    }
+    return NULL; /* excluded by kf_model_check */
+}
+
+kf_status kf_session_step(kf_session *s, const kf_append *appends, uint32_t n)
+{
+    kf_engine *e = s->engine;
+    totals t = {0};
+    KF_TRY(check_step(s, appends, n, &t));
+    uint32_t row = 0, rows = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        fill_append(s, &appends[i], i, row, &rows);
+        row += appends[i].n_tokens;
+    }
+    s->input[KF_INPUT_SEQ_START][n] = (int32_t)row;
+    /* Dims are at least 1 for the kernels: a call without wanted logits computes the last row's. */
+    if (rows == 0)
+        s->input[KF_INPUT_LOGIT_ROWS][0] = (int32_t)(row - 1);
+    kf_step step = {.run = choose_phase(e->model, &t),
+                    .dim = {n, t.tokens, rows ? rows : 1, t.keys, t.pairs},
+                    .pool = s->pool,
+                    .counters = s->counters,
+                    .weights = e->weights,
+                    .model = e->model,
+                    .kv_base = s->kv_base};
+    for (int i = 0; i < KF_INPUT_COUNT; i++)
+        step.input[i] = s->input[i];
+    pthread_mutex_lock(&e->step_lock);
+    kf_pool_run(e->pool, &step);
+    pthread_mutex_unlock(&e->step_lock);
+    for (uint32_t i = 0; i < n; i++)
+        s->seqs[appends[i].sequence].length += appends[i].n_tokens;
+    s->n_rows = rows;
+    return KF_OK;
+}
+
+kf_status kf_session_prefill(kf_session *s, uint32_t sequence, const int32_t *tokens,
+                             uint32_t n_tokens, uint32_t chunk)
+{
+    const kf_engine *e = s->engine;
+    if (chunk == 0 || chunk > e->model->max_tokens)
+        chunk = e->model->max_tokens;
+    if (sequence < e->model->max_sequences && n_tokens > e->context - s->seqs[sequence].length)
+        return kf_fail(&e->log, KF_ERR_USAGE,
+                       "sequence %u: %u + %u positions; the context holds %u", sequence,
+                       s->seqs[sequence].length, n_tokens, e->context);
+    for (uint32_t at = 0;;) {
+        uint32_t now = n_tokens - at < chunk ? n_tokens - at : chunk;
+        kf_append a = {sequence, now, tokens + at, at + now == n_tokens};
+        KF_TRY(kf_session_step(s, &a, 1));
+        at += now;
+        if (at == n_tokens)
+            return KF_OK;
+    }
+}
+
+const float *kf_session_logits(const kf_session *s, uint32_t row)
+{
+    const kf_model *m = s->engine->model;
+    if (row >= s->n_rows)
+        return NULL;
+    return (const float *)(const void *)(s->pool + m->logits_offset) +
+           (size_t)row * m->logits_stride;
+}
+
+uint32_t kf_session_length(const kf_session *s, uint32_t sequence)
+{
+    return sequence < s->engine->model->max_sequences ? s->seqs[sequence].length : 0;
+}
+
+kf_status kf_session_truncate(kf_session *s, uint32_t sequence_id, uint32_t n)
+{
+    if (sequence_id >= s->engine->model->max_sequences || n > s->seqs[sequence_id].length)
+        return kf_fail(&s->engine->log, KF_ERR_USAGE, "truncate sequence %u to %u positions",
+                       sequence_id, n);
+    seq_state *q = &s->seqs[sequence_id];
+    const int32_t *pages = s->seq_pages + (size_t)sequence_id * s->seq_max_pages;
+    q->length = n;
+    while (q->n_pages > pages_for(s, n))
+        s->free_pages[s->n_free++] = pages[--q->n_pages];
+    return KF_OK;
+}
