@@ -341,8 +341,15 @@ def write_case(name, tok, chosen, noise, seed):
     with open(os.path.join(folder, "decode.bin"), "wb") as f:
         f.write(struct.pack("<I", 500))
         for n in range(500):
-            pool = raw if n % 2 else vocab
-            ids = [rng.choice(pool) for _ in range(rng.randint(1, 12))]
+            if n % 4 < 2:
+                ids = [rng.choice(raw if n % 4 else vocab) for _ in range(rng.randint(1, 12))]
+            else:
+                # Real text with one token lost, and two texts joined.
+                ids = tok.encode(rng.choice(noise)).ids
+                if n % 4 == 2 and len(ids) > 1:
+                    ids.pop(rng.randrange(len(ids)))
+                else:
+                    ids += tok.encode(rng.choice(noise)).ids
             a = tok.decode(ids, False)
             f.write(pack_ids(ids) + pack_text(a, None) + pack_text(tok.decode(ids, True), a))
     print(f"{name}: {len(vocab)} tokens, {len(used)} of them appear in the expected ids")
