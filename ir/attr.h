@@ -79,11 +79,17 @@ enum {
 #undef WORD
 };
 
+/** The word of |field| ("style", "scaling", "plane") with this number; NULL if there is none. */
+const char *kf_word_text(const char *field, int number);
+bool kf_word_find(const char *field, kf_str text, int *out_number);
+
 /* Slots: a small SSA body over named scalars. Printed as (v, a0) { mul v, rsqrt(add(div(a0, 256), 1e-05)) }
  * in nested form; shared subexpressions are printed as `%0 = ...; ` lets. */
 typedef enum kf_slot_op { KF_SLOT_CONST, KF_SLOT_PARAM, KF_SLOT_FN, KF_SLOT_LOAD } kf_slot_op;
 
-#define KF_SLOT_MAX_ARGS 3
+#define KF_SLOT_MAX_ARGS   3
+#define KF_SLOT_MAX_PARAMS 8
+#define KF_SLOT_MAX_INSTS  2048
 
 typedef struct kf_slot_inst {
     kf_slot_op op;
@@ -99,7 +105,7 @@ typedef struct kf_slot_inst {
 typedef struct kf_slot {
     uint8_t n_params;
     uint8_t captures;
-    kf_str param[8]; /* names, for printing only */
+    kf_str param[KF_SLOT_MAX_PARAMS]; /* names, for printing only */
     uint32_t n_insts;
     const kf_slot_inst *inst;
 } kf_slot;
@@ -119,6 +125,8 @@ uint32_t kf_slot_const(kf_slot_builder *b, double value);
 uint32_t kf_slot_param(kf_slot_builder *b, uint32_t index);
 uint32_t kf_slot_load(kf_slot_builder *b, uint32_t capture, const uint32_t *index, uint8_t n_index);
 uint32_t kf_slot_fn(kf_slot_builder *b, kf_fn fn, uint32_t x, uint32_t y, uint32_t z);
+/** Instructions so far (of at most KF_SLOT_MAX_INSTS). */
+uint32_t kf_slot_builder_len(const kf_slot_builder *b);
 /** Finishes with |result|; unreachable instructions are dropped. */
 const kf_slot *kf_slot_finish(kf_slot_builder *b, uint32_t result);
 
@@ -175,6 +183,8 @@ extern const kf_attr_info kf_attr_infos[KF_ATTR_COUNT];
 bool kf_attr_eq(kf_attr_kind kind, const void *a, const void *b);
 /** Defaults filled in. */
 void *kf_attr_new(kf_arena *arena, kf_attr_kind kind);
+/** A shallow copy, or with |deep| one that shares nothing (another arena). */
+void *kf_attr_copy(kf_arena *arena, kf_attr_kind kind, const void *attr, bool deep);
 #define KF_ATTR_NEW(arena, kind) ((kf_attr_##kind *)kf_attr_new((arena), KF_ATTR_##kind))
 
 #endif

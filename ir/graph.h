@@ -184,7 +184,7 @@ uint32_t *kf_graph_use_counts(const kf_graph *g, kf_arena *arena);
 void kf_graph_replace(kf_graph *g, kf_value old, kf_value new_value);
 /** Stable topological order (by first position), after nodes were appended out of order. */
 void kf_graph_sort(kf_graph *g);
-/** Removes nodes without used results (KF_OP_NONE ones too), renumbers values densely in order: arguments,
+/** Sorts if needed and removes nodes without used results (KF_OP_NONE ones too), renumbers values densely in order: arguments,
  *  parameters, node results. Unused parameters go; arguments stay. Returns true if a node went. */
 bool kf_graph_compact(kf_graph *g);
 /** Deep copy into the same module under |name| (not added to funcs). */
