@@ -84,6 +84,22 @@ const kf_recipe *kf_recipe_concat(kf_arena *arena, uint32_t groups, uint32_t n_p
     return r;
 }
 
+const kf_recipe *kf_recipe_scale(kf_arena *arena, const kf_recipe *matrix, const kf_recipe *vector)
+{
+    const kf_type *m = &matrix->type, *v = &vector->type;
+    KF_ASSERT(m->rank == 2 && v->rank == 1 && kf_dim_eq(m->dim[1], v->dim[0]),
+              "a weight [n,k] is scaled by a vector [k]");
+    kf_recipe *r = KF_NEW(arena, kf_recipe);
+    const kf_recipe **part = KF_NEW_N(arena, const kf_recipe *, 2);
+    part[0] = matrix;
+    part[1] = vector;
+    r->op = KF_RECIPE_SCALE;
+    r->type = *m;
+    r->n_parts = 2;
+    r->part = part;
+    return r;
+}
+
 /* ---- modules -------------------------------------------------------------------------------------- */
 
 kf_module *kf_module_create(kf_arena *arena, kf_str name)

@@ -78,21 +78,17 @@ static bool want_ints(query *q, uint32_t i, const char *what, const kf_type *len
     if (t->dtype != KF_DTYPE_i32 || t->rank != 1)
         return fail(q, "%s is i32[n], not %s", what, type_text(q, t));
     if (len && !kf_dim_eq(t->dim[0], len->dim[0]))
-        return fail(q, "%s has as many entries as there are rows: %s beside %s", what,
+        return fail(q, "%s has another length: %s beside %s", what,
                     type_text(q, t), type_text(q, len));
     return true;
 }
 
-/* seq_start i32[S+1], past i32[S], and with |pages| the page table i32[S,p]. */
+/* seq_start i32[S], past i32[S], and with |pages| the page table i32[S,p]. */
 static bool want_view(query *q, uint32_t first, bool pages)
 {
-    const kf_type *start = operand(q, first), *past = operand(q, first + 1);
-    if (!want_ints(q, first, "seq_start", NULL) || !want_ints(q, first + 1, "past", NULL))
+    const kf_type *past = operand(q, first + 1);
+    if (!want_ints(q, first + 1, "past", NULL) || !want_ints(q, first, "seq_start", past))
         return false;
-    kf_dim want = {past->dim[0].size + 1, past->dim[0].sym};
-    if (!kf_dim_eq(start->dim[0], want))
-        return fail(q, "seq_start has one entry more than past: %s beside %s", type_text(q, start),
-                    type_text(q, past));
     if (!pages)
         return true;
     const kf_type *t = operand(q, first + 2);

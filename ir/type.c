@@ -76,7 +76,7 @@ bool kf_type_eq(const kf_type *a, const kf_type *b)
 
 int64_t kf_dim_value(kf_dim d, const int64_t *sym_values)
 {
-    return d.sym ? sym_values[d.sym - 1] + d.size : d.size;
+    return d.sym ? sym_values[d.sym - 1] : d.size;
 }
 
 int64_t kf_type_static_elems(const kf_type *t)

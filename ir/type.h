@@ -30,8 +30,7 @@ typedef struct kf_dtype_info {
 extern const kf_dtype_info kf_dtype_infos[KF_DTYPE_COUNT];
 bool kf_dtype_find(kf_str name, kf_dtype *out_dtype);
 
-/** A dim: |size| elements when sym is 0, else symbol |sym| - 1 of the module plus |size| (almost always 0;
- *  seq_start is i32[S+1]). */
+/** A dim: |size| elements when sym is 0, else symbol |sym| - 1 of the module (size is then 0). */
 typedef struct kf_dim {
     int64_t size;
     uint32_t sym;
@@ -82,10 +81,6 @@ bool kf_type_eq(const kf_type *a, const kf_type *b);
 bool kf_dim_eq(kf_dim a, kf_dim b);
 static inline kf_dim kf_dim_static(int64_t size) { return (kf_dim){size, 0}; }
 static inline kf_dim kf_dim_sym(uint32_t sym_index) { return (kf_dim){0, sym_index + 1}; }
-static inline kf_dim kf_dim_sym_plus(uint32_t sym_index, int64_t add)
-{
-    return (kf_dim){add, sym_index + 1};
-}
 static inline bool kf_dim_is_static(kf_dim d) { return d.sym == 0; }
 
 /** Elements of |d| when symbol i has the value |sym_values|[i] (may be NULL for a static dim). */

@@ -25,8 +25,6 @@ static void print_dim(const kf_module *m, kf_dim d, kf_sbuf *out)
         kf_sbuf_str(out, m->syms.data[d.sym - 1].name);
     else
         kf_sbuf_printf(out, "sym%u", d.sym - 1);
-    if (d.size)
-        kf_sbuf_printf(out, "+%" PRId64, d.size);
 }
 
 static void print_layout(const kf_layout *l, kf_sbuf *out)
