@@ -172,6 +172,9 @@ static void configure_stream(kf_matmul_config *cfg, uint32_t lanes, uint32_t reg
     }
     cfg->kc = 0;
     cfg->k_unroll = cfg->mr == 1 ? 8 : 4;
+    /* One row keeps four panels in flight and the hardware follows; more rows walk one or two panels slowly
+     * enough that it does not (4 rows: 65% of the read probe without, 100% with). */
+    cfg->prefetch_bytes = cfg->mr == 1 ? 0 : 2048;
 }
 
 static void configure_block(kf_matmul_config *cfg, uint32_t lanes)
@@ -181,6 +184,7 @@ static void configure_block(kf_matmul_config *cfg, uint32_t lanes)
     cfg->nr = lanes == 16 && cfg->tile_n % 32 == 0 ? 32 : 16;
     cfg->mr = min_u32(cfg->max_rows, lanes == 16 ? 12 : 6);
     cfg->k_unroll = 4;
+    cfg->prefetch_bytes = 1;
     cfg->kc = min_u32(256, round_up(cfg->k, 16));
 }
 
@@ -189,12 +193,11 @@ void kf_matmul_configure(kf_matmul_config *cfg, uint32_t lanes, uint32_t regs)
     const uint32_t n16 = panels(cfg) * KF_PANEL;
     const uint32_t stream_rows = lanes == 16 ? 12 : 8;
     cfg->lanes = lanes;
-    cfg->prefetch_bytes = 0;
     if (cfg->max_rows <= stream_rows) {
         cfg->tile_n = min_u32(n16, 64);
         configure_stream(cfg, lanes, regs);
     } else {
-        cfg->tile_n = min_u32(n16, 256);
+        cfg->tile_n = min_u32(n16, n16 >= 8192 ? 512 : 256);
         configure_block(cfg, lanes);
     }
 }
@@ -453,14 +456,14 @@ static void zero_c(emitter *e)
     kb_loop_end(b, &l, NULL);
 }
 
-/* bbuf[len][nr] = widened W[k0 .. k0+len)[strip], bf16. */
-static void widen_panel(emitter *e, kb_value strip, uint32_t nr, kb_value k0, kb_value len)
+/* bbuf[len][nr] = widened W[k0 .. k0+len)[strip], bf16; |strip| is at k0. */
+static void widen_panel(emitter *e, kb_value strip, uint32_t nr, kb_value len)
 {
     kb *b = e->b;
     const uint32_t lanes = e->cfg->lanes;
     kb_loop l;
     kb_loop_begin(b, &l, kb_i64(b, 0), len, 2, 0, NULL);
-    kb_value row = kb_muli(b, kb_add(b, k0, l.iv), ROW_BYTES / 2);
+    kb_value row = kb_muli(b, l.iv, ROW_BYTES / 2);
     kb_value dst = kb_offset(b, e->bbuf, kb_muli(b, l.iv, 4 * (int64_t)nr));
     for (uint32_t v = 0; v < nr / lanes; v++) {
         kb_value pair = kb_load(b, KB_I32, lanes, weight_ptr(e, strip, row, v), lanes * 4);
@@ -472,7 +475,7 @@ static void widen_panel(emitter *e, kb_value strip, uint32_t nr, kb_value k0, kb
 }
 
 typedef struct block {
-    kb_value strip; /* f32 weights: the strip at row k0 */
+    kb_value strip; /* the strip of W at row k0 */
     kb_value a;     /* A' of the tile, column k0 */
     kb_value c;     /* C of the tile at the strip's column */
     kb_value len;   /* k of this block, padded */
@@ -530,6 +533,23 @@ static void block_group(emitter *e, const block *blk, uint32_t rows, kb_value r0
     store_sums(e, &t, c);
 }
 
+/* Group |g|'s share of the lines that the next strip of W will widen, while this one computes. */
+static void prefetch_next_strip(emitter *e, const block *blk, kb_value g)
+{
+    kb *b = e->b;
+    const kf_matmul_config *cfg = e->cfg;
+    const uint32_t panel_lines = cfg->weight == KF_WEIGHT_BF16 ? cfg->kc / 2 : cfg->kc;
+    const uint32_t groups = (cfg->tile_m + cfg->mr - 1) / cfg->mr;
+    const uint32_t share = (panel_lines + groups - 1) / groups;
+    kb_value line = kb_muli(b, g, (int64_t)share * ROW_BYTES);
+    for (uint32_t panel = 0; panel < blk->nr / KF_PANEL; panel++) {
+        const int64_t at = (int64_t)(blk->nr / KF_PANEL + panel) * (int64_t)panel_bytes(cfg);
+        kb_value p = kb_offset(b, kb_offset_c(b, blk->strip, at), line);
+        for (uint32_t i = 0; i < share; i++)
+            kb_prefetch(b, kb_offset_c(b, p, (int64_t)i * ROW_BYTES));
+    }
+}
+
 /* Deals the tile's rows to ceil(rows / mr) groups of nearly equal size and runs each. */
 static void block_groups(emitter *e, const block *blk)
 {
@@ -550,6 +570,8 @@ static void block_groups(emitter *e, const block *blk)
         block_group(e, blk, i, groups.carried[0]);
     }
     kb_switch_end(b, &sw);
+    if (e->cfg->prefetch_bytes)
+        prefetch_next_strip(e, blk, groups.iv);
     kb_value next = kb_add(b, groups.carried[0], rows);
     kb_loop_end(b, &groups, &next);
 }
@@ -564,10 +586,10 @@ static void block_strips(emitter *e, uint32_t nr, kb_value k0, kb_value len, kb_
     blk.c = kb_index(b, e->tile.c, KB_F32, strips.iv);
     if (!e->hooks->a_value)
         blk.a = kb_index(b, e->a, KB_F32, k0);
-    if (e->cfg->weight == KF_WEIGHT_F32)
-        blk.strip = kb_offset(b, blk.strip, kb_muli(b, k0, ROW_BYTES));
-    else
-        widen_panel(e, blk.strip, nr, k0, len);
+    const bool pairs = e->cfg->weight == KF_WEIGHT_BF16;
+    blk.strip = kb_offset(b, blk.strip, kb_muli(b, k0, pairs ? ROW_BYTES / 2 : ROW_BYTES));
+    if (pairs)
+        widen_panel(e, blk.strip, nr, len);
     block_groups(e, &blk);
     kb_loop_end(b, &strips, NULL);
 }

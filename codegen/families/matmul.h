@@ -48,7 +48,8 @@ typedef struct kf_matmul_config {
     uint32_t kc;       /* block: k rows of W widened at a time; multiple of k_unroll */
     uint32_t k_unroll; /* even */
     uint32_t lanes;    /* f32 lanes of a vector: 8 or 16 */
-    uint32_t prefetch_bytes; /* stream: distance of software prefetch in each panel, 0: none */
+    uint32_t prefetch_bytes; /* 0: no software prefetch; stream: its distance within a panel; block: any other
+                                value fetches the next strip of W during this one */
     uint32_t user_bytes;     /* scratch that the hooks want for themselves, at kf_matmul_tile.user */
 } kf_matmul_config;
 
