@@ -76,6 +76,8 @@ kf_status kf_artifact_parse(kf_artifact *a, const unsigned char *data, uint64_t 
     if (size_bytes < sizeof *a->header)
         return kf_fail(log, KF_ERR_IO, "%s: %llu bytes are no packed weights file", name,
                        (unsigned long long)size_bytes);
+    if ((uintptr_t)data % KF_ARTIFACT_WEIGHT_ALIGN != 0)
+        return kf_fail(log, KF_ERR_IO, "%s: not aligned in memory", name);
     a->header = (const kf_artifact_header *)data;
     a->sections = (const kf_artifact_section *)(data + sizeof *a->header);
     KF_TRY(check_header(a, name, log));
