@@ -1,0 +1,338 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* canonicalize - one spelling per pattern: local rewrites from a table of rules.
+ *
+ *   before   %2 = mul %1, %0 ; %1 = sigmoid %0        after   %2 = silu %0
+ *            %4 = reshape (reshape %3)                        %4 = reshape %3
+ *            %5 = ge %q, %k                                   %5 = le %k, %q
+ *
+ * Requirements on a rule. It keeps the type of what it replaces; looks at the node and its operands only; is
+ * monotonic (fewer nodes, or the same number in a form that no rule turns back), so that the pass ends.
+ * After the rules, operands of commutative ops are put in the order of their structure (constants last) and
+ * nodes in depth-first order from the results: names, the order of writing and the order of operands leave
+ * no trace, which is what makes equal computations print equal.
+ * Why here      before every pass that matches patterns.
+ * Needs topological order.  Keeps nothing.
+ */
+#include <math.h>
+#include <string.h>
+
+#include "ir/structure.h"
+#include "passes/match.h"
+
+typedef kf_value (*rule_fn)(kf_graph *g, const kf_node *n);
+
+static bool is_const(const kf_graph *g, kf_value v, double want)
+{
+    double c;
+
+    return kf_value_const(g, v, &c) && c == want;
+}
+
+/* |v|, if it has the type of the node's result; a broadcast operand cannot stand for the result. */
+static kf_value same_type(const kf_graph *g, const kf_node *n, kf_value v)
+{
+    return kf_type_eq(kf_value_type(g, v), kf_value_type(g, n->out[0])) ? v : KF_NO_VALUE;
+}
+
+static kf_value mul_one(kf_graph *g, const kf_node *n)
+{
+    for (int i = 0; i < 2; i++)
+        if (is_const(g, n->in[i], 1.0))
+            return same_type(g, n, n->in[1 - i]);
+    return KF_NO_VALUE;
+}
+
+static kf_value add_zero(kf_graph *g, const kf_node *n)
+{
+    for (int i = 0; i < 2; i++)
+        if (is_const(g, n->in[i], 0.0))
+            return same_type(g, n, n->in[1 - i]);
+    return KF_NO_VALUE;
+}
+
+static kf_value div_one(kf_graph *g, const kf_node *n)
+{
+    return is_const(g, n->in[1], 1.0) ? same_type(g, n, n->in[0]) : KF_NO_VALUE;
+}
+
+static kf_value mul_self(kf_graph *g, const kf_node *n)
+{
+    return n->in[0] == n->in[1] ? kf_node_1(g, KF_OP_square, n->in[0], n->loc) : KF_NO_VALUE;
+}
+
+static kf_value mul_sigmoid(kf_graph *g, const kf_node *n)
+{
+    for (int i = 0; i < 2; i++) {
+        const kf_node *s = kf_value_is(g, n->in[i], KF_OP_sigmoid);
+        if (s && s->in[0] == n->in[1 - i])
+            return kf_node_1(g, KF_OP_silu, n->in[1 - i], n->loc);
+    }
+    return KF_NO_VALUE;
+}
+
+/* Exact: the reciprocal of a power of two is one. */
+static kf_value div_power_of_two(kf_graph *g, const kf_node *n)
+{
+    double c;
+    int e;
+
+    if (!kf_value_const(g, n->in[1], &c) || fabs(frexp(c, &e)) != 0.5)
+        return KF_NO_VALUE;
+    return kf_node_2(g, KF_OP_mul, n->in[0], kf_node_const(g, 1.0 / c, n->loc), n->loc);
+}
+
+static kf_value pow_two(kf_graph *g, const kf_node *n)
+{
+    return is_const(g, n->in[1], 2.0) ? kf_node_1(g, KF_OP_square, n->in[0], n->loc) : KF_NO_VALUE;
+}
+
+static kf_value undo_twice(kf_graph *g, const kf_node *n)
+{
+    const kf_node *inner = kf_value_is(g, n->in[0], n->op);
+
+    return inner ? inner->in[0] : KF_NO_VALUE;
+}
+
+static kf_value ge_to_le(kf_graph *g, const kf_node *n)
+{
+    return kf_node_2(g, KF_OP_le, n->in[1], n->in[0], n->loc);
+}
+
+static kf_value gt_to_lt(kf_graph *g, const kf_node *n)
+{
+    return kf_node_2(g, KF_OP_lt, n->in[1], n->in[0], n->loc);
+}
+
+static kf_value select_not(kf_graph *g, const kf_node *n)
+{
+    const kf_node *p = kf_value_is(g, n->in[0], KF_OP_not);
+
+    return p ? kf_node_3(g, KF_OP_select, p->in[0], n->in[2], n->in[1], n->loc) : KF_NO_VALUE;
+}
+
+static kf_value both_equal(kf_graph *g, const kf_node *n)
+{
+    (void)g;
+    return n->in[0] == n->in[1] ? n->in[0] : KF_NO_VALUE;
+}
+
+static kf_value same_as_operand(kf_graph *g, const kf_node *n)
+{
+    return same_type(g, n, n->in[0]);
+}
+
+static kf_value reshape_reshape(kf_graph *g, const kf_node *n)
+{
+    const kf_node *inner = kf_value_is(g, n->in[0], KF_OP_reshape);
+
+    if (!inner)
+        return KF_NO_VALUE;
+    kf_type t = *kf_value_type(g, n->out[0]);
+    return kf_node_reshape(g, inner->in[0], t.rank, t.dim, n->loc);
+}
+
+static kf_value transpose_identity(kf_graph *g, const kf_node *n)
+{
+    const kf_ints *p = &KF_ATTR_OF(n, perm)->perm;
+
+    (void)g;
+    for (uint8_t i = 0; i < p->n; i++)
+        if (p->v[i] != i)
+            return KF_NO_VALUE;
+    return n->in[0];
+}
+
+static kf_value transpose_transpose(kf_graph *g, const kf_node *n)
+{
+    const kf_node *inner = kf_value_is(g, n->in[0], KF_OP_transpose);
+
+    if (!inner)
+        return KF_NO_VALUE;
+    const kf_ints *outer_p = &KF_ATTR_OF(n, perm)->perm, *inner_p = &KF_ATTR_OF(inner, perm)->perm;
+    kf_attr_perm *p = KF_ATTR_NEW(g->module->arena, perm);
+    p->perm.n = outer_p->n;
+    for (uint8_t i = 0; i < outer_p->n; i++)
+        p->perm.v[i] = inner_p->v[outer_p->v[i]];
+    kf_value x = inner->in[0];
+    return kf_node_add(g, KF_OP_transpose, p, 1, &x, NULL, n->loc);
+}
+
+/* matmul a, (transpose b of its last two dims) */
+static kf_value matmul_transposed(kf_graph *g, const kf_node *n)
+{
+    const kf_node *t = kf_value_is(g, n->in[1], KF_OP_transpose);
+
+    if (!t)
+        return KF_NO_VALUE;
+    const kf_ints *p = &KF_ATTR_OF(t, perm)->perm;
+    for (uint8_t i = 0; i + 2 < p->n; i++)
+        if (p->v[i] != i)
+            return KF_NO_VALUE;
+    if (p->v[p->n - 1] != p->n - 2 || p->v[p->n - 2] != p->n - 1)
+        return KF_NO_VALUE;
+    return kf_node_matmul(g, n->in[0], t->in[0], !KF_ATTR_OF(n, matmul)->trans_b, n->loc);
+}
+
+static const struct {
+    kf_op op;
+    rule_fn rewrite;
+} rules[] = {
+    {KF_OP_mul, mul_one},
+    {KF_OP_mul, mul_sigmoid},
+    {KF_OP_mul, mul_self},
+    {KF_OP_add, add_zero},
+    {KF_OP_div, div_one},
+    {KF_OP_div, div_power_of_two},
+    {KF_OP_pow, pow_two},
+    {KF_OP_neg, undo_twice},
+    {KF_OP_not, undo_twice},
+    {KF_OP_ge, ge_to_le},
+    {KF_OP_gt, gt_to_lt},
+    {KF_OP_select, select_not},
+    {KF_OP_and, both_equal},
+    {KF_OP_or, both_equal},
+    {KF_OP_convert, same_as_operand},
+    {KF_OP_slice, same_as_operand},
+    {KF_OP_reshape, same_as_operand},
+    {KF_OP_reshape, reshape_reshape},
+    {KF_OP_transpose, transpose_identity},
+    {KF_OP_transpose, transpose_transpose},
+    {KF_OP_matmul, matmul_transposed},
+};
+
+static bool apply_rules(kf_graph *g, uint32_t index)
+{
+    for (uint32_t r = 0; r < sizeof rules / sizeof rules[0]; r++) {
+        kf_node n = g->nodes.data[index]; /* a copy: rewriting moves the array */
+        if (n.op != rules[r].op)
+            continue;
+        kf_value v = rules[r].rewrite(g, &n);
+        if (v == KF_NO_VALUE)
+            continue;
+        kf_graph_replace(g, n.out[0], v);
+        g->nodes.data[index].op = KF_OP_NONE;
+        return true;
+    }
+    return false;
+}
+
+/* Constants last, parameters before them, else by structure. */
+static bool in_order(const kf_graph *g, const uint64_t *hash, kf_value a, kf_value b)
+{
+    double c;
+    int rank_a = kf_value_const(g, a, &c) ? 2 : kf_value_is_param(g, a) ? 1 : 0;
+    int rank_b = kf_value_const(g, b, &c) ? 2 : kf_value_is_param(g, b) ? 1 : 0;
+
+    return rank_a != rank_b ? rank_a < rank_b : hash[a] <= hash[b];
+}
+
+static bool order_operands(kf_graph *g, kf_arena *scratch)
+{
+    const uint64_t *hash = kf_graph_structure(g, scratch);
+    bool changed = false;
+
+    for (uint32_t i = 0; i < g->nodes.len; i++) {
+        kf_node *n = &g->nodes.data[i];
+        if (n->op == KF_OP_NONE || !(kf_op_infos[n->op].traits & KF_COMM) ||
+            in_order(g, hash, n->in[0], n->in[1]))
+            continue;
+        kf_value first = n->in[0];
+        n->in[0] = n->in[1];
+        n->in[1] = first;
+        changed = true;
+    }
+    return changed;
+}
+
+static void visit(const kf_graph *g, kf_value v, uint32_t *rank, uint32_t *next)
+{
+    const kf_node *n = kf_value_node(g, v);
+
+    if (rank[v])
+        return;
+    rank[v] = 1;
+    if (!n) {
+        rank[v] = (*next)++;
+        return;
+    }
+    for (uint32_t i = 0; i < n->n_in; i++)
+        visit(g, n->in[i], rank, next);
+    for (uint32_t r = 0; r < n->n_out; r++)
+        rank[n->out[r]] = (*next)++;
+}
+
+/* Nodes in depth-first order from the results, parameters in the order of first use. Dead nodes go. */
+static bool order_nodes(kf_graph *g, kf_arena *scratch)
+{
+    uint32_t *rank = KF_NEW_N(scratch, uint32_t, g->values.len), next = 2;
+    kf_node *sorted = KF_NEW_N(scratch, kf_node, g->nodes.len);
+    const uint32_t *by_rank;
+    bool changed = false;
+
+    for (uint32_t i = 0; i < g->results.len; i++)
+        visit(g, g->results.data[i], rank, &next);
+    uint32_t *node_at = KF_NEW_N(scratch, uint32_t, next), *param_at = KF_NEW_N(scratch, uint32_t, next);
+    for (uint32_t i = 0; i < g->nodes.len; i++)
+        if (g->nodes.data[i].op != KF_OP_NONE && rank[g->nodes.data[i].out[0]])
+            node_at[rank[g->nodes.data[i].out[0]]] = i + 1;
+    for (uint32_t i = 0; i < g->params.len; i++)
+        if (rank[g->params.data[i]])
+            param_at[rank[g->params.data[i]]] = i + 1;
+    by_rank = node_at;
+    uint32_t n = 0, p = 0;
+    const kf_recipe **recipes = KF_NEW_N(scratch, const kf_recipe *, g->params.len);
+    kf_value *params = KF_NEW_N(scratch, kf_value, g->params.len);
+    for (uint32_t i = 0; i < next; i++) {
+        if (by_rank[i]) {
+            changed |= n != by_rank[i] - 1;
+            sorted[n++] = g->nodes.data[by_rank[i] - 1];
+        }
+        if (param_at[i]) {
+            changed |= p != param_at[i] - 1;
+            params[p] = g->params.data[param_at[i] - 1];
+            recipes[p++] = g->recipes.data[param_at[i] - 1];
+        }
+    }
+    changed |= n != g->nodes.len || p != g->params.len;
+    memcpy(g->nodes.data, sorted, n * sizeof *sorted);
+    memcpy(g->params.data, params, p * sizeof *params);
+    memcpy(g->recipes.data, recipes, p * sizeof *recipes);
+    g->nodes.len = n;
+    g->params.len = g->recipes.len = p;
+    for (uint32_t i = 0; i < n; i++)
+        for (uint32_t r = 0; r < g->nodes.data[i].n_out; r++)
+            g->values.data[g->nodes.data[i].out[r]].def = i;
+    for (uint32_t i = 0; i < p; i++)
+        g->values.data[g->params.data[i]].def = i;
+    return changed;
+}
+
+static bool canonicalize_graph(kf_graph *g, kf_arena *scratch)
+{
+    bool progress = false, again = true;
+
+    while (again) {
+        again = false;
+        for (uint32_t i = 0; i < g->nodes.len; i++)
+            if (g->nodes.data[i].op != KF_OP_NONE)
+                again |= apply_rules(g, i);
+        if (again) {
+            kf_graph_sort(g);
+            kf_graph_compact(g);
+        }
+        progress |= again;
+    }
+    progress |= order_operands(g, scratch);
+    progress |= order_nodes(g, scratch);
+    kf_graph_compact(g);
+    return progress;
+}
+
+bool kf_pass_canonicalize(kf_module *m, kf_pass_ctx *cx)
+{
+    bool progress = false;
+
+    KF_EACH_FUNC(m, g)
+        progress |= canonicalize_graph(g, cx->scratch);
+    return progress;
+}

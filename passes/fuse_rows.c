@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* fuse_rows - form regions: what is left, joined along rows.
+ *
+ *   before   %1 = gather %embed, %ids          after   %1, %2 = region row_reduce(%embed, %ids) {
+ *            %2 = row_stat %1                               gather ; row_stat }
+ *
+ * Fires when    an op outside regions has consumers outside regions that the target can compute in the same
+ *               pass over the rows: embedding and first statistic, residual and norm, chains of scalar functions.
+ * Why here      after contractions have taken their neighbours.
+ * Needs topological order.  Keeps nothing.  Terminates: each step makes a region of two or more ops.
+ */
+#include "passes/region.h"
+
+static uint32_t count(const bool *set, uint32_t n)
+{
+    uint32_t k = 0;
+
+    for (uint32_t i = 0; i < n; i++)
+        k += set[i];
+    return k;
+}
+
+/* One region from node |root| on; false if it stays alone. */
+static bool form(kf_graph *g, uint32_t root, kf_pass_ctx *cx)
+{
+    kf_selection s = kf_selection_new(g, cx->scratch);
+    bool *skip = KF_NEW_N(cx->scratch, bool, g->nodes.len);
+    kf_value_list operands, results;
+    kf_sbuf why = {.arena = cx->scratch};
+    const kf_node n = g->nodes.data[root];
+
+    s.owned[root] = true;
+    kf_selection_grow(&s, skip, cx);
+    if (count(s.owned, g->nodes.len) < 2)
+        return false;
+    kf_family family =
+        kf_region_family(cx->target, kf_selection_body(&s, &operands, &results), &why);
+    if (family == KF_FAMILY_COUNT)
+        return false;
+    kf_report_fused(cx, g, n.loc, "%s and %u ops behind it -> one kernel", kf_op_infos[n.op].name,
+                    count(s.owned, g->nodes.len) - 1);
+    kf_selection_commit(&s, family, kf_str_from(kf_op_infos[n.op].name), n.loc);
+    return true;
+}
+
+static bool is_root(const kf_node *n)
+{
+    return kf_node_is_loose(n) && !(kf_op_infos[n->op].traits & (KF_CONTRACT | KF_STATE));
+}
+
+bool kf_pass_fuse_rows(kf_module *m, kf_pass_ctx *cx)
+{
+    bool progress = false;
+
+    KF_EACH_FUNC(m, g) {
+        uint32_t i = 0;
+        while (i < g->nodes.len) {
+            if (is_root(&g->nodes.data[i]) && form(g, i, cx)) {
+                progress = true;
+                i = 0; /* numbers have changed */
+                continue;
+            }
+            i++;
+        }
+    }
+    return progress;
+}

@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* phases - clone functions per phase and narrow their dims.
+ *
+ *   before   func @main ... repeat {callee = "layer"}     func @layer(%x: f32[N,256], ...)
+ *   after    func @main.prefill ... {callee = "layer.prefill"}, func @layer.prefill(%x: f32[N,256], ...)
+ *            func @main.decode  ... {callee = "layer.decode"},  func @layer.decode(%x: f32[S,256], ...)
+ *
+ * A decode step has one new token per sequence, so its N is S: rows are bounded by max_sequences and the
+ * planner makes small buffers and its own kernels. Weights are shared: both clones keep the same recipes.
+ * Fires when    the module has an entry called main. Repeated functions are cloned once per phase.
+ * Why here      after attention is recognised (matched once), before anything that may differ per phase.
+ * Needs nothing.  Keeps nothing.  Terminates: a main.<phase> is not split again.
+ */
+#include "passes/match.h"
+
+typedef struct phase {
+    const char *name;
+    bool one_token; /* N is S */
+} phase;
+
+static const phase phases[] = {
+    {"prefill", false},
+    {"decode", true},
+};
+
+static void narrow_type(kf_type *t)
+{
+    for (uint32_t i = 0; i < t->rank; i++)
+        if (t->dim[i].sym == KF_SYM_N + 1)
+            t->dim[i].sym = KF_SYM_S + 1;
+}
+
+static void narrow_graph(kf_graph *g)
+{
+    for (uint32_t i = 0; i < g->values.len; i++)
+        narrow_type(&g->values.data[i].type);
+    for (uint32_t i = 0; i < g->nodes.len; i++)
+        if (g->nodes.data[i].body)
+            narrow_graph(g->nodes.data[i].body);
+}
+
+static kf_graph *clone_for(kf_module *m, const kf_graph *g, const phase *p)
+{
+    kf_str name = kf_strf(m->arena, "%.*s.%s", KF_STR_ARG(g->name), p->name);
+    kf_graph *c = kf_module_find_func(m, name);
+
+    if (c)
+        return c;
+    c = kf_graph_clone(g, name);
+    if (p->one_token)
+        narrow_graph(c);
+    for (uint32_t i = 0; i < c->nodes.len; i++) {
+        kf_node *n = &c->nodes.data[i];
+        if (n->op != KF_OP_repeat)
+            continue;
+        kf_attr_repeat *attr = KF_ATTR_NEW(m->arena, repeat);
+        *attr = *KF_ATTR_OF(n, repeat);
+        attr->callee = clone_for(m, kf_module_find_func(m, attr->callee), p)->name;
+        n->attr = attr;
+    }
+    kf_vec_push(m->arena, &m->funcs, c); /* after its callees: definitions before uses */
+    return c;
+}
+
+bool kf_pass_phases(kf_module *m, kf_pass_ctx *cx)
+{
+    kf_graph *main_func = kf_module_find_func(m, KF_STR("main"));
+    uint32_t old = m->funcs.len;
+
+    (void)cx;
+    if (!main_func)
+        return false;
+    for (uint32_t i = 0; i < sizeof phases / sizeof phases[0]; i++)
+        clone_for(m, main_func, &phases[i]);
+    /* The originals go: every function that main reaches has been cloned, others stay as they are. */
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < m->funcs.len; i++) {
+        kf_graph *g = m->funcs.data[i];
+        kf_str cloned = kf_strf(m->arena, "%.*s.%s", KF_STR_ARG(g->name), phases[0].name);
+        if (i < old && kf_module_find_func(m, cloned))
+            continue;
+        m->funcs.data[kept++] = g;
+    }
+    m->funcs.len = kept;
+    return true;
+}

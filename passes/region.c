@@ -1,0 +1,280 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* region - see region.h. */
+#include "passes/region.h"
+
+#include <string.h>
+
+#include "base/check.h"
+
+kf_selection kf_selection_new(kf_graph *g, kf_arena *scratch)
+{
+    return (kf_selection){g, KF_NEW_N(scratch, bool, g->nodes.len), KF_NEW_N(scratch, bool, g->nodes.len)};
+}
+
+bool kf_node_is_loose(const kf_node *n)
+{
+    return n->op != KF_OP_NONE && n->op != KF_OP_region && n->op != KF_OP_repeat && n->op != KF_OP_const;
+}
+
+static bool selected(const kf_selection *s, const kf_node *n)
+{
+    size_t i = (size_t)(n - s->g->nodes.data);
+
+    return s->owned[i] || s->copied[i];
+}
+
+/* ---- bodies -------------------------------------------------------------------------------------------- */
+
+static void add_operand(const kf_selection *s, kf_graph *body, kf_value v, kf_value *map, kf_value_list *out)
+{
+    const kf_value_info *info = &s->g->values.data[v];
+    const kf_node *def = kf_value_node(s->g, v);
+    kf_arena *a = s->g->module->arena;
+
+    if (map[v] != KF_NO_VALUE)
+        return;
+    if (def && def->op == KF_OP_const) {
+        kf_graph_copy_node(body, s->g, def, map);
+        return;
+    }
+    kf_str name = info->name.len ? info->name : kf_strf(a, "a%u", body->args.len);
+    for (uint32_t i = 0; i < body->args.len; i++)
+        if (kf_str_eq(body->values.data[body->args.data[i]].name, name))
+            name = kf_strf(a, "%.*s_%u", KF_STR_ARG(name), body->args.len);
+    map[v] = kf_graph_add_arg(body, info->type, name, info->loc);
+    kf_vec_push(a, out, v);
+}
+
+static bool used_outside(const kf_selection *s, kf_value v)
+{
+    const kf_graph *g = s->g;
+
+    for (uint32_t i = 0; i < g->results.len; i++)
+        if (g->results.data[i] == v)
+            return true;
+    for (uint32_t i = 0; i < g->nodes.len; i++) {
+        const kf_node *n = &g->nodes.data[i];
+        if (n->op == KF_OP_NONE || s->owned[i])
+            continue;
+        for (uint32_t j = 0; j < n->n_in; j++)
+            if (n->in[j] == v)
+                return true;
+    }
+    return false;
+}
+
+kf_graph *kf_selection_body(const kf_selection *s, kf_value_list *out_operands, kf_value_list *out_results)
+{
+    kf_graph *g = s->g, *body = kf_graph_create(g->module);
+    kf_arena *a = g->module->arena;
+    kf_value *map = KF_NEW_N(a, kf_value, g->values.len);
+
+    *out_operands = (kf_value_list){0};
+    *out_results = (kf_value_list){0};
+    for (uint32_t v = 0; v < g->values.len; v++)
+        map[v] = KF_NO_VALUE;
+    for (uint32_t i = 0; i < g->nodes.len; i++) {
+        const kf_node *n = &g->nodes.data[i];
+        if (!selected(s, n))
+            continue;
+        for (uint32_t j = 0; j < n->n_in; j++)
+            add_operand(s, body, n->in[j], map, out_operands);
+        kf_graph_copy_node(body, g, n, map);
+    }
+    for (uint32_t i = 0; i < g->nodes.len; i++) {
+        const kf_node *n = &g->nodes.data[i];
+        for (uint32_t r = 0; s->owned[i] && r < n->n_out; r++) {
+            if (!used_outside(s, n->out[r]))
+                continue;
+            kf_graph_add_result(body, map[n->out[r]]);
+            kf_vec_push(a, out_results, n->out[r]);
+        }
+    }
+    return body;
+}
+
+kf_family kf_region_family(const kf_target *target, const kf_graph *body, kf_sbuf *why)
+{
+    bool contracts = false, attends = false;
+
+    for (uint32_t i = 0; i < body->nodes.len; i++) {
+        contracts |= body->nodes.data[i].op == KF_OP_matmul;
+        attends |= body->nodes.data[i].op == KF_OP_attention;
+    }
+    for (int f = 0; f < KF_FAMILY_COUNT; f++) {
+        kf_sbuf reason = {.arena = why->arena};
+        if (target->match(target, (kf_family)f, body, &reason))
+            return (kf_family)f;
+        bool near = attends ? f == KF_FAMILY_attention : contracts ? f == KF_FAMILY_matmul : true;
+        if (near)
+            *why = reason;
+    }
+    return KF_FAMILY_COUNT;
+}
+
+void kf_selection_commit(const kf_selection *s, kf_family family, kf_str name, kf_loc loc)
+{
+    kf_value_list operands, results;
+    kf_graph *g = s->g, *body = kf_selection_body(s, &operands, &results);
+    kf_value first = kf_node_add_region(g, family, body, name, operands.len, operands.data, loc);
+    uint32_t added = g->nodes.len - 1;
+
+    for (uint32_t i = 0; i < added; i++)
+        if (s->owned[i])
+            g->nodes.data[i].op = KF_OP_NONE;
+    for (uint32_t r = 0; r < results.len; r++)
+        kf_graph_replace(g, results.data[r], first + r);
+    kf_graph_sort(g);
+    kf_graph_compact(g);
+}
+
+/* ---- what may be copied in ----------------------------------------------------------------------------- */
+
+/* One number a row, made from few numbers a row: a finished row statistic. */
+static bool is_row_value(const kf_graph *g, const kf_node *n)
+{
+    return n->op == KF_OP_row_reduce && !KF_ATTR_OF(n, row_reduce)->keep &&
+           kf_value_type(g, n->in[0])->rank == 2;
+}
+
+/* A gather of partial statistics, or a view of an argument: index work only. */
+static bool is_cheap_view(const kf_graph *g, const kf_node *n)
+{
+    if (n->op == KF_OP_gather)
+        return !kf_value_is_param(g, n->in[0]);
+    if (n->op != KF_OP_reshape && n->op != KF_OP_iota)
+        return false;
+    return n->n_in == 0 || kf_value_is_arg(g, n->in[0]) || kf_value_is_param(g, n->in[0]);
+}
+
+static bool pull(kf_selection *s, kf_value v)
+{
+    const kf_node *n = kf_value_node(s->g, v);
+
+    if (!n || !kf_node_is_loose(n) || selected(s, n))
+        return false;
+    if (!is_row_value(s->g, n) && !is_cheap_view(s->g, n))
+        return false;
+    s->copied[n - s->g->nodes.data] = true;
+    return true;
+}
+
+void kf_selection_pull_cheap(kf_selection *s)
+{
+    bool again = true;
+
+    while (again) {
+        again = false;
+        for (uint32_t i = 0; i < s->g->nodes.len; i++) {
+            const kf_node *n = &s->g->nodes.data[i];
+            for (uint32_t j = 0; selected(s, n) && j < n->n_in; j++)
+                again |= pull(s, n->in[j]);
+        }
+    }
+}
+
+/* ---- growing ------------------------------------------------------------------------------------------- */
+
+static bool reads_owned(const kf_selection *s, const kf_node *n)
+{
+    for (uint32_t j = 0; j < n->n_in; j++) {
+        const kf_node *def = kf_value_node(s->g, n->in[j]);
+        if (def && s->owned[def - s->g->nodes.data])
+            return true;
+    }
+    return false;
+}
+
+/* A node outside that lies between the region and |n| would make the region wait for itself. */
+static bool would_cycle(const kf_selection *s, uint32_t index, kf_arena *scratch)
+{
+    const kf_graph *g = s->g;
+    bool *tainted = KF_NEW_N(scratch, bool, g->values.len); /* depends on the region through others */
+
+    for (uint32_t i = 0; i < index; i++) {
+        const kf_node *n = &g->nodes.data[i];
+        if (n->op == KF_OP_NONE || s->owned[i])
+            continue;
+        bool behind = reads_owned(s, n);
+        for (uint32_t j = 0; j < n->n_in; j++)
+            behind |= tainted[n->in[j]];
+        for (uint32_t r = 0; r < n->n_out; r++)
+            tainted[n->out[r]] = behind;
+    }
+    for (uint32_t j = 0; j < g->nodes.data[index].n_in; j++)
+        if (tainted[g->nodes.data[index].in[j]])
+            return true;
+    return false;
+}
+
+/* Contractions are roots of their own regions and are never swallowed. */
+static bool absorbable(const kf_selection *s, uint32_t index, const bool *skip)
+{
+    const kf_node *n = &s->g->nodes.data[index];
+
+    return kf_node_is_loose(n) && !s->owned[index] && !skip[index] &&
+           !(kf_op_infos[n->op].traits & KF_CONTRACT) && reads_owned(s, n);
+}
+
+static bool try_match(kf_selection *s, kf_pass_ctx *cx, kf_sbuf *why)
+{
+    kf_value_list operands, results;
+
+    kf_selection_pull_cheap(s);
+    kf_graph *body = kf_selection_body(s, &operands, &results);
+    return kf_region_family(cx->target, body, why) != KF_FAMILY_COUNT;
+}
+
+static kf_selection copy_selection(const kf_selection *s, kf_arena *scratch)
+{
+    kf_selection c = kf_selection_new(s->g, scratch);
+
+    memcpy(c.owned, s->owned, s->g->nodes.len * sizeof *c.owned);
+    memcpy(c.copied, s->copied, s->g->nodes.len * sizeof *c.copied);
+    return c;
+}
+
+/* Everything behind the region that does not wait for something else. */
+static bool grow_at_once(kf_selection *s, const bool *skip, kf_pass_ctx *cx)
+{
+    kf_selection all = copy_selection(s, cx->scratch);
+    kf_sbuf why = {.arena = cx->scratch};
+    bool any = false;
+
+    for (uint32_t i = 0; i < s->g->nodes.len; i++) {
+        if (!absorbable(&all, i, skip) || would_cycle(&all, i, cx->scratch))
+            continue;
+        all.owned[i] = any = true;
+        all.copied[i] = false;
+    }
+    if (any && !try_match(&all, cx, &why))
+        return false;
+    if (any)
+        *s = all;
+    return true;
+}
+
+void kf_selection_grow(kf_selection *s, const bool *skip, kf_pass_ctx *cx)
+{
+    if (grow_at_once(s, skip, cx))
+        return;
+    for (uint32_t i = 0; i < s->g->nodes.len; i++) {
+        const kf_node *n = &s->g->nodes.data[i];
+        if (!absorbable(s, i, skip))
+            continue;
+        if (would_cycle(s, i, cx->scratch)) {
+            kf_report_refused(cx, s->g, n->loc, KF_REASON_F0210, (kf_str){0}, "%s -> region",
+                              kf_op_infos[n->op].name);
+            continue;
+        }
+        kf_selection with = copy_selection(s, cx->scratch);
+        kf_sbuf why = {.arena = cx->scratch};
+        with.owned[i] = true;
+        with.copied[i] = false;
+        if (try_match(&with, cx, &why))
+            *s = with;
+        else
+            kf_report_refused(cx, s->g, n->loc, KF_REASON_F0209, kf_sbuf_view(&why), "%s -> region",
+                              kf_op_infos[n->op].name);
+    }
+}
