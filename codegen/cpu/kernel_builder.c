@@ -3,6 +3,7 @@
 
 #include <llvm-c/Core.h>
 #include <llvm-c/DebugInfo.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/check.h"
@@ -193,6 +194,46 @@ static LLVMTypeRef scalar_type_of(kb_value v)
     return LLVMGetTypeKind(t) == LLVMVectorTypeKind ? LLVMGetElementType(t) : t;
 }
 
+bool kb_is_pred(kb_value v)
+{
+    LLVMTypeRef t = scalar_type_of(v);
+    return LLVMGetTypeKind(t) == LLVMIntegerTypeKind && LLVMGetIntTypeWidth(t) == 1;
+}
+
+static kb_value table(kb *b, LLVMValueRef init)
+{
+    LLVMValueRef g = LLVMAddGlobal(b->module, LLVMTypeOf(init), "table");
+    LLVMSetInitializer(g, init);
+    LLVMSetLinkage(g, LLVMPrivateLinkage);
+    LLVMSetGlobalConstant(g, 1);
+    LLVMSetAlignment(g, 64);
+    return g;
+}
+
+kb_value kb_table_f32(kb *b, const float *v, uint32_t n)
+{
+    LLVMTypeRef t = elem_type(b, KB_F32);
+    LLVMValueRef *cells = malloc(n * sizeof *cells);
+    KF_ASSERT(cells, "a table of constants fits memory");
+    for (uint32_t i = 0; i < n; i++)
+        cells[i] = LLVMConstReal(t, (double)v[i]);
+    LLVMValueRef init = LLVMConstArray2(t, cells, n);
+    free(cells);
+    return table(b, init);
+}
+
+kb_value kb_table_i32(kb *b, const int32_t *v, uint32_t n)
+{
+    LLVMTypeRef t = elem_type(b, KB_I32);
+    LLVMValueRef *cells = malloc(n * sizeof *cells);
+    KF_ASSERT(cells, "a table of constants fits memory");
+    for (uint32_t i = 0; i < n; i++)
+        cells[i] = LLVMConstInt(t, (uint64_t)(int64_t)v[i], 1);
+    LLVMValueRef init = LLVMConstArray2(t, cells, n);
+    free(cells);
+    return table(b, init);
+}
+
 static bool is_int(kb_value v)
 {
     return LLVMGetTypeKind(scalar_type_of(v)) == LLVMIntegerTypeKind;
@@ -219,9 +260,14 @@ kb_value kb_i64(kb *b, int64_t v)
     return kb_int(b, KB_I64, 1, v);
 }
 
+kb_value kb_float(kb *b, kb_elem elem, uint32_t lanes, double v)
+{
+    return splat_const(LLVMConstReal(elem_type(b, elem), v), lanes);
+}
+
 kb_value kb_f32(kb *b, uint32_t lanes, float v)
 {
-    return splat_const(LLVMConstReal(elem_type(b, KB_F32), v), lanes);
+    return kb_float(b, KB_F32, lanes, v);
 }
 
 bool kb_is_const(kb_value v, int64_t *out_v)
@@ -359,6 +405,16 @@ kb_value kb_fmax(kb *b, kb_value x, kb_value y)
     return kb_select(b, kb_fcmp(b, KB_GT, x, y), x, y);
 }
 
+kb_value kb_minnum(kb *b, kb_value x, kb_value y)
+{
+    return binary_intrinsic(b, "llvm.minnum", x, y);
+}
+
+kb_value kb_maxnum(kb *b, kb_value x, kb_value y)
+{
+    return binary_intrinsic(b, "llvm.maxnum", x, y);
+}
+
 kb_value kb_icmp(kb *b, kb_cmp op, kb_value x, kb_value y)
 {
     static const LLVMIntPredicate preds[] = {[KB_EQ] = LLVMIntEQ,  [KB_NE] = LLVMIntNE,
@@ -410,6 +466,16 @@ kb_value kb_sitofp(kb *b, kb_value x)
 kb_value kb_fptosi(kb *b, kb_value x)
 {
     return LLVMBuildFPToSI(b->ir, x, vec_type(b, KB_I32, kb_lanes_of(x)), "");
+}
+
+kb_value kb_f64_of(kb *b, kb_value x)
+{
+    return LLVMBuildFPExt(b->ir, x, vec_type(b, KB_F64, kb_lanes_of(x)), "");
+}
+
+kb_value kb_f32_of(kb *b, kb_value x)
+{
+    return LLVMBuildFPTrunc(b->ir, x, vec_type(b, KB_F32, kb_lanes_of(x)), "");
 }
 
 kb_value kb_to_f32(kb *b, kb_value x)

@@ -63,7 +63,14 @@ kb_value kb_i64(kb *b, int64_t v);
 /** An integer constant of |elem|, in every one of |lanes| lanes. */
 kb_value kb_int(kb *b, kb_elem elem, uint32_t lanes, int64_t v);
 kb_value kb_f32(kb *b, uint32_t lanes, float v);
+/** A floating point constant of |elem| (KB_F32 or KB_F64) in every lane. */
+kb_value kb_float(kb *b, kb_elem elem, uint32_t lanes, double v);
+/** Address of |n| f32 constants, stored with the kernel; 64-byte aligned. kb_table_i32 likewise. */
+kb_value kb_table_f32(kb *b, const float *v, uint32_t n);
+kb_value kb_table_i32(kb *b, const int32_t *v, uint32_t n);
 uint32_t kb_lanes_of(kb_value v);
+/** True if |v| is a predicate: i1 in each lane. */
+bool kb_is_pred(kb_value v);
 /** The constant behind |v|, if it is one: lets emitters drop loops and masks that are known not to be needed. */
 bool kb_is_const(kb_value v, int64_t *out_v);
 
@@ -101,6 +108,9 @@ kb_value kb_fma(kb *b, kb_value x, kb_value y, kb_value z);
 /** x < y ? x : y and x > y ? x : y: one instruction on x86; y where either is NaN. */
 kb_value kb_fmin(kb *b, kb_value x, kb_value y);
 kb_value kb_fmax(kb *b, kb_value x, kb_value y);
+/** The smaller and the larger; a NaN operand is ignored. */
+kb_value kb_minnum(kb *b, kb_value x, kb_value y);
+kb_value kb_maxnum(kb *b, kb_value x, kb_value y);
 /** To the nearest integer, ties to even. */
 kb_value kb_rint(kb *b, kb_value x);
 kb_value kb_floor(kb *b, kb_value x);
@@ -127,6 +137,9 @@ kb_value kb_trunc(kb *b, kb_value x, kb_elem elem);
 /** Signed integer to f32, and f32 to i32 towards zero (undefined outside the range of i32). */
 kb_value kb_sitofp(kb *b, kb_value x);
 kb_value kb_fptosi(kb *b, kb_value x);
+/** f32 to f64 and back, lane by lane, rounding to nearest. */
+kb_value kb_f64_of(kb *b, kb_value x);
+kb_value kb_f32_of(kb *b, kb_value x);
 /** Any of f32, f16, bf16 (as KB_F16, or bf16 bits as KB_I16) to f32. */
 kb_value kb_to_f32(kb *b, kb_value x);
 /** f32 to bf16 bits (KB_I16), round to nearest even; NaN stays NaN (quiet). */
