@@ -24,9 +24,11 @@
 #include "base/diag.h"
 #include "base/fs.h"
 #include "base/hash.h"
+#include "base/install.h"
 #include "base/json.h"
 #include "base/str.h"
 #include "base/vec.h"
+#include "tests/unit/support.h"
 
 static kf_arena *arena;
 
@@ -278,22 +280,13 @@ static void numbers_print_shortest(void **state)
     assert_str(float_text(FLT_MAX), "3.4028235e+38");
 }
 
-/* xorshift64 of Marsaglia (2003) */
-static uint64_t next_random(uint64_t *seed)
-{
-    *seed ^= *seed << 13;
-    *seed ^= *seed >> 7;
-    *seed ^= *seed << 17;
-    return *seed;
-}
-
 static void numbers_read_back(void **state)
 {
     (void)state;
-    uint64_t seed = 88172645463325252u;
-    for (int i = 0; i < 20000; i++) {
+    uint64_t seed = test_seed(1);
+    for (uint32_t i = 0; i < scaled(20000); i++) {
         kf_arena_mark mark = kf_arena_save(arena);
-        uint64_t bits = next_random(&seed);
+        uint64_t bits = random_u64(&seed);
         double d;
         memcpy(&d, &bits, sizeof d);
         float f;
@@ -562,6 +555,16 @@ static void fs_handles_paths(void **state)
     assert_non_null(strstr(self.ptr, "test_base"));
 }
 
+static void install_is_found_beside_the_program(void **state)
+{
+    (void)state;
+    kf_install install;
+    kf_str missing = KF_STR("");
+    assert_int_equal(kf_install_find(arena, &install, &missing), 0);
+    assert_true(kf_fs_exists(install.runtime_archive.ptr));
+    assert_true(kf_fs_is_dir(install.include_dir.ptr));
+}
+
 /* ---- hash and JSON ---- */
 
 static void hash_is_xxh3_128(void **state)
@@ -676,6 +679,7 @@ int main(void)
         T(fs_keeps_the_old_file_until_commit),
         T(fs_reports_a_full_disk),
         T(fs_handles_paths),
+        T(install_is_found_beside_the_program),
         T(hash_is_xxh3_128),
         T(json_is_valid_whatever_comes),
         T(broken_invariant_exits_70),
