@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* arena - blocks in a list, newest first; an allocation never moves and is never freed alone.
  *
- * Under AddressSanitizer everything not handed out is poisoned, with a gap after each allocation, so
- * that overruns and uses after a restore are caught although malloc sees only whole blocks.
+ * Under AddressSanitizer everything not handed out is poisoned, with a gap after each allocation,
+ * so that overruns and uses after a restore are caught although malloc sees only whole blocks.
  */
 #include "base/arena.h"
+
+#include "base/check.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include "base/check.h"
 
 #if defined(__SANITIZE_ADDRESS__)
 #define KF_ASAN 1
@@ -48,7 +48,7 @@ typedef struct block {
 struct kf_arena {
     const char *tag; /* Borrowed */
     block *head;     /* Owned */
-    block *spare;    /* Owned; the last block dropped, so that save and restore in a loop cost nothing */
+    block *spare;    /* Owned; the last block dropped, so that save and restore in a loop is free */
     void *last;      /* the newest allocation, the only one that can grow in place */
     size_t used;     /* bytes handed out */
     size_t total;    /* bytes taken from the system */

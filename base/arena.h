@@ -29,7 +29,8 @@ void kf_arena_destroy(kf_arena *arena);
 /** Returns |size| zeroed bytes aligned to |align| (a power of two <= 64). Never NULL. */
 void *kf_arena_alloc(kf_arena *arena, size_t size, size_t align);
 
-/** Grows the array |old| of |old_size| bytes to |new_size|; in place when it was the last allocation. */
+/** Grows the array |old| of |old_size| bytes to |new_size|; in place when it was the last
+ * allocation. */
 void *kf_arena_grow(kf_arena *arena, void *old, size_t old_size, size_t new_size, size_t align);
 
 kf_arena_mark kf_arena_save(kf_arena *arena);
@@ -41,7 +42,7 @@ void kf_arena_restore(kf_arena *arena, kf_arena_mark mark);
 size_t kf_arena_used(const kf_arena *arena);
 size_t kf_arena_allocated(const kf_arena *arena);
 
-#define KF_NEW(arena, T) ((T *)kf_arena_alloc((arena), sizeof(T), _Alignof(T)))
+#define KF_NEW(arena, T)      ((T *)kf_arena_alloc((arena), sizeof(T), _Alignof(T)))
 #define KF_NEW_N(arena, T, n) ((T *)kf_arena_alloc((arena), sizeof(T) * (size_t)(n), _Alignof(T)))
 
 #endif

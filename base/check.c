@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* check - the end of the road for a broken invariant: say it, let the driver save its input, exit 70. */
+/* check - the end of the road for a broken invariant: say it, let the driver save its input,
+ * exit 70. */
 #include "base/check.h"
 
 #include <stdbool.h>

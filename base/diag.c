@@ -2,11 +2,11 @@
 /* diag - collects diagnostics and prints them as text with carets, or as JSON. */
 #include "base/diag.h"
 
-#include <string.h>
-
 #include "base/check.h"
 #include "base/json.h"
 #include "base/vec.h"
+
+#include <string.h>
 
 /* A longer source line is shown as a window around the caret. */
 enum { MAX_SHOWN_COLUMNS = 120, WINDOW_BEFORE_CARET = 60 };

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* diag - errors and warnings about the user's input, with a place, a code and a hint.
  *
- * Every diagnostic is a row of diag.def: code, severity, the exit status it leads to, and the text that
- * `kerf explain CODE` prints. The message carries the values. Form (conventions of clang):
+ * Every diagnostic is a row of diag.def: code, severity, the exit status it leads to, and the text
+ * that `kerf explain CODE` prints. The message carries the values. Form (conventions of clang):
  *
  *   model.yaml:9:1: error[E0102]: unknown key 'num_kv_heads'
  *     9 | num_kv_heads: 8
@@ -14,9 +14,9 @@
 #ifndef KF_BASE_DIAG_H
 #define KF_BASE_DIAG_H
 
-#include <stdio.h>
-
 #include "base/str.h"
+
+#include <stdio.h>
 
 /** A place in a source file. file 0 = no place. line and col count from 1 (col in bytes). */
 typedef struct kf_loc {
@@ -39,9 +39,9 @@ typedef enum kf_severity { KF_ERROR, KF_WARNING } kf_severity;
 
 /** Static description of a code. */
 typedef struct kf_diag_info {
-    const char *name;    /* "E0102" */
+    const char *name; /* "E0102" */
     kf_severity severity;
-    int exit_status;     /* 1 spec, 2 usage, 3 I/O, 4 unsupported, 5 memory, 6 device, 7 verification */
+    int exit_status; /* 1 spec, 2 usage, 3 I/O, 4 unsupported, 5 memory, 6 device, 7 verification */
     const char *title;   /* one line */
     const char *explain; /* a paragraph: what it means and what to do */
 } kf_diag_info;
@@ -73,7 +73,8 @@ typedef struct kf_diags kf_diags;
 
 kf_diags *kf_diags_create(kf_arena *arena);
 
-/** Registers a source text for positions and carets; both strings are copied. Returns its file number. */
+/** Registers a source text for positions and carets; both strings are copied. Returns its file
+ * number. */
 uint32_t kf_diags_add_file(kf_diags *d, kf_str path, kf_str text);
 kf_str kf_diags_file_path(const kf_diags *d, uint32_t file);
 

@@ -15,8 +15,8 @@
 
 enum { MAX_OPEN_OUTFILES = 64, MAX_TMP_TRIES = 1000, MAX_IO_BYTES = 1 << 30 };
 
-/* Temporary names of open output files, for the signal handler; an entry is set before the file exists
- * and cleared after it is gone. Process-wide because signals are. */
+/* Temporary names of open output files, for the signal handler; an entry is set before the file
+ * exists and cleared after it is gone. Process-wide because signals are. */
 static _Atomic(char *) open_tmp_paths[MAX_OPEN_OUTFILES];
 
 /* ---- reading ---- */

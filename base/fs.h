@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* fs - reading files with limits and writing them so that a crash leaves the old file or the new one.
+/* fs - reading files with limits and writing them so that a crash leaves the old file or the new
+ * one.
  *
  * All functions return 0 or an errno value; they report nothing themselves.
  */
@@ -8,20 +9,21 @@
 
 #include "base/str.h"
 
-/** Reads a whole regular file of at most |max_bytes| (and below 2 GiB; EFBIG beyond) into the arena,
- *  NUL-terminated. EISDIR for a directory, EINVAL for any other thing that is not a regular file. */
+/** Reads a whole regular file of at most |max_bytes| (and below 2 GiB; EFBIG beyond) into the
+ * arena, NUL-terminated. EISDIR for a directory, EINVAL for any other thing that is not a regular
+ * file. */
 int kf_fs_read(kf_arena *arena, const char *path, uint64_t max_bytes, kf_str *out_text);
 
-/** An output file that appears under its name only when committed: written to a temporary name in the
- *  same directory, fsync'ed, renamed, directory fsync'ed. */
+/** An output file that appears under its name only when committed: written to a temporary name in
+ * the same directory, fsync'ed, renamed, directory fsync'ed. */
 typedef struct kf_outfile {
     int fd;
     char *tmp_path; /* Owned; NULL when nothing is open */
     char *path;     /* Owned */
 } kf_outfile;
 
-/** Creates the temporary file; |mode| (0644, 0755) is narrowed by the umask. On failure |f| is zeroed in
- *  effect: write must not follow, abandon may. */
+/** Creates the temporary file; |mode| (0644, 0755) is narrowed by the umask. On failure |f| is
+ * zeroed in effect: write must not follow, abandon may. */
 int kf_outfile_open(kf_outfile *f, const char *path, uint32_t mode);
 int kf_outfile_write(kf_outfile *f, const void *data, size_t size_bytes);
 /** Makes the file durable and visible. |f| is closed afterwards, whether it worked or not. */

@@ -4,7 +4,6 @@
 
 #include <stdio.h>
 #include <stdlib.h>
-
 #include <xxhash.h>
 
 static XXH3_state_t *state_of(kf_hasher *h)

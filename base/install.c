@@ -2,9 +2,9 @@
 /* install - paths relative to /proc/self/exe, each checked once. */
 #include "base/install.h"
 
-#include <errno.h>
-
 #include "base/fs.h"
+
+#include <errno.h>
 
 int kf_install_find(kf_arena *arena, kf_install *out_install, kf_str *out_missing)
 {

@@ -2,9 +2,9 @@
 /* json - the writer: two spaces of indentation, one item a line, valid UTF-8 whatever comes in. */
 #include "base/json.h"
 
-#include <math.h>
-
 #include "base/check.h"
+
+#include <math.h>
 
 static void newline(kf_json *j)
 {
@@ -80,7 +80,8 @@ void kf_json_open(kf_json *j, char bracket)
 void kf_json_close(kf_json *j, char bracket)
 {
     KF_ASSERT(bracket == '}' || bracket == ']', "a JSON container closes with } or ]");
-    KF_ASSERT(j->depth > 0 && !j->after_key, "a JSON container is open and its last key has a value");
+    KF_ASSERT(j->depth > 0 && !j->after_key,
+              "a JSON container is open and its last key has a value");
     bool had_items = j->has_items[j->depth--];
     if (had_items)
         newline(j);

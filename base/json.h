@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* json - a small writer over kf_sbuf; reading JSON is jansson's or the event reader's business.
  *
- * The writer keeps track of commas and indentation; keys are written in call order, so output is stable.
+ * The writer keeps track of commas and indentation; keys are written in call order, so output is
+ * stable.
  */
 #ifndef KF_BASE_JSON_H
 #define KF_BASE_JSON_H

@@ -2,14 +2,14 @@
 /* str - comparison, copies, spelling distance, interning and the text builder. */
 #include "base/str.h"
 
+#include "base/check.h"
+#include "base/hash.h"
+
 #include <float.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include "base/check.h"
-#include "base/hash.h"
 
 enum { MAX_DISTANCE_LEN = 64, FIRST_SBUF_BYTES = 64, FIRST_INTERN_SLOTS = 256 };
 
@@ -89,8 +89,8 @@ uint32_t kf_str_distance(kf_str a, kf_str b, uint32_t limit)
         for (uint32_t j = 1; j <= b.len; j++) {
             uint32_t change = before[j - 1] + (a.ptr[i - 1] != b.ptr[j - 1]);
             now[j] = min_u32(min_u32(before[j], now[j - 1]) + 1, change);
-            bool swapped = i > 1 && j > 1 && a.ptr[i - 1] == b.ptr[j - 2] &&
-                           a.ptr[i - 2] == b.ptr[j - 1];
+            bool swapped =
+                i > 1 && j > 1 && a.ptr[i - 1] == b.ptr[j - 2] && a.ptr[i - 2] == b.ptr[j - 1];
             if (swapped)
                 now[j] = min_u32(now[j], rows[(i + 1) % 3][j - 2] + 1);
         }
@@ -238,8 +238,8 @@ void kf_sbuf_double(kf_sbuf *b, double v)
     if (append_non_finite(b, v))
         return;
     char text[40];
-    /* A normal number that has a form of <= DBL_DIG digits gets it from DBL_DIG digits with trailing
-     * zeros dropped; subnormal ones have fewer correct digits. */
+    /* A normal number that has a form of <= DBL_DIG digits gets it from DBL_DIG digits with
+     * trailing zeros dropped; subnormal ones have fewer correct digits. */
     int digits = v == 0 || fabs(v) >= DBL_MIN ? DBL_DIG : 1;
     do
         snprintf(text, sizeof text, "%.*g", digits, v);

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* vec - growable arrays in an arena: KF_VEC(int) v = {0}; kf_vec_push(arena, &v, 3); v.data[0]; v.len.
+/* vec - growable arrays in an arena: KF_VEC(int) v = {0}; kf_vec_push(arena, &v, 3); v.data[0];
+ * v.len.
  *
- * Growth abandons the old storage to the arena unless it was the last allocation. Pointers into .data are
- * invalidated by a push.
+ * Growth abandons the old storage to the arena unless it was the last allocation. Pointers into
+ * .data are invalidated by a push.
  */
 #ifndef KF_BASE_VEC_H
 #define KF_BASE_VEC_H

@@ -1,24 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* test_base - arenas, arrays, strings, diagnostics, files, hashes and JSON. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
-
-#include <errno.h>
-#include <float.h>
-#include <math.h>
-#include <signal.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/resource.h>
-#include <sys/stat.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
 #include "base/arena.h"
 #include "base/check.h"
 #include "base/diag.h"
@@ -29,6 +10,24 @@
 #include "base/str.h"
 #include "base/vec.h"
 #include "tests/unit/support.h"
+
+#include <errno.h>
+#include <float.h>
+#include <math.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
 
 static kf_arena *arena;
 
@@ -201,9 +200,15 @@ static void str_distance_is_osa(void **state)
         const char *a, *b;
         uint32_t limit, want;
     } rows[] = {
-        {"", "", 2, 0},       {"a", "", 2, 1},          {"abc", "acb", 2, 1},
-        {"kitten", "sitting", 5, 3}, {"kitten", "sitting", 2, 3}, {"ca", "abc", 5, 3},
-        {"num_kv_heads", "num_key_heads", 2, 2}, {"abcdef", "a", 2, 3}, {"hidden", "hiddne", 2, 1},
+        {"", "", 2, 0},
+        {"a", "", 2, 1},
+        {"abc", "acb", 2, 1},
+        {"kitten", "sitting", 5, 3},
+        {"kitten", "sitting", 2, 3},
+        {"ca", "abc", 5, 3},
+        {"num_kv_heads", "num_key_heads", 2, 2},
+        {"abcdef", "a", 2, 3},
+        {"hidden", "hiddne", 2, 1},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         kf_str a = kf_str_from(rows[i].a), b = kf_str_from(rows[i].b);
@@ -223,7 +228,8 @@ static void str_nearest_suggests(void **state)
     assert_str(kf_str_nearest(KF_STR("haeds"), words, 4), "heads");
     assert_str(kf_str_nearest(KF_STR("nrm"), words, 4), "norm");
     assert_str(kf_str_nearest(KF_STR("xyzzy"), words, 4), "");
-    assert_str(kf_str_nearest(KF_STR("no"), words, 4), ""); /* 2 away, but nothing of it would stay */
+    assert_str(kf_str_nearest(KF_STR("no"), words, 4),
+               ""); /* 2 away, but nothing of it would stay */
 }
 
 static void intern_gives_one_pointer(void **state)
@@ -310,7 +316,8 @@ static void sbuf_builds_and_quotes(void **state)
     assert_int_equal(b.len, 3891);
     assert_int_equal(b.ptr[b.len], 0);
     kf_sbuf q = {.arena = arena};
-    kf_sbuf_quoted(&q, KF_STR("a\"b\\c\n\t\r\x01\x7f" "9\xc3\xa9"));
+    kf_sbuf_quoted(&q, KF_STR("a\"b\\c\n\t\r\x01\x7f"
+                              "9\xc3\xa9"));
     assert_str(kf_sbuf_view(&q), "\"a\\\"b\\\\c\\n\\t\\r\\001\\1779\xc3\xa9\"");
 }
 
@@ -342,7 +349,8 @@ static void diag_prints_carets(void **state)
     (void)state;
     uint32_t file;
     kf_diags *d = diags_with_file(&file);
-    kf_diag *one = kf_diag_add(d, KF_E0102, (kf_loc){file, 2, 2, 12}, "unknown key '%s'", "num_kv_heads");
+    kf_diag *one =
+        kf_diag_add(d, KF_E0102, (kf_loc){file, 2, 2, 12}, "unknown key '%s'", "num_kv_heads");
     kf_diag_hint(d, one, "did you mean '%s'?", "num_key_value_heads");
     kf_diag_note(d, one, KF_NO_LOC, "a plain note");
     kf_diag_note(d, one, (kf_loc){file, 1, 1, 7}, "version is here");
@@ -350,22 +358,21 @@ static void diag_prints_carets(void **state)
     kf_diag_add(d, KF_E0105, (kf_loc){file, 3, 99, 1}, "past the end");
     kf_diag *no_place = kf_diag_add(d, KF_E0104, KF_NO_LOC, "missing");
     kf_diag_hint(d, no_place, "add it");
-    assert_str(printed(d, false),
-               "dir/model.yaml:2:2: error[E0102]: unknown key 'num_kv_heads'\n"
-               "  2 | \tnum_kv_heads: 8 # \xc3\xa9\xc3\xa9 x\n"
-               "    | \t^~~~~~~~~~~~ did you mean 'num_key_value_heads'?\n"
-               "note: a plain note\n"
-               "dir/model.yaml:1:1: note: version is here\n"
-               "  1 | version: 1\n"
-               "    | ^~~~~~~\n"
-               "dir/model.yaml:2:25: error[E0105]: odd\n"
-               "  2 | \tnum_kv_heads: 8 # \xc3\xa9\xc3\xa9 x\n"
-               "    | \t                     ^\n"
-               "dir/model.yaml:3:99: error[E0105]: past the end\n"
-               "  3 | last\n"
-               "    |     ^\n"
-               "error[E0104]: missing\n"
-               "hint: add it\n");
+    assert_str(printed(d, false), "dir/model.yaml:2:2: error[E0102]: unknown key 'num_kv_heads'\n"
+                                  "  2 | \tnum_kv_heads: 8 # \xc3\xa9\xc3\xa9 x\n"
+                                  "    | \t^~~~~~~~~~~~ did you mean 'num_key_value_heads'?\n"
+                                  "note: a plain note\n"
+                                  "dir/model.yaml:1:1: note: version is here\n"
+                                  "  1 | version: 1\n"
+                                  "    | ^~~~~~~\n"
+                                  "dir/model.yaml:2:25: error[E0105]: odd\n"
+                                  "  2 | \tnum_kv_heads: 8 # \xc3\xa9\xc3\xa9 x\n"
+                                  "    | \t                     ^\n"
+                                  "dir/model.yaml:3:99: error[E0105]: past the end\n"
+                                  "  3 | last\n"
+                                  "    |     ^\n"
+                                  "error[E0104]: missing\n"
+                                  "hint: add it\n");
     assert_non_null(strstr(printed(d, true).ptr, "\033[1;31merror\033[0m[E0102]"));
     assert_int_equal(kf_diags_errors(d), 4);
     assert_int_equal(kf_diags_exit_status(d), kf_diag_infos[KF_E0102].exit_status);
@@ -420,8 +427,9 @@ static void diag_codes_are_described(void **state)
         assert_int_equal(strlen(info->name), 5);
         assert_int_equal(info->name[0], info->severity == KF_ERROR ? 'E' : 'W');
         assert_true(strlen(info->title) > 3 && strlen(info->explain) > 10);
-        assert_true(info->severity == KF_WARNING ? info->exit_status == 0
-                                                 : info->exit_status >= 1 && info->exit_status <= 7);
+        assert_true(info->severity == KF_WARNING
+                        ? info->exit_status == 0
+                        : info->exit_status >= 1 && info->exit_status <= 7);
     }
     kf_diag_code code;
     assert_false(kf_diag_find(KF_STR("E9999"), &code));
@@ -610,20 +618,22 @@ static void json_is_valid_whatever_comes(void **state)
     kf_json_null(&j);
     kf_json_close(&j, ']');
     kf_json_close(&j, '}');
-    assert_str(kf_sbuf_view(&out),
-               "{\n"
-               "  \"s\": \"\\\"\\\\\\n\\u0001\xc3\xa9\\ufffd\\ufffd\\ufffd\\ufffd\xf0\x9f\x98\x80\\ufffd\",\n"
-               "  \"i\": -9223372036854775808,\n"
-               "  \"d\": 0.5,\n"
-               "  \"n\": null,\n"
-               "  \"b\": true,\n"
-               "  \"empty\": [],\n"
-               "  \"list\": [\n"
-               "    1,\n"
-               "    \"x\",\n"
-               "    null\n"
-               "  ]\n"
-               "}\n");
+    assert_str(
+        kf_sbuf_view(&out),
+        "{\n"
+        "  \"s\": "
+        "\"\\\"\\\\\\n\\u0001\xc3\xa9\\ufffd\\ufffd\\ufffd\\ufffd\xf0\x9f\x98\x80\\ufffd\",\n"
+        "  \"i\": -9223372036854775808,\n"
+        "  \"d\": 0.5,\n"
+        "  \"n\": null,\n"
+        "  \"b\": true,\n"
+        "  \"empty\": [],\n"
+        "  \"list\": [\n"
+        "    1,\n"
+        "    \"x\",\n"
+        "    null\n"
+        "  ]\n"
+        "}\n");
 }
 
 /* ---- check ---- */
