@@ -1,21 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* matmul_bench - the matmul tile kernels alone, against the probes of this machine.
  *
- *   matmul_bench [--arch NAME] [--threads N] [--rows M] [--rounds R] [--set key=value ...] [NxK ...]
+ *   matmul_bench [--arch NAME] [--threads N] [--rows M] [--rounds R] [--set key=value ...] [NxK
+ * ...]
  *
- * Weights are bf16 and lie one behind the other in 2 GiB, as a model's do, and every launch uses the next one,
- * so that decode reads memory and not a cache. Prints per shape the median over rounds of GB/s (weights) and
- * GFLOP/s, and their ratio to the probe run in the same round. With one thread all times are CPU times.
+ * Weights are bf16 and lie one behind the other in 2 GiB, as a model's do, and every launch uses
+ * the next one, so that decode reads memory and not a cache. Prints per shape the median over
+ * rounds of GB/s (weights) and GFLOP/s, and their ratio to the probe run in the same round. With
+ * one thread all times are CPU times.
  */
+#include "bench/probe.h"
+#include "codegen/cpu/kernel_loader.h"
+#include "codegen/families/matmul.h"
+
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include "bench/probe.h"
-#include "codegen/cpu/kernel_loader.h"
-#include "codegen/families/matmul.h"
 
 #define MAX_ROUNDS 64
 
@@ -47,9 +49,11 @@ typedef struct worker {
     uint32_t begin, end; /* layers */
 } worker;
 
-/* ---- the kernel: C = prologue(A) W --------------------------------------------------------------- */
+/* ---- the kernel: C = prologue(A) W
+ * --------------------------------------------------------------- */
 
-static kb_value scaled_a(kb *b, void *user, const kf_matmul_tile *tile, kb_value row, kb_value k, uint32_t lanes)
+static kb_value scaled_a(kb *b, void *user, const kf_matmul_tile *tile, kb_value row, kb_value k,
+                         uint32_t lanes)
 {
     const kf_matmul_config *cfg = tile->config;
     (void)user;
@@ -121,8 +125,11 @@ static void compile(launch *l, const options *o, kf_arena *arena)
     const double t0 = kf_probe_now();
     kf_llvm *ll = kf_llvm_create(arena, "bench", &lo, &error);
     kb *b = kb_create(arena, ll);
-    kf_matmul_hooks hooks = {.weight_operand = 1, .rows_dim = KF_DIM_TOKENS, .epilogue = store_c,
-                             .a_operand = 0, .a_stride = l->cfg.k};
+    kf_matmul_hooks hooks = {.weight_operand = 1,
+                             .rows_dim = KF_DIM_TOKENS,
+                             .epilogue = store_c,
+                             .a_operand = 0,
+                             .a_stride = l->cfg.k};
     if (o->staged)
         hooks.a_value = scaled_a;
     kb_begin_kernel(b, "k");
@@ -145,7 +152,8 @@ static void compile(launch *l, const options *o, kf_arena *arena)
     kf_llvm_destroy(ll);
 }
 
-/* ---- running ------------------------------------------------------------------------------------------ */
+/* ---- running
+ * ------------------------------------------------------------------------------------------ */
 
 static void *work(void *arg)
 {
@@ -221,7 +229,8 @@ static double worst_error(const launch *l, const uint16_t *w, const options *o)
         for (uint32_t c = 0; c < n; c += 13) {
             double sum = 0, norm = 0;
             for (uint32_t i = 0; i < k; i++) {
-                const double a = o->staged ? (double)l->a[(size_t)r * k + i] * l->gamma[i] : l->a[(size_t)r * k + i];
+                const double a = o->staged ? (double)l->a[(size_t)r * k + i] * l->gamma[i]
+                                           : l->a[(size_t)r * k + i];
                 const double p = a * from_bf16(w[(size_t)c * k + i]);
                 sum += p;
                 norm += p * p;
@@ -235,10 +244,12 @@ static double worst_error(const launch *l, const uint16_t *w, const options *o)
     return worst;
 }
 
-static void bench_shape(const options *o, kf_probe *probe, unsigned char *pool, uint32_t n, uint32_t k)
+static void bench_shape(const options *o, kf_probe *probe, unsigned char *pool, uint32_t n,
+                        uint32_t k)
 {
     kf_arena *arena = kf_arena_create("bench");
-    launch l = {.cfg = {.n = n, .k = k, .weight = KF_WEIGHT_BF16, .max_rows = o->rows}, .weights = pool};
+    launch l = {.cfg = {.n = n, .k = k, .weight = KF_WEIGHT_BF16, .max_rows = o->rows},
+                .weights = pool};
     l.dims[KF_DIM_TOKENS] = o->rows;
     compile(&l, o, arena);
     l.tiles = kf_matmul_tiles(&l.cfg, o->rows);
@@ -268,11 +279,14 @@ static void bench_shape(const options *o, kf_probe *probe, unsigned char *pool, 
         memcpy(pool + i * l.weight_bytes, pool, l.weight_bytes);
     worker workers[256];
     for (uint32_t i = 0; i < o->threads; i++)
-        workers[i] = (worker){.l = &l, .scratch = aligned_alloc(64, (kf_matmul_scratch_bytes(&l.cfg) + 4095) / 4096 * 4096)};
+        workers[i] = (worker){
+            .l = &l,
+            .scratch = aligned_alloc(64, (kf_matmul_scratch_bytes(&l.cfg) + 4095) / 4096 * 4096)};
 
     run_layers(&l, o, workers, 1);
     const double err = worst_error(&l, w, o);
-    double gbs[MAX_ROUNDS], gfl[MAX_ROUNDS], rb[MAX_ROUNDS], rf[MAX_ROUNDS], pr[MAX_ROUNDS], pf[MAX_ROUNDS];
+    double gbs[MAX_ROUNDS], gfl[MAX_ROUNDS], rb[MAX_ROUNDS], rf[MAX_ROUNDS], pr[MAX_ROUNDS],
+        pf[MAX_ROUNDS];
     for (uint32_t r = 0; r < o->rounds; r++) {
         pr[r] = kf_probe_read_best(probe, 2) * 1e-9;
         pf[r] = kf_probe_fma(probe, l.cfg.lanes, 0.05) * 1e-9;
@@ -282,11 +296,13 @@ static void bench_shape(const options *o, kf_probe *probe, unsigned char *pool, 
         rb[r] = gbs[r] / pr[r];
         rf[r] = gfl[r] / pf[r];
     }
-    printf("%6ux%-5u rows %3u  %6.2f GB/s %5.1f%% of read %5.1f  %7.1f GFLOP/s %5.1f%% of fma %5.1f   err %.1e  "
+    printf("%6ux%-5u rows %3u  %6.2f GB/s %5.1f%% of read %5.1f  %7.1f GFLOP/s %5.1f%% of fma "
+           "%5.1f   err %.1e  "
            "[tm %u tn %u mr %u nr %u kc %u u %u tiles %u]\n",
-           n, k, o->rows, median(gbs, o->rounds), 100 * median(rb, o->rounds), median(pr, o->rounds),
-           median(gfl, o->rounds), 100 * median(rf, o->rounds), median(pf, o->rounds), err, l.cfg.tile_m,
-           l.cfg.tile_n, l.cfg.mr, l.cfg.nr, l.cfg.kc, l.cfg.k_unroll, l.tiles);
+           n, k, o->rows, median(gbs, o->rounds), 100 * median(rb, o->rounds),
+           median(pr, o->rounds), median(gfl, o->rounds), 100 * median(rf, o->rounds),
+           median(pf, o->rounds), err, l.cfg.tile_m, l.cfg.tile_n, l.cfg.mr, l.cfg.nr, l.cfg.kc,
+           l.cfg.k_unroll, l.tiles);
     fflush(stdout);
     for (uint32_t i = 0; i < o->threads; i++)
         free(workers[i].scratch);

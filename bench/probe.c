@@ -140,8 +140,8 @@ double kf_probe_read_best(kf_probe *p, uint32_t rounds)
     return best;
 }
 
-/* Twelve independent sums: more than latency (4) times throughput (2) asks for on any core so far. One asm
- * block a turn, so that no compiler and no option changes what is measured. */
+/* Twelve independent sums: more than latency (4) times throughput (2) asks for on any core so far.
+ * One asm block a turn, so that no compiler and no option changes what is measured. */
 #define FMA1(i) "vfmadd213ps %13, %12, %" #i "\n\t"
 #define FMA_LOOP(VEC, SET)                                                                         \
     do {                                                                                           \

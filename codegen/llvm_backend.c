@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "codegen/llvm_backend.h"
 
+#include "base/check.h"
+
 #include <llvm-c/Analysis.h>
 #include <llvm-c/Core.h>
 #include <llvm-c/Error.h>
@@ -13,10 +15,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/check.h"
-
-/* Kernels arrive vectorised, unrolled and without calls: what is left is clean-up, address arithmetic and
- * loop-invariant motion. default<O2> gives the same inner loops and takes about twice as long. */
+/* Kernels arrive vectorised, unrolled and without calls: what is left is clean-up, address
+ * arithmetic and loop-invariant motion. default<O2> gives the same inner loops and takes about
+ * twice as long. */
 #define COMBINE "instcombine<no-verify-fixpoint>"
 static const char default_pipeline[] =
     "function(sroa,early-cse<memssa>," COMBINE ",simplifycfg,loop-simplify,lcssa,"

@@ -5,18 +5,18 @@
  * kf_llvm_optimize and the emit functions do the rest. It knows nothing of kernels or models.
  * Same module, options and LLVM version give the same bytes.
  *
- * LLVM treats an instruction it cannot select as fatal: the installed handlers print the reason and end
- * the process with exit 70, since it is an emitter that produced it, never the user.
- * A backend is used by one thread at a time; different backends are independent.
+ * LLVM treats an instruction it cannot select as fatal: the installed handlers print the reason and
+ * end the process with exit 70, since it is an emitter that produced it, never the user. A backend
+ * is used by one thread at a time; different backends are independent.
  */
 #ifndef KF_CODEGEN_LLVM_BACKEND_H
 #define KF_CODEGEN_LLVM_BACKEND_H
 
-#include <stdbool.h>
-#include <stddef.h>
-
 #include "base/str.h"
 #include "codegen/cpu/arch.h"
+
+#include <stdbool.h>
+#include <stddef.h>
 
 /* LLVM's own opaque types, so that users of this header need no llvm-c. */
 struct LLVMOpaqueContext;
@@ -31,8 +31,8 @@ typedef struct kf_llvm_options {
 
 typedef struct kf_llvm kf_llvm;
 
-/** Creates a backend for the host's triple. |name| is the module's name. Allocates from |arena|; release
- *  with kf_llvm_destroy. NULL with a reason in |out_error| when LLVM has no such target. */
+/** Creates a backend for the host's triple. |name| is the module's name. Allocates from |arena|;
+ * release with kf_llvm_destroy. NULL with a reason in |out_error| when LLVM has no such target. */
 kf_llvm *kf_llvm_create(kf_arena *arena, const char *name, const kf_llvm_options *options,
                         kf_str *out_error);
 void kf_llvm_destroy(kf_llvm *ll);

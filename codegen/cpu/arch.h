@@ -17,7 +17,8 @@ typedef struct kf_cpu_arch {
     uint32_t regs;    /* vector registers: 16 or 32 */
 } kf_cpu_arch;
 
-/** Finds |name| in arch.def, or "native". False: no such name, or this machine is below x86-64-v3. */
+/** Finds |name| in arch.def, or "native". False: no such name, or this machine is below x86-64-v3.
+ */
 bool kf_cpu_arch_find(const char *name, kf_cpu_arch *out_arch);
 
 /** The i-th row of arch.def; false past the end. For messages that list the names. */

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "codegen/cpu/kernel_builder.h"
 
+#include "base/check.h"
+
 #include <llvm-c/Core.h>
 #include <llvm-c/DebugInfo.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include "base/check.h"
 
 #define MAX_OPERANDS 64
 
@@ -15,7 +15,8 @@ struct kb {
     LLVMContextRef cx;
     LLVMModuleRef module;
     LLVMBuilderRef ir;
-    LLVMBuilderRef entry; /* positioned before the entry block's branch: operand loads and stack space */
+    LLVMBuilderRef
+        entry; /* positioned before the entry block's branch: operand loads and stack space */
     LLVMValueRef fn;
     LLVMValueRef ptrs[MAX_OPERANDS];
     LLVMValueRef dims[MAX_OPERANDS];
@@ -27,15 +28,24 @@ struct kb {
 static LLVMTypeRef elem_type(kb *b, kb_elem elem)
 {
     switch (elem) {
-    case KB_I1: return LLVMInt1TypeInContext(b->cx);
-    case KB_I8: return LLVMInt8TypeInContext(b->cx);
-    case KB_I16: return LLVMInt16TypeInContext(b->cx);
-    case KB_I32: return LLVMInt32TypeInContext(b->cx);
-    case KB_I64: return LLVMInt64TypeInContext(b->cx);
-    case KB_F16: return LLVMHalfTypeInContext(b->cx);
-    case KB_BF16: return LLVMInt16TypeInContext(b->cx);
-    case KB_F32: return LLVMFloatTypeInContext(b->cx);
-    case KB_F64: return LLVMDoubleTypeInContext(b->cx);
+    case KB_I1:
+        return LLVMInt1TypeInContext(b->cx);
+    case KB_I8:
+        return LLVMInt8TypeInContext(b->cx);
+    case KB_I16:
+        return LLVMInt16TypeInContext(b->cx);
+    case KB_I32:
+        return LLVMInt32TypeInContext(b->cx);
+    case KB_I64:
+        return LLVMInt64TypeInContext(b->cx);
+    case KB_F16:
+        return LLVMHalfTypeInContext(b->cx);
+    case KB_BF16:
+        return LLVMInt16TypeInContext(b->cx);
+    case KB_F32:
+        return LLVMFloatTypeInContext(b->cx);
+    case KB_F64:
+        return LLVMDoubleTypeInContext(b->cx);
     }
     KF_ASSERT(false, "element type out of range");
 }
@@ -53,8 +63,9 @@ static LLVMTypeRef ptr_type(kb *b)
 
 uint32_t kb_elem_bytes(kb_elem elem)
 {
-    static const uint8_t bytes[] = {[KB_I1] = 1,  [KB_I8] = 1,   [KB_I16] = 2, [KB_I32] = 4, [KB_I64] = 8,
-                                    [KB_F16] = 2, [KB_BF16] = 2, [KB_F32] = 4, [KB_F64] = 8};
+    static const uint8_t bytes[] = {[KB_I1] = 1,   [KB_I8] = 1,  [KB_I16] = 2,
+                                    [KB_I32] = 4,  [KB_I64] = 8, [KB_F16] = 2,
+                                    [KB_BF16] = 2, [KB_F32] = 4, [KB_F64] = 8};
     return bytes[elem];
 }
 
@@ -113,14 +124,16 @@ static void set_attributes(kb *b)
     }
     LLVMAddAttributeAtIndex(b->fn, LLVMAttributeFunctionIndex, enum_attr(b, "nounwind", 0));
     if (kf_llvm_get_options(b->ll)->sanitize)
-        LLVMAddAttributeAtIndex(b->fn, LLVMAttributeFunctionIndex, enum_attr(b, "sanitize_address", 0));
+        LLVMAddAttributeAtIndex(b->fn, LLVMAttributeFunctionIndex,
+                                enum_attr(b, "sanitize_address", 0));
     LLVMAddAttributeAtIndex(b->fn, 1, enum_attr(b, "readonly", 0));
     LLVMAddAttributeAtIndex(b->fn, 1, enum_attr(b, "noalias", 0));
     LLVMAddAttributeAtIndex(b->fn, 3, enum_attr(b, "noalias", 0));
     LLVMAddAttributeAtIndex(b->fn, 3, enum_attr(b, "align", 64));
 }
 
-static LLVMValueRef entry_load(kb *b, LLVMTypeRef type, LLVMValueRef base, uint32_t i, const char *name)
+static LLVMValueRef entry_load(kb *b, LLVMTypeRef type, LLVMValueRef base, uint32_t i,
+                               const char *name)
 {
     LLVMValueRef at[] = {LLVMConstInt(elem_type(b, KB_I64), i, 0)};
     LLVMValueRef p = LLVMBuildInBoundsGEP2(b->entry, type, base, at, 1, "");
@@ -283,7 +296,8 @@ static kb_value const_like(kb_value x, int64_t c)
     return splat_const(LLVMConstInt(scalar_type_of(x), (uint64_t)c, 1), kb_lanes_of(x));
 }
 
-/* ---- arithmetic ---------------------------------------------------------------------------------- */
+/* ---- arithmetic
+ * ---------------------------------------------------------------------------------- */
 
 #define BINARY(verb, build)                                                                        \
     kb_value kb_##verb(kb *b, kb_value x, kb_value y)                                              \
@@ -325,8 +339,8 @@ kb_value kb_muli(kb *b, kb_value x, int64_t c)
 }
 
 /* Calls an intrinsic overloaded on the types of |over|. */
-static kb_value intrinsic(kb *b, const char *name, LLVMTypeRef *over, unsigned n_over, kb_value *args,
-                          unsigned n_args)
+static kb_value intrinsic(kb *b, const char *name, LLVMTypeRef *over, unsigned n_over,
+                          kb_value *args, unsigned n_args)
 {
     unsigned id = LLVMLookupIntrinsicID(name, strlen(name));
     KF_ASSERT(id != 0, "LLVM does not know this intrinsic");
@@ -436,7 +450,8 @@ kb_value kb_select(kb *b, kb_value cond, kb_value x, kb_value y)
     return LLVMBuildSelect(b->ir, cond, x, y, "");
 }
 
-/* ---- conversion ---------------------------------------------------------------------------------- */
+/* ---- conversion
+ * ---------------------------------------------------------------------------------- */
 
 kb_value kb_bitcast(kb *b, kb_value x, kb_elem elem, uint32_t lanes)
 {
@@ -494,13 +509,15 @@ kb_value kb_f32_to_bf16_bits(kb *b, kb_value x)
     kb_value bits = kb_bitcast(b, x, KB_I32, lanes);
     kb_value odd = kb_and(b, kb_lshr(b, bits, 16), kb_int(b, KB_I32, lanes, 1));
     kb_value rounded = kb_lshr(b, kb_add(b, kb_addi(b, bits, 0x7fff), odd), 16);
-    /* rounding could carry a NaN's payload into infinity: keep its upper half and set the quiet bit */
+    /* rounding could carry a NaN's payload into infinity: keep its upper half and set the quiet bit
+     */
     kb_value nan = kb_or(b, kb_lshr(b, bits, 16), kb_int(b, KB_I32, lanes, 0x40));
     kb_value r = kb_select(b, kb_fcmp(b, KB_NE, x, x), nan, rounded);
     return kb_trunc(b, r, KB_I16);
 }
 
-/* ---- lanes ---------------------------------------------------------------------------------------- */
+/* ---- lanes
+ * ---------------------------------------------------------------------------------------- */
 
 static LLVMValueRef lane_index(kb *b, uint32_t lane)
 {
@@ -545,7 +562,8 @@ static kb_value reduce(kb *b, kb_value v, kb_value (*op)(kb *, kb_value, kb_valu
             high[i] = (int32_t)(i + lanes / 2);
         }
         kb_value poison = LLVMGetPoison(LLVMTypeOf(v));
-        v = op(b, kb_shuffle(b, v, poison, low, lanes / 2), kb_shuffle(b, v, poison, high, lanes / 2));
+        v = op(b, kb_shuffle(b, v, poison, low, lanes / 2),
+               kb_shuffle(b, v, poison, high, lanes / 2));
     }
     return kb_lanes_of(v) == 1 && LLVMGetTypeKind(LLVMTypeOf(v)) == LLVMVectorTypeKind
                ? LLVMBuildExtractElement(b->ir, v, lane_index(b, 0), "")
@@ -578,7 +596,8 @@ kb_value kb_mask_below(kb *b, kb_value n, uint32_t lanes)
     return kb_icmp(b, KB_LT, kb_iota(b, KB_I32, lanes), kb_splat(b, n32, lanes));
 }
 
-/* ---- memory ----------------------------------------------------------------------------------------- */
+/* ---- memory
+ * ----------------------------------------------------------------------------------------- */
 
 kb_value kb_offset(kb *b, kb_value base, kb_value bytes)
 {
@@ -624,16 +643,19 @@ void kb_store_masked(kb *b, kb_value v, kb_value mask, kb_value ptr, uint32_t al
     LLVMAddCallSiteAttribute(call, 2, enum_attr(b, "align", align));
 }
 
-kb_value kb_load_f32(kb *b, kb_elem elem, uint32_t lanes, kb_value ptr, uint32_t align, kb_value mask)
+kb_value kb_load_f32(kb *b, kb_elem elem, uint32_t lanes, kb_value ptr, uint32_t align,
+                     kb_value mask)
 {
-    KF_ASSERT(elem == KB_F32 || elem == KB_F16 || elem == KB_BF16, "not a floating point storage type");
+    KF_ASSERT(elem == KB_F32 || elem == KB_F16 || elem == KB_BF16,
+              "not a floating point storage type");
     return kb_to_f32(b, mask ? kb_load_masked(b, elem, mask, ptr, align)
                              : kb_load(b, elem, lanes, ptr, align));
 }
 
 void kb_store_f32(kb *b, kb_elem elem, kb_value v, kb_value ptr, uint32_t align, kb_value mask)
 {
-    KF_ASSERT(elem == KB_F32 || elem == KB_F16 || elem == KB_BF16, "not a floating point storage type");
+    KF_ASSERT(elem == KB_F32 || elem == KB_F16 || elem == KB_BF16,
+              "not a floating point storage type");
     if (elem == KB_BF16)
         v = kb_f32_to_bf16_bits(b, v);
     else if (elem == KB_F16)
@@ -651,7 +673,8 @@ kb_value kb_gather(kb *b, kb_elem elem, kb_value base, kb_value index)
     if (lanes == 1)
         return kb_load(b, elem, 1, ptrs, kb_elem_bytes(elem));
     LLVMTypeRef over[] = {vec_type(b, elem, lanes), LLVMTypeOf(ptrs)};
-    LLVMValueRef args[] = {ptrs, LLVMConstAllOnes(vec_type(b, KB_I1, lanes)), LLVMGetPoison(over[0])};
+    LLVMValueRef args[] = {ptrs, LLVMConstAllOnes(vec_type(b, KB_I1, lanes)),
+                           LLVMGetPoison(over[0])};
     kb_value v = intrinsic(b, "llvm.masked.gather", over, 2, args, 3);
     LLVMAddCallSiteAttribute(v, 1, enum_attr(b, "align", kb_elem_bytes(elem)));
     return v;
@@ -660,7 +683,8 @@ kb_value kb_gather(kb *b, kb_elem elem, kb_value base, kb_value index)
 void kb_prefetch(kb *b, kb_value ptr)
 {
     LLVMTypeRef over[] = {ptr_type(b)};
-    LLVMValueRef args[] = {ptr, kb_int(b, KB_I32, 1, 0), kb_int(b, KB_I32, 1, 3), kb_int(b, KB_I32, 1, 1)};
+    LLVMValueRef args[] = {ptr, kb_int(b, KB_I32, 1, 0), kb_int(b, KB_I32, 1, 3),
+                           kb_int(b, KB_I32, 1, 1)};
     intrinsic(b, "llvm.prefetch", over, 1, args, 4);
 }
 
@@ -671,14 +695,16 @@ kb_value kb_stack(kb *b, uint32_t bytes, uint32_t align)
     return v;
 }
 
-/* ---- control ------------------------------------------------------------------------------------------ */
+/* ---- control
+ * ------------------------------------------------------------------------------------------ */
 
 static LLVMBasicBlockRef new_block(kb *b, const char *name)
 {
     return LLVMAppendBasicBlockInContext(b->cx, b->fn, name);
 }
 
-/* Marks the loop behind |branch| as unrolled enough: a distinct self-referencing node, as LLVM wants it. */
+/* Marks the loop behind |branch| as unrolled enough: a distinct self-referencing node, as LLVM
+ * wants it. */
 static void forbid_unrolling(kb *b, LLVMValueRef branch)
 {
     static const char text[] = "llvm.loop.unroll.disable";
@@ -782,7 +808,8 @@ void kb_switch_case(kb *b, kb_switch *sw, int64_t v)
     if (sw->open)
         LLVMBuildBr(b->ir, sw->end);
     LLVMBasicBlockRef block = new_block(b, "case");
-    LLVMAddCase(sw->inst, LLVMConstInt(LLVMTypeOf(LLVMGetOperand(sw->inst, 0)), (uint64_t)v, 1), block);
+    LLVMAddCase(sw->inst, LLVMConstInt(LLVMTypeOf(LLVMGetOperand(sw->inst, 0)), (uint64_t)v, 1),
+                block);
     LLVMPositionBuilderAtEnd(b->ir, block);
     sw->open = true;
 }

@@ -5,30 +5,41 @@
  *
  *     void NAME(const kf_kernel_args *args, uint32_t tile, void *scratch)
  *
- * where args holds two arrays: ptr[i], the address of operand i, and dim[j], run-time dimensions as int64.
- * scratch is per worker, 64-byte aligned, of a size that the kernel's config decides. Tiles are claimed by
- * any worker in any order, so a tile reads nothing that another tile of the same launch writes.
+ * where args holds two arrays: ptr[i], the address of operand i, and dim[j], run-time dimensions as
+ * int64. scratch is per worker, 64-byte aligned, of a size that the kernel's config decides. Tiles
+ * are claimed by any worker in any order, so a tile reads nothing that another tile of the same
+ * launch writes.
  *
  * Values are LLVM values; a lane count of 1 means a scalar, and every verb takes its shape from its
- * operands. Floating point is exact: no fast-math flag is ever set and multiply-add is fused only by
- * kb_fma, so that a result does not depend on the path (vector, remainder, masked) that computed it.
- * Verbs assert their preconditions (KF_ASSERT); they do not fail otherwise. Alignments are in bytes.
- * A builder is used by one thread. It knows nothing of graphs.
+ * operands. Floating point is exact: no fast-math flag is ever set and multiply-add is fused only
+ * by kb_fma, so that a result does not depend on the path (vector, remainder, masked) that computed
+ * it. Verbs assert their preconditions (KF_ASSERT); they do not fail otherwise. Alignments are in
+ * bytes. A builder is used by one thread. It knows nothing of graphs.
  */
 #ifndef KF_CODEGEN_CPU_KERNEL_BUILDER_H
 #define KF_CODEGEN_CPU_KERNEL_BUILDER_H
 
+#include "codegen/llvm_backend.h"
+
 #include <stdbool.h>
 #include <stdint.h>
-
-#include "codegen/llvm_backend.h"
 
 struct LLVMOpaqueValue;
 struct LLVMOpaqueType;
 struct LLVMOpaqueBasicBlock;
 typedef struct LLVMOpaqueValue *kb_value;
 
-typedef enum kb_elem { KB_I1, KB_I8, KB_I16, KB_I32, KB_I64, KB_F16, KB_BF16, KB_F32, KB_F64 } kb_elem;
+typedef enum kb_elem {
+    KB_I1,
+    KB_I8,
+    KB_I16,
+    KB_I32,
+    KB_I64,
+    KB_F16,
+    KB_BF16,
+    KB_F32,
+    KB_F64
+} kb_elem;
 
 typedef struct kb kb;
 
@@ -44,7 +55,8 @@ void kb_destroy(kb *b);
 uint32_t kb_lanes(const kb *b);
 uint32_t kb_regs(const kb *b);
 
-/** Starts the tile function |name|; its operands are then read with kb_ptr, kb_dim, kb_tile, kb_scratch. */
+/** Starts the tile function |name|; its operands are then read with kb_ptr, kb_dim, kb_tile,
+ * kb_scratch. */
 void kb_begin_kernel(kb *b, const char *name);
 /** Ends the function with a return. */
 void kb_end_kernel(kb *b);
@@ -71,10 +83,12 @@ kb_value kb_table_i32(kb *b, const int32_t *v, uint32_t n);
 uint32_t kb_lanes_of(kb_value v);
 /** True if |v| is a predicate: i1 in each lane. */
 bool kb_is_pred(kb_value v);
-/** The constant behind |v|, if it is one: lets emitters drop loops and masks that are known not to be needed. */
+/** The constant behind |v|, if it is one: lets emitters drop loops and masks that are known not to
+ * be needed. */
 bool kb_is_const(kb_value v, int64_t *out_v);
 
-/* ---- integers (any lane count; both operands of one type) ------------------------------------- */
+/* ---- integers (any lane count; both operands of one type) -------------------------------------
+ */
 
 kb_value kb_add(kb *b, kb_value x, kb_value y);
 kb_value kb_sub(kb *b, kb_value x, kb_value y);
@@ -94,7 +108,8 @@ kb_value kb_max(kb *b, kb_value x, kb_value y);
 kb_value kb_addi(kb *b, kb_value x, int64_t c);
 kb_value kb_muli(kb *b, kb_value x, int64_t c);
 
-/* ---- floating point --------------------------------------------------------------------------- */
+/* ---- floating point ---------------------------------------------------------------------------
+ */
 
 kb_value kb_fadd(kb *b, kb_value x, kb_value y);
 kb_value kb_fsub(kb *b, kb_value x, kb_value y);
@@ -116,7 +131,8 @@ kb_value kb_rint(kb *b, kb_value x);
 kb_value kb_floor(kb *b, kb_value x);
 kb_value kb_copysign(kb *b, kb_value magnitude, kb_value sign);
 
-/* ---- comparison and selection ------------------------------------------------------------------ */
+/* ---- comparison and selection ------------------------------------------------------------------
+ */
 
 typedef enum kb_cmp { KB_EQ, KB_NE, KB_LT, KB_LE, KB_GT, KB_GE } kb_cmp;
 
@@ -126,7 +142,8 @@ kb_value kb_icmp(kb *b, kb_cmp op, kb_value x, kb_value y);
 kb_value kb_fcmp(kb *b, kb_cmp op, kb_value x, kb_value y);
 kb_value kb_select(kb *b, kb_value cond, kb_value x, kb_value y);
 
-/* ---- conversion ---------------------------------------------------------------------------------- */
+/* ---- conversion
+ * ---------------------------------------------------------------------------------- */
 
 /** Reinterprets bits; element and lane count may change, the size may not. */
 kb_value kb_bitcast(kb *b, kb_value x, kb_elem elem, uint32_t lanes);
@@ -145,7 +162,8 @@ kb_value kb_to_f32(kb *b, kb_value x);
 /** f32 to bf16 bits (KB_I16), round to nearest even; NaN stays NaN (quiet). */
 kb_value kb_f32_to_bf16_bits(kb *b, kb_value x);
 
-/* ---- lanes ---------------------------------------------------------------------------------------- */
+/* ---- lanes
+ * ---------------------------------------------------------------------------------------- */
 
 kb_value kb_splat(kb *b, kb_value scalar, uint32_t lanes);
 kb_value kb_extract(kb *b, kb_value v, uint32_t lane);
@@ -160,7 +178,8 @@ kb_value kb_iota(kb *b, kb_elem elem, uint32_t lanes);
 /** Mask of the lanes below |n| (i64; may exceed the lane count). */
 kb_value kb_mask_below(kb *b, kb_value n, uint32_t lanes);
 
-/* ---- memory ----------------------------------------------------------------------------------------- */
+/* ---- memory
+ * ----------------------------------------------------------------------------------------- */
 
 uint32_t kb_elem_bytes(kb_elem elem);
 /** base + bytes, and base + index * size of |elem| (index i64). */
@@ -174,7 +193,8 @@ void kb_store(kb *b, kb_value v, kb_value ptr, uint32_t align);
 kb_value kb_load_masked(kb *b, kb_elem elem, kb_value mask, kb_value ptr, uint32_t align);
 void kb_store_masked(kb *b, kb_value v, kb_value mask, kb_value ptr, uint32_t align);
 /** Loads f32, f16 or bf16 as f32; a NULL mask means all lanes. */
-kb_value kb_load_f32(kb *b, kb_elem elem, uint32_t lanes, kb_value ptr, uint32_t align, kb_value mask);
+kb_value kb_load_f32(kb *b, kb_elem elem, uint32_t lanes, kb_value ptr, uint32_t align,
+                     kb_value mask);
 /** Stores f32 as f32, f16 or bf16, rounding to nearest even; a NULL mask means all lanes. */
 void kb_store_f32(kb *b, kb_elem elem, kb_value v, kb_value ptr, uint32_t align, kb_value mask);
 /** Gathers base[index[i]] (index i32 or i64 lanes, in elements). */
@@ -184,7 +204,8 @@ void kb_prefetch(kb *b, kb_value ptr);
 /** Uninitialised stack space in the entry block. */
 kb_value kb_stack(kb *b, uint32_t bytes, uint32_t align);
 
-/* ---- control ------------------------------------------------------------------------------------------ */
+/* ---- control
+ * ------------------------------------------------------------------------------------------ */
 
 /** A counted loop `for (iv = lo; iv < hi; iv += step)` that carries values. Between begin and end,
  *  carried[] holds this iteration's values; after kb_loop_end, the final ones. */
@@ -217,12 +238,12 @@ typedef struct kb_if {
 void kb_if_begin(kb *b, kb_if *branch, kb_value cond);
 /** Starts the other arm; |yields|: the |n| values of the first arm. */
 void kb_if_else(kb *b, kb_if *branch, uint32_t n, const kb_value *yields);
-/** Joins; |yields| are the second arm's values and are replaced in branch->yields by the joined ones. With no
- *  kb_if_else there are none and |yields| is NULL. */
+/** Joins; |yields| are the second arm's values and are replaced in branch->yields by the joined
+ * ones. With no kb_if_else there are none and |yields| is NULL. */
 void kb_if_end(kb *b, kb_if *branch, const kb_value *yields);
 
-/** A switch over 1..n: kb_switch_case(i) starts the case for value i (in any order, each at most once), and
- *  values without a case are undefined. Yields nothing. */
+/** A switch over 1..n: kb_switch_case(i) starts the case for value i (in any order, each at most
+ * once), and values without a case are undefined. Yields nothing. */
 typedef struct kb_switch {
     struct LLVMOpaqueBasicBlock *end;
     kb_value inst;

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* kernel_loader - brings freshly emitted kernels into this process: for tests, benches and tuning.
  *
- * The object is written to a private temporary directory, linked with `cc -shared` and opened. It is the very
- * object that would go into an executable; nothing is jitted. Not used when compiling a model.
+ * The object is written to a private temporary directory, linked with `cc -shared` and opened. It
+ * is the very object that would go into an executable; nothing is jitted. Not used when compiling a
+ * model.
  */
 #ifndef KF_CODEGEN_CPU_KERNEL_LOADER_H
 #define KF_CODEGEN_CPU_KERNEL_LOADER_H

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Sources. Argument reduction by constants split in two (exp) or three: Cody and Waite, "Software Manual for the
- * Elementary Functions", 1980. Polynomials of exp, log, tanh, sin, cos: Moshier, Cephes Mathematical Library,
- * single precision (expf.c, logf.c, tanhf.c, sinf.c). log1p from log: Kahan's correction, see Goldberg, "What
- * every computer scientist should know about floating-point arithmetic", theorem 4. erf: least maximum fits made
- * for this file, erf(x)/x - 1 over x^2 in [0, 1] and -log erfc(x) over [0.95, 4] weighted by erfc.
+/* Sources. Argument reduction by constants split in two (exp) or three: Cody and Waite, "Software
+ * Manual for the Elementary Functions", 1980. Polynomials of exp, log, tanh, sin, cos: Moshier,
+ * Cephes Mathematical Library, single precision (expf.c, logf.c, tanhf.c, sinf.c). log1p from log:
+ * Kahan's correction, see Goldberg, "What every computer scientist should know about floating-point
+ * arithmetic", theorem 4. erf: least maximum fits made for this file, erf(x)/x - 1 over x^2 in [0,
+ * 1] and -log erfc(x) over [0.95, 4] weighted by erfc.
  */
 #include "codegen/cpu/vmath.h"
 
@@ -17,7 +18,7 @@ static kb_value poly(kb *b, kb_elem elem, kb_value x, const double *c, uint32_t 
     return p;
 }
 
-#define POLY(b, x, c) poly(b, KB_F32, x, c, sizeof(c) / sizeof((c)[0]))
+#define POLY(b, x, c)   poly(b, KB_F32, x, c, sizeof(c) / sizeof((c)[0]))
 #define POLY64(b, x, c) poly(b, KB_F64, x, c, sizeof(c) / sizeof((c)[0]))
 
 static kb_value f32_like(kb *b, kb_value x, double v)
@@ -40,7 +41,8 @@ kb_value kv_exp(kb *b, kb_value x)
 {
     static const double c[] = {1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3,
                                4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1};
-    /* Adding 1.5 * 2^23 leaves the nearest integer in the low bits: no conversion that a NaN could upset. */
+    /* Adding 1.5 * 2^23 leaves the nearest integer in the low bits: no conversion that a NaN could
+     * upset. */
     const double magic = 12582912.0;
     const uint32_t lanes = kb_lanes_of(x);
     x = kb_fmin(b, f32_like(b, x, 89.0), x);
@@ -109,12 +111,13 @@ kb_value kv_tanh(kb *b, kb_value x)
 
 kb_value kv_erf(kb *b, kb_value x)
 {
-    static const double near[] = {-9.680136827228125e-06, 1.1270544928265736e-4, -8.4847112884745e-4,
-                                  5.221074912697077e-3,   -2.686544507741928e-2, 1.1283782869577408e-1,
-                                  -3.7612637877464294e-1, 1.28379225730896e-1};
-    static const double far[] = {1.697455473959053e-07, 1.926273944263812e-05, -4.265054303687066e-4,
-                                 4.153776448220015e-3,  -2.5101762264966965e-2, 1.0827848315238953e-1,
-                                 6.333328485488892e-1,  1.1295273303985596,     -1.7812417354434729e-4};
+    static const double near[] = {
+        -9.680136827228125e-06, 1.1270544928265736e-4, -8.4847112884745e-4,    5.221074912697077e-3,
+        -2.686544507741928e-2,  1.1283782869577408e-1, -3.7612637877464294e-1, 1.28379225730896e-1};
+    static const double far[] = {
+        1.697455473959053e-07, 1.926273944263812e-05,  -4.265054303687066e-4,
+        4.153776448220015e-3,  -2.5101762264966965e-2, 1.0827848315238953e-1,
+        6.333328485488892e-1,  1.1295273303985596,     -1.7812417354434729e-4};
     kb_value a = kb_fabs(b, x);
     kb_value small = kb_fma(b, POLY(b, kb_fmul(b, x, x), near), x, x);
     kb_value capped = kb_fmin(b, f32_like(b, x, 4.0), a);
@@ -123,8 +126,8 @@ kb_value kv_erf(kb *b, kb_value x)
     return kb_select(b, kb_fcmp(b, KB_LT, a, f32_like(b, x, 1.0)), small, large);
 }
 
-/* Sine of x + quarter * pi/2. The reduction is in f64: its 53 bits, with pi/2 in two parts, are enough for any
- * angle that a model computes. */
+/* Sine of x + quarter * pi/2. The reduction is in f64: its 53 bits, with pi/2 in two parts, are
+ * enough for any angle that a model computes. */
 static kb_value sine(kb *b, kb_value x, int64_t quarter)
 {
     static const double s[] = {-1.9515295891e-4, 8.3321608736e-3, -1.6666654611e-1};
@@ -173,10 +176,12 @@ kb_value kv_rsqrt(kb *b, kb_value x)
     return kb_fdiv(b, f32_like(b, x, 1.0), kb_sqrt(b, x));
 }
 
-/* log2 of a positive finite f32, in f64 to about 1e-12: log2 m = 2/ln 2 * atanh((m - 1) / (m + 1)). */
+/* log2 of a positive finite f32, in f64 to about 1e-12: log2 m = 2/ln 2 * atanh((m - 1) / (m + 1)).
+ */
 static kb_value log2_f64(kb *b, kb_value x)
 {
-    static const double c[] = {1.0 / 15, 1.0 / 13, 1.0 / 11, 1.0 / 9, 1.0 / 7, 1.0 / 5, 1.0 / 3, 1.0};
+    static const double c[] = {1.0 / 15, 1.0 / 13, 1.0 / 11, 1.0 / 9,
+                               1.0 / 7,  1.0 / 5,  1.0 / 3,  1.0};
     const uint32_t lanes = kb_lanes_of(x);
     kb_value x64 = kb_f64_of(b, x); /* f32 denormals are normal here */
     kb_value bits = kb_bitcast(b, x64, KB_I64, lanes);
@@ -194,8 +199,9 @@ static kb_value log2_f64(kb *b, kb_value x)
 /* 2^y for |y| <= 200, in f64, rounded to f32: overflow and denormals come from that rounding. */
 static kb_value exp2_f32(kb *b, kb_value y)
 {
-    static const double c[] = {1.0 / 39916800, 1.0 / 3628800, 1.0 / 362880, 1.0 / 40320, 1.0 / 5040, 1.0 / 720,
-                               1.0 / 120,      1.0 / 24,      1.0 / 6,      0.5,         1.0,        1.0};
+    static const double c[] = {1.0 / 39916800, 1.0 / 3628800, 1.0 / 362880, 1.0 / 40320,
+                               1.0 / 5040,     1.0 / 720,     1.0 / 120,    1.0 / 24,
+                               1.0 / 6,        0.5,           1.0,          1.0};
     const uint32_t lanes = kb_lanes_of(y);
     const double magic = 6755399441055744.0;
     kb_value t = kb_fadd(b, y, kb_float(b, KB_F64, lanes, magic));
@@ -218,7 +224,8 @@ kb_value kv_pow(kb *b, kb_value x, kb_value y)
     /* inner range: 2^(y log2 a), with the exponent capped where the result is 0 or inf anyway */
     kb_value l = log2_f64(b, a);
     l = kb_select(b, kb_fcmp(b, KB_EQ, a, zero), kb_float(b, KB_F64, lanes, -1e300), l);
-    l = kb_select(b, kb_fcmp(b, KB_EQ, a, f32_like(b, x, inf)), kb_float(b, KB_F64, lanes, 1e300), l);
+    l = kb_select(b, kb_fcmp(b, KB_EQ, a, f32_like(b, x, inf)), kb_float(b, KB_F64, lanes, 1e300),
+                  l);
     kb_value zero64 = kb_float(b, KB_F64, lanes, 0.0);
     kb_value e = kb_fmul(b, kb_f64_of(b, y), l);
     e = kb_select(b, kb_fcmp(b, KB_EQ, l, zero64), zero64, e); /* 1 to the infinite power */

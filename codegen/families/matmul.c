@@ -16,15 +16,15 @@
  *                        sum = C; for k: sum[r] += splat(A'[r][k]) * B[k]; C = sum
  *            epilogue(C)
  *
- * Rows are dealt to groups evenly (8 rows with mr = 6 are 4 + 4, never 6 + 2): a group of two rows has too
- * few independent sums to fill the FMA pipeline. Design of the block form: Goto and van de Geijn, "Anatomy
- * of high-performance matrix multiplication", ACM TOMS 34(3), 2008.
+ * Rows are dealt to groups evenly (8 rows with mr = 6 are 4 + 4, never 6 + 2): a group of two rows
+ * has too few independent sums to fill the FMA pipeline. Design of the block form: Goto and van de
+ * Geijn, "Anatomy of high-performance matrix multiplication", ACM TOMS 34(3), 2008.
  */
 #include "codegen/families/matmul.h"
 
-#include <string.h>
-
 #include "base/check.h"
+
+#include <string.h>
 
 #define MAX_SUMS 64
 /* Rows of scratch blocks are kept off multiples of 4 KiB, where they would share cache sets. */
@@ -41,7 +41,8 @@ typedef struct emitter {
     kb_value w;    /* first panel of the tile */
 } emitter;
 
-/* ---- sizes ------------------------------------------------------------------------------------- */
+/* ---- sizes -------------------------------------------------------------------------------------
+ */
 
 static uint32_t round_up(uint32_t x, uint32_t to)
 {
@@ -112,7 +113,8 @@ uint32_t kf_matmul_tiles(const kf_matmul_config *cfg, uint32_t rows)
     return row_blocks(cfg, rows) * ((cfg->n + cfg->tile_n - 1) / cfg->tile_n);
 }
 
-/* ---- packing ------------------------------------------------------------------------------------ */
+/* ---- packing ------------------------------------------------------------------------------------
+ */
 
 uint64_t kf_matmul_packed_bytes(kf_matmul_weight weight, uint32_t n, uint32_t k)
 {
@@ -149,7 +151,8 @@ void kf_matmul_pack(kf_matmul_weight weight, uint32_t n, uint32_t k, const void 
         pack_bf16(n, k, src, dst);
 }
 
-/* ---- configuration ------------------------------------------------------------------------------ */
+/* ---- configuration ------------------------------------------------------------------------------
+ */
 
 static uint32_t min_u32(uint32_t a, uint32_t b)
 {
@@ -165,15 +168,15 @@ static void configure_stream(kf_matmul_config *cfg, uint32_t lanes, uint32_t reg
     cfg->nr = lanes == 16 ? 16 : 8;
     for (uint32_t i = 0; i < 4; i++) {
         const uint32_t vectors = widths[i] / lanes;
-        if (vectors > 0 && vectors * cfg->mr <= regs - 4 && widths[i] <= cfg->tile_n) {
+        if (vectors > 0 && vectors * cfg->mr <= regs - 4 && cfg->tile_n % widths[i] == 0) {
             cfg->nr = widths[i];
             break;
         }
     }
     cfg->kc = 0;
     cfg->k_unroll = cfg->mr == 1 ? 8 : 4;
-    /* One row keeps four panels in flight and the hardware follows; more rows walk one or two panels slowly
-     * enough that it does not (4 rows: 65% of the read probe without, 100% with). */
+    /* One row keeps four panels in flight and the hardware follows; more rows walk one or two
+     * panels slowly enough that it does not (4 rows: 65% of the read probe without, 100% with). */
     cfg->prefetch_bytes = cfg->mr == 1 ? 0 : 2048;
 }
 
@@ -222,17 +225,18 @@ bool kf_matmul_config_ok(const kf_matmul_config *cfg, uint32_t regs, const char 
         why = "k_unroll must be even";
     else if (stream && (cfg->mr != cfg->max_rows || cfg->tile_m != cfg->max_rows))
         why = "the stream form needs mr = tile_m = max_rows";
-    else if (!stream && (cfg->kc == 0 || cfg->kc % 16 != 0 || cfg->kc % cfg->k_unroll != 0 ||
-                         cfg->nr == 8))
+    else if (!stream &&
+             (cfg->kc == 0 || cfg->kc % 16 != 0 || cfg->kc % cfg->k_unroll != 0 || cfg->nr == 8))
         why = "the block form needs kc, a multiple of 16 and of k_unroll, and whole panels";
     *out_why = why;
     return why == NULL;
 }
 
-/* ---- A: the prologue ------------------------------------------------------------------------------ */
+/* ---- A: the prologue
+ * ------------------------------------------------------------------------------ */
 
-static void stage_span(emitter *e, kb_value row, kb_value dst_row, kb_value k0, kb_value lo, kb_value hi,
-                       uint32_t lanes)
+static void stage_span(emitter *e, kb_value row, kb_value dst_row, kb_value k0, kb_value lo,
+                       kb_value hi, uint32_t lanes)
 {
     kb_loop l;
     kb_loop_begin(e->b, &l, lo, hi, lanes, 0, NULL);
@@ -242,7 +246,8 @@ static void stage_span(emitter *e, kb_value row, kb_value dst_row, kb_value k0, 
     kb_loop_end(e->b, &l, NULL);
 }
 
-/* Writes columns k0 .. k0+len-1 of the tile's rows; an odd K is followed by one zero for the padding row. */
+/* Writes columns k0 .. k0+len-1 of the tile's rows; an odd K is followed by one zero for the
+ * padding row. */
 static void stage_a(emitter *e, kb_value k0, kb_value len)
 {
     kb *b = e->b;
@@ -261,7 +266,8 @@ static void stage_a(emitter *e, kb_value k0, kb_value len)
     kb_loop_end(b, &rows, NULL);
 }
 
-/* ---- W: addresses and widening -------------------------------------------------------------------- */
+/* ---- W: addresses and widening
+ * -------------------------------------------------------------------- */
 
 /* Address of the first vector of the strip that starts at column |col| of the tile. */
 static kb_value strip_ptr(emitter *e, kb_value col, uint32_t nr)
@@ -279,7 +285,8 @@ static kb_value strip_ptr(emitter *e, kb_value col, uint32_t nr)
 static kb_value weight_ptr(emitter *e, kb_value strip, kb_value row, uint32_t v)
 {
     const uint32_t col = v * e->cfg->lanes;
-    const int64_t at = (int64_t)(col / KF_PANEL) * (int64_t)panel_bytes(e->cfg) + col % KF_PANEL * 4;
+    const int64_t at =
+        (int64_t)(col / KF_PANEL) * (int64_t)panel_bytes(e->cfg) + col % KF_PANEL * 4;
     return kb_offset(e->b, kb_offset_c(e->b, strip, at), row);
 }
 
@@ -293,12 +300,13 @@ static kb_value high_half(kb *b, kb_value pair, uint32_t lanes)
     return kb_bitcast(b, kb_and(b, pair, kb_int(b, KB_I32, lanes, 0xffff0000)), KB_F32, lanes);
 }
 
-/* ---- the register tile ------------------------------------------------------------------------------- */
+/* ---- the register tile
+ * ------------------------------------------------------------------------------- */
 
 typedef struct regtile {
     uint32_t rows;
     uint32_t vectors;
-    kb_value a;     /* row 0 of the group */
+    kb_value a; /* row 0 of the group */
     kb_value sums[MAX_SUMS];
 } regtile;
 
@@ -356,7 +364,8 @@ static void prefetch_strip(emitter *e, regtile *t, kb_value strip, kb_value k, u
 }
 
 /* sums += A'[group][lo..hi) * W[lo..hi)[strip], |unroll| k a turn. */
-static void stream_span(emitter *e, regtile *t, kb_value strip, kb_value lo, kb_value hi, uint32_t unroll)
+static void stream_span(emitter *e, regtile *t, kb_value strip, kb_value lo, kb_value hi,
+                        uint32_t unroll)
 {
     kb *b = e->b;
     kb_loop l;
@@ -385,7 +394,8 @@ static void store_sums(emitter *e, const regtile *t, kb_value c)
     }
 }
 
-/* ---- stream form ---------------------------------------------------------------------------------------- */
+/* ---- stream form
+ * ---------------------------------------------------------------------------------------- */
 
 static void stream_strips(emitter *e, uint32_t rows, uint32_t nr, kb_value lo, kb_value hi)
 {
@@ -407,7 +417,8 @@ static void stream_strips(emitter *e, uint32_t rows, uint32_t nr, kb_value lo, k
     kb_loop_end(b, &strips, NULL);
 }
 
-/* All strips of the tile for a fixed number of rows; the last tile may end on a panel within a strip. */
+/* All strips of the tile for a fixed number of rows; the last tile may end on a panel within a
+ * strip. */
 static void stream_rows(emitter *e, uint32_t rows)
 {
     kb *b = e->b;
@@ -441,7 +452,8 @@ static void emit_stream(emitter *e)
     kb_switch_end(b, &sw);
 }
 
-/* ---- block form ------------------------------------------------------------------------------------------- */
+/* ---- block form
+ * ------------------------------------------------------------------------------------------- */
 
 static void zero_c(emitter *e)
 {
@@ -576,7 +588,8 @@ static void block_groups(emitter *e, const block *blk)
     kb_loop_end(b, &groups, &next);
 }
 
-static void block_strips(emitter *e, uint32_t nr, kb_value k0, kb_value len, kb_value lo, kb_value hi)
+static void block_strips(emitter *e, uint32_t nr, kb_value k0, kb_value len, kb_value lo,
+                         kb_value hi)
 {
     kb *b = e->b;
     kb_loop strips;
@@ -616,7 +629,8 @@ static void emit_block(emitter *e)
     kb_loop_end(b, &blocks, NULL);
 }
 
-/* ---- the tile ---------------------------------------------------------------------------------------------- */
+/* ---- the tile
+ * ---------------------------------------------------------------------------------------------- */
 
 static void place_tile(emitter *e)
 {

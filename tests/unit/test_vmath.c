@@ -1,5 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* vmath against libm in f64: every function over its range, dense and at the edges, vector and scalar path. */
+/* vmath against libm in f64: every function over its range, dense and at the edges, vector and
+ * scalar path. */
+#include "codegen/cpu/kernel_loader.h"
+#include "codegen/cpu/vmath.h"
+
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -10,9 +14,6 @@
 #include <string.h>
 
 #include <cmocka.h>
-
-#include "codegen/cpu/kernel_loader.h"
-#include "codegen/cpu/vmath.h"
 
 #define N_POINTS 200000u
 
@@ -38,10 +39,14 @@ static const struct function {
     float lo, hi; /* dense range; random bit patterns within it as well */
     double max_ulp;
 } functions[] = {
-    {"exp", kv_exp, exp, -110, 95, 2},          {"log", kv_log, log, 0, INFINITY, 2},
-    {"log1p", kv_log1p, ref_log1p, 0, 1e30f, 2}, {"tanh", kv_tanh, tanh, -12, 12, 2},
-    {"erf", kv_erf, erf, -6, 6, 2},             {"sin", kv_sin, sin, -1e6f, 1e6f, 2},
-    {"cos", kv_cos, cos, -1e6f, 1e6f, 2},       {"sigmoid", kv_sigmoid, ref_sigmoid, -105, 105, 2.5},
+    {"exp", kv_exp, exp, -110, 95, 2},
+    {"log", kv_log, log, 0, INFINITY, 2},
+    {"log1p", kv_log1p, ref_log1p, 0, 1e30f, 2},
+    {"tanh", kv_tanh, tanh, -12, 12, 2},
+    {"erf", kv_erf, erf, -6, 6, 2},
+    {"sin", kv_sin, sin, -1e6f, 1e6f, 2},
+    {"cos", kv_cos, cos, -1e6f, 1e6f, 2},
+    {"sigmoid", kv_sigmoid, ref_sigmoid, -105, 105, 2.5},
     {"rsqrt", kv_rsqrt, ref_rsqrt, 1e-40f, INFINITY, 2},
 };
 #define N_FUNCTIONS (sizeof functions / sizeof functions[0])
@@ -57,7 +62,9 @@ static void emit_apply(kb *b, const char *name, uint32_t lanes, kb_value (*f)(kb
     kb_begin_kernel(b, name);
     kb_loop_begin(b, &l, kb_i64(b, 0), kb_dim(b, 0), lanes, 0, NULL);
     kb_value x = kb_load(b, KB_F32, lanes, kb_index(b, kb_ptr(b, 0), KB_F32, l.iv), 4);
-    kb_value y = f ? f(b, x) : f2(b, x, kb_load(b, KB_F32, lanes, kb_index(b, kb_ptr(b, 2), KB_F32, l.iv), 4));
+    kb_value y =
+        f ? f(b, x)
+          : f2(b, x, kb_load(b, KB_F32, lanes, kb_index(b, kb_ptr(b, 2), KB_F32, l.iv), 4));
     kb_store(b, y, kb_index(b, kb_ptr(b, 1), KB_F32, l.iv), 4);
     kb_loop_end(b, &l, NULL);
     kb_end_kernel(b);
@@ -172,7 +179,8 @@ static void check_accuracy(void **state)
 static void check_edges(void **state)
 {
     (void)state;
-    const float edges[8] = {0.0f, -0.0f, INFINITY, -INFINITY, NAN, 0x1p-149f, 0x1.fffffep127f, -0x1.fffffep127f};
+    const float edges[8] = {0.0f, -0.0f,     INFINITY,        -INFINITY,
+                            NAN,  0x1p-149f, 0x1.fffffep127f, -0x1.fffffep127f};
     for (size_t i = 0; i < N_FUNCTIONS; i++) {
         const struct function *f = &functions[i];
         float y[8];
@@ -199,7 +207,8 @@ static void check_pow(void **state)
     (void)state;
     enum { N = 100000 };
     float *x = malloc(N * sizeof *x), *p = malloc(N * sizeof *p), *y = malloc(N * sizeof *y);
-    static const float special[] = {0, -0.0f, 1, -1, 2, -2, 3, 0.5f, -0.5f, 1e-40f, INFINITY, -INFINITY, NAN, -3};
+    static const float special[] = {0,    -0.0f, 1,      -1,       2,         -2,  3,
+                                    0.5f, -0.5f, 1e-40f, INFINITY, -INFINITY, NAN, -3};
     enum { S = sizeof special / sizeof special[0] };
     uint32_t seed = 7;
     for (uint32_t i = 0; i < N; i++) {
