@@ -87,8 +87,7 @@ bool kb_is_pred(kb_value v);
  * be needed. */
 bool kb_is_const(kb_value v, int64_t *out_v);
 
-/* ---- integers (any lane count; both operands of one type) -------------------------------------
- */
+/* ---- integers (any lane count; both operands of one type) ------------------------------------ */
 
 kb_value kb_add(kb *b, kb_value x, kb_value y);
 kb_value kb_sub(kb *b, kb_value x, kb_value y);
@@ -108,8 +107,7 @@ kb_value kb_max(kb *b, kb_value x, kb_value y);
 kb_value kb_addi(kb *b, kb_value x, int64_t c);
 kb_value kb_muli(kb *b, kb_value x, int64_t c);
 
-/* ---- floating point ---------------------------------------------------------------------------
- */
+/* ---- floating point -------------------------------------------------------------------------- */
 
 kb_value kb_fadd(kb *b, kb_value x, kb_value y);
 kb_value kb_fsub(kb *b, kb_value x, kb_value y);
@@ -131,8 +129,7 @@ kb_value kb_rint(kb *b, kb_value x);
 kb_value kb_floor(kb *b, kb_value x);
 kb_value kb_copysign(kb *b, kb_value magnitude, kb_value sign);
 
-/* ---- comparison and selection ------------------------------------------------------------------
- */
+/* ---- comparison and selection ---------------------------------------------------------------- */
 
 typedef enum kb_cmp { KB_EQ, KB_NE, KB_LT, KB_LE, KB_GT, KB_GE } kb_cmp;
 

@@ -41,8 +41,7 @@ typedef struct emitter {
     kb_value w;    /* first panel of the tile */
 } emitter;
 
-/* ---- sizes -------------------------------------------------------------------------------------
- */
+/* ---- sizes ----------------------------------------------------------------------------------- */
 
 static uint32_t round_up(uint32_t x, uint32_t to)
 {
@@ -113,8 +112,7 @@ uint32_t kf_matmul_tiles(const kf_matmul_config *cfg, uint32_t rows)
     return row_blocks(cfg, rows) * ((cfg->n + cfg->tile_n - 1) / cfg->tile_n);
 }
 
-/* ---- packing ------------------------------------------------------------------------------------
- */
+/* ---- packing --------------------------------------------------------------------------------- */
 
 uint64_t kf_matmul_packed_bytes(kf_matmul_weight weight, uint32_t n, uint32_t k)
 {
@@ -151,8 +149,7 @@ void kf_matmul_pack(kf_matmul_weight weight, uint32_t n, uint32_t k, const void 
         pack_bf16(n, k, src, dst);
 }
 
-/* ---- configuration ------------------------------------------------------------------------------
- */
+/* ---- configuration --------------------------------------------------------------------------- */
 
 static uint32_t min_u32(uint32_t a, uint32_t b)
 {
