@@ -339,6 +339,22 @@ static kf_status normalize_added(kf_tokenizer *t)
     return status;
 }
 
+/* The library asks whether the text that would be decoded is that of a special token; normalization may
+ * have made it another one. */
+static bool is_special_text(const kf_tokenizer *t, const kf_tok_needle *d)
+{
+    const kf_tok_entry *own = &t->tokens[t->added[d->added].id];
+    if (own->text.len == d->len && memcmp(t->strings + own->text.offset, d->text, d->len) == 0)
+        return (own->flags & KF_TOK_ENTRY_SPECIAL) != 0;
+    for (uint32_t i = 0; i < t->n_added; i++) {
+        const kf_tok_entry *e = &t->tokens[t->added[i].id];
+        if ((e->flags & KF_TOK_ENTRY_SPECIAL) != 0 && e->text.len == d->len &&
+            memcmp(t->strings + e->text.offset, d->text, d->len) == 0)
+            return true;
+    }
+    return false;
+}
+
 static kf_status bind_added(kf_tokenizer *t)
 {
     if (t->n_added == 0)
@@ -355,6 +371,8 @@ static kf_status bind_added(kf_tokenizer *t)
     }
     if (t->norm_steps.n > 0)
         KF_TOK_TRY(normalize_added(t));
+    for (uint32_t i = 0; i < t->n_added; i++)
+        t->decode_texts[i].is_special = is_special_text(t, &t->decode_texts[i]);
     fill_needles(t, 0, t->needle_store, &t->raw_needles);
     fill_needles(t, KF_TOK_ADDED_NORMALIZED, t->needle_store + t->raw_needles.n,
                  &t->normalized_needles);

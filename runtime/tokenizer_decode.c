@@ -354,32 +354,32 @@ void kf_tok_stream_reset(kf_tok_stream *d)
     }
 }
 
+static const kf_tok_needle *find_added(const kf_tokenizer *t, uint32_t id)
+{
+    uint32_t lo = 0, hi = t->n_added;
+    while (lo < hi) {
+        uint32_t mid = lo + (hi - lo) / 2;
+        if (t->added[mid].id < id)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    return lo < t->n_added && t->added[lo].id == id ? &t->decode_texts[lo] : NULL;
+}
+
 /* Sends one token through the chain; its text is appended to d->out. */
 static kf_status push_token(kf_tok_stream *d, uint32_t id)
 {
-    const kf_tokenizer *t = d->tok;
     const char *text;
     size_t len;
-    if (!kf_tokenizer_text(t, id, &text, &len))
+    if (!kf_tokenizer_text(d->tok, id, &text, &len))
         return KF_OK;
-    uint32_t flags = t->tokens[id].flags;
-    if (d->skip_special && (flags & KF_TOK_ENTRY_SPECIAL) != 0)
-        return KF_OK;
-    if ((flags & KF_TOK_ENTRY_ADDED) != 0) {
-        uint32_t lo = 0, hi = t->n_added;
-        while (lo < hi) {
-            uint32_t mid = lo + (hi - lo) / 2;
-            if (t->added[mid].id < id)
-                lo = mid + 1;
-            else
-                hi = mid;
-        }
-        if (lo < t->n_added && t->added[lo].id == id) {
-            text = t->decode_texts[lo].text;
-            len = t->decode_texts[lo].len;
-        }
-    }
-    return emit(d, 0, text, len);
+    if ((d->tok->tokens[id].flags & KF_TOK_ENTRY_ADDED) == 0)
+        return emit(d, 0, text, len);
+    const kf_tok_needle *added = find_added(d->tok, id);
+    if (added == NULL) /* a table whose flag and list disagree */
+        return emit(d, 0, text, len);
+    return d->skip_special && added->is_special ? KF_OK : emit(d, 0, added->text, added->len);
 }
 
 kf_status kf_tok_stream_push(kf_tok_stream *d, uint32_t id, const char **out_text, size_t *out_len)
