@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* fuzz_kir - IR text: whatever parses and verifies prints to a fixed point of print and parse. */
+#include "ir/text.h"
+#include "ir/verify.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    kf_arena *arena = kf_arena_create("fuzz");
+    kf_diags *diags = kf_diags_create(arena);
+    kf_str text = {(const char *)data, (uint32_t)size};
+    kf_module *m = kf_module_parse(arena, diags, KF_STR("fuzz.kir"), text);
+    if ((m == NULL) != (kf_diags_errors(diags) > 0))
+        abort();
+    kf_sbuf errors = {.arena = arena};
+    if (m && kf_module_verify(m, KF_VERIFY_GRAPH, &errors)) {
+        kf_sbuf once = {.arena = arena}, twice = {.arena = arena};
+        kf_module_print(m, KF_PRINT_LOCS, &once);
+        kf_module *again = kf_module_parse(arena, diags, KF_STR("fuzz.kir"), kf_sbuf_view(&once));
+        if (!again) {
+            kf_diags_print(diags, stderr, false);
+            abort();
+        }
+        kf_module_print(again, KF_PRINT_LOCS, &twice);
+        if (!kf_str_eq(kf_sbuf_view(&once), kf_sbuf_view(&twice))) {
+            fprintf(stderr, "%s\n----\n%s\n", once.ptr, twice.ptr);
+            abort();
+        }
+    }
+    kf_arena_destroy(arena);
+    return 0;
+}
