@@ -209,7 +209,7 @@ void *kf_attr_new(kf_arena *arena, kf_attr_kind kind)
 
 static bool num_eq(double a, double b) { return memcmp(&a, &b, sizeof a) == 0; }
 
-static bool field_eq(kf_field_type type, const void *a, const void *b)
+bool kf_field_eq(kf_field_type type, const void *a, const void *b)
 {
     switch (type) {
     case KF_FIELD_int:
@@ -245,7 +245,7 @@ bool kf_attr_eq(kf_attr_kind kind, const void *a, const void *b)
     const kf_attr_info *info = &kf_attr_infos[kind];
     for (uint32_t i = 0; i < info->n_fields; i++) {
         const kf_field_info *f = &info->field[i];
-        if (!field_eq(f->type, (const char *)a + f->offset, (const char *)b + f->offset))
+        if (!kf_field_eq(f->type, (const char *)a + f->offset, (const char *)b + f->offset))
             return false;
     }
     return true;

@@ -84,7 +84,8 @@ const char *kf_word_text(const char *field, int number);
 bool kf_word_find(const char *field, kf_str text, int *out_number);
 
 /* Slots: a small SSA body over named scalars. Printed as (v, a0) { mul v, rsqrt(add(div(a0, 256), 1e-05)) }
- * in nested form; shared subexpressions are printed as `%0 = ...; ` lets. */
+ * in nested form; shared subexpressions come first as `%0 = ..., `; $0[i] loads from capture 0. Instructions are
+ * numbered in post-order from the result, so equal bodies are equal arrays. */
 typedef enum kf_slot_op { KF_SLOT_CONST, KF_SLOT_PARAM, KF_SLOT_FN, KF_SLOT_LOAD } kf_slot_op;
 
 #define KF_SLOT_MAX_ARGS   3
@@ -180,6 +181,8 @@ typedef struct kf_attr_info {
 } kf_attr_info;
 
 extern const kf_attr_info kf_attr_infos[KF_ATTR_COUNT];
+/** Equality of two fields of one type (numbers by their bits). */
+bool kf_field_eq(kf_field_type type, const void *a, const void *b);
 bool kf_attr_eq(kf_attr_kind kind, const void *a, const void *b);
 /** Defaults filled in. */
 void *kf_attr_new(kf_arena *arena, kf_attr_kind kind);
