@@ -86,7 +86,7 @@ uint32_t kf_cpu_detect(void)
     return mask;
 }
 
-kf_status kf_cpu_require(uint32_t needed, const kf_logger *log)
+kf_status kf_cpu_require(uint32_t needed, uint32_t present, const kf_logger *log)
 {
     static const struct {
         uint32_t bit;
@@ -96,7 +96,7 @@ kf_status kf_cpu_require(uint32_t needed, const kf_logger *log)
         KF_CPU_FEATURES(ROW)
 #undef ROW
     };
-    uint32_t missing = needed & ~kf_cpu_detect();
+    uint32_t missing = needed & ~present;
     if (missing == 0)
         return KF_OK;
     char words[256];

@@ -60,7 +60,7 @@ static kf_status set_context(kf_engine *e, const kf_options *o)
 static kf_status open_parts(kf_engine *e, const kf_options *o)
 {
     KF_TRY(kf_model_check(e->model, &e->log));
-    KF_TRY(kf_cpu_require(e->model->cpu_features, &e->log));
+    KF_TRY(kf_cpu_require(e->model->cpu_features, kf_cpu_detect(), &e->log));
     KF_TRY(set_context(e, o));
     if (o->threads > MAX_THREADS)
         return kf_fail(&e->log, KF_ERR_USAGE, "%u threads; at most %u", o->threads, MAX_THREADS);

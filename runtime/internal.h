@@ -52,8 +52,8 @@ kf_status kf_fail(const kf_logger *l, kf_status status, const char *format, ...)
 
 /** Mask of KF_CPU_* that this processor and operating system have. */
 uint32_t kf_cpu_detect(void);
-/** KF_ERR_DEVICE naming every feature of |needed| that is missing. */
-kf_status kf_cpu_require(uint32_t needed, const kf_logger *log);
+/** KF_ERR_DEVICE naming every feature of |needed| that |present| lacks. */
+kf_status kf_cpu_require(uint32_t needed, uint32_t present, const kf_logger *log);
 /** Processors this process may use: affinity mask, cut by the cgroup CPU quota (rounded up); >= 1.
  */
 uint32_t kf_cpu_count(void);
