@@ -25,13 +25,17 @@ typedef struct kf_kernel {
     kf_loc loc;
 } kf_kernel;
 
+/** An amount that grows with the call: fixed + per token + per wanted logit row + per visible key of a token. */
+typedef struct kf_cost {
+    int64_t fixed, per_token, per_row, per_key;
+} kf_cost;
+
 typedef struct kf_launch {
     uint32_t kernel;
     uint32_t n_operands;
     kf_operand *operand; /* body arguments, then results */
-    int64_t flops, bytes; /* per call: constant part + part per token; see below */
-    int64_t flops_per_token, bytes_per_token;
-    int64_t bytes_per_key; /* attention: cache bytes per key in view and token */
+    kf_cost flops;
+    kf_cost bytes; /* moved to or from memory, each operand and result once */
     kf_loc loc;
 } kf_launch;
 
@@ -101,6 +105,8 @@ kf_plan *kf_plan_parse(kf_arena *arena, kf_diags *d, kf_str path, kf_str text);
 /** Buffers in range and not overlapping while alive, operands typed like the body, kernels matched; all
  *  errors in |out|. */
 bool kf_plan_verify(const kf_plan *p, kf_sbuf *out);
+/** The amount at |tokens| tokens, |rows| logit rows and |keys| visible keys summed over the tokens. */
+int64_t kf_cost_at(const kf_cost *c, int64_t tokens, int64_t rows, int64_t keys);
 /** Total tiles of a launch at these symbol values. */
 int64_t kf_tile_count(const kf_tile_expr *e, const int64_t *sym_values);
 /** Name of layer |layer|'s tensor: prefix with {i} replaced, then the recipe's tensor name. */

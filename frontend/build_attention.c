@@ -1,0 +1,209 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* build_attention - causal self attention over the cache, written out in ordinary ops.
+ *
+ *   q, k, v = x Wq, x Wk, x Wv                             [N, heads*D]
+ *   k, v join the cache; keys and values of all sequences in view are read back as [K, G, D]
+ *   s = scale * q k^T                                      [G, heads/G, N, K]
+ *   p = softmax(s where the key is visible, else -inf)
+ *   y = (p v) Wo                                           [N, hidden]
+ *
+ * Vaswani et al. 2017 (arXiv:1706.03762); grouped queries: Ainslie et al. 2023 (arXiv:2305.13245).
+ */
+#include <math.h>
+
+#include "frontend/build_impl.h"
+
+static kf_value reshape3(kf_graph_builder *b, kf_value v, int64_t heads, int64_t d, kf_loc loc)
+{
+    kf_dim dims[] = {kf_value_type(b->g, v)->dim[0], kf_dim_static(heads), kf_dim_static(d)};
+
+    return kf_node_reshape(b->g, v, 3, dims, loc);
+}
+
+static kf_value transpose(kf_graph_builder *b, kf_value v, kf_ints perm, kf_loc loc)
+{
+    kf_attr_perm *attr = KF_ATTR_NEW(b->arena, perm);
+
+    attr->perm = perm;
+    return kf_node_add(b->g, KF_OP_transpose, attr, 1, &v, NULL, loc);
+}
+
+kf_attr_rope_table kf_build_rope_attr(const kf_spec_attention *a)
+{
+    static const int scaling[] = {KF_SCALING_NONE, KF_SCALING_LINEAR, KF_SCALING_LLAMA3};
+    const kf_spec_rope *r = &a->rope;
+    kf_attr_rope_table t = {.dim = r->rotated_dim, .theta = r->theta.v, .scaling = scaling[r->type.v],
+                            .factor = 1, .low = 1, .high = 1};
+
+    if (r->type.v != KF_ROPE_DEFAULT)
+        t.factor = r->factor.v;
+    if (r->type.v == KF_ROPE_LLAMA3) {
+        t.low = r->low_freq_factor.v;
+        t.high = r->high_freq_factor.v;
+        t.original = r->original_max_position_embeddings.v;
+    }
+    return t;
+}
+
+kf_type kf_build_cache_type(const kf_graph_builder *b, const kf_spec_attention *a, uint32_t layers)
+{
+    kf_sv_dtype kv = b->spec->build.kv;
+
+    return kf_type_kvcache(kf_src_given(kv.src) ? kv.v : KF_DTYPE_f32, KF_KV_PAGE_TOKENS,
+                           (uint32_t)a->num_key_value_heads.v, (uint32_t)a->head_dim.v, layers);
+}
+
+static kf_value rope(kf_graph_builder *b, const kf_spec_attention *a, kf_value x, kf_loc loc)
+{
+    kf_attr_rope_table table = kf_build_rope_attr(a);
+    kf_attr_rope *attr = KF_ATTR_NEW(b->arena, rope);
+
+    if (!a->rope.present.v)
+        return x;
+    attr->style = a->rope.style.v == KF_ROPE_INTERLEAVED ? KF_STYLE_INTERLEAVED : KF_STYLE_HALF;
+    for (uint32_t i = 0; i < b->n_ropes; i++) {
+        if (!kf_attr_eq(KF_ATTR_rope_table, &b->rope[i], &table))
+            continue;
+        kf_value in[] = {x, b->in.rope[i]};
+        return kf_node_add(b->g, KF_OP_rope, attr, 2, in, NULL, loc);
+    }
+    return x; /* unreachable: every table was collected before */
+}
+
+/* q or k as [N, heads, D], normalized and rotated. */
+static kf_value heads_of(kf_graph_builder *b, const kf_block *block, kf_value flat, int64_t heads,
+                         kf_param_role norm, const char *norm_name)
+{
+    const kf_spec_attention *a = &block->u.attention;
+    kf_loc loc = kf_build_loc(b, block->src.loc);
+    kf_value v = reshape3(b, flat, heads, a->head_dim.v, loc);
+
+    if (a->qk_norm.v == KF_QK_NORM_RMS)
+        v = kf_build_rms(b, v, a->qk_norm_eps.v, kf_build_param(b, block, norm, norm_name), loc);
+    return rope(b, a, v, loc);
+}
+
+/* Keys or values in view as [G, 1, K, D]. */
+static kf_value cache_rows(kf_graph_builder *b, kf_value kv, int plane, kf_loc loc)
+{
+    kf_attr_kv_read *attr = KF_ATTR_NEW(b->arena, kv_read);
+    kf_value in[] = {kv, b->in.seq_start, b->in.past, b->in.pages};
+
+    attr->plane = plane;
+    kf_value rows = kf_node_add(b->g, KF_OP_kv_read, attr, 4, in, NULL, loc);
+    rows = transpose(b, rows, (kf_ints){3, {1, 0, 2}}, loc);
+    const kf_type t = *kf_value_type(b->g, rows);
+    kf_dim dims[] = {t.dim[0], kf_dim_static(1), t.dim[1], t.dim[2]};
+    return kf_node_reshape(b->g, rows, 4, dims, loc);
+}
+
+static kf_value key_index(kf_graph_builder *b, int plane, kf_loc loc)
+{
+    kf_attr_kv_read *attr = KF_ATTR_NEW(b->arena, kv_read);
+    kf_value in[] = {b->in.seq_start, b->in.past};
+
+    attr->plane = plane;
+    return kf_node_add(b->g, KF_OP_kv_index, attr, 2, in, NULL, loc);
+}
+
+static kf_value as_column(kf_graph_builder *b, kf_value v, kf_loc loc)
+{
+    kf_dim dims[] = {kf_value_type(b->g, v)->dim[0], kf_dim_static(1)};
+
+    return kf_node_reshape(b->g, v, 2, dims, loc);
+}
+
+/* Index of the head as [G, heads/G, 1, 1]. */
+static kf_value head_index(kf_graph_builder *b, const kf_spec_attention *a, kf_loc loc)
+{
+    int64_t heads = a->num_attention_heads.v, groups = a->num_key_value_heads.v;
+    kf_attr_axis *attr = KF_ATTR_NEW(b->arena, axis);
+    kf_dim one = kf_dim_static(1);
+    kf_dim flat[] = {kf_dim_static(heads), one, one};
+    kf_dim grouped[] = {kf_dim_static(groups), kf_dim_static(heads / groups), one, one};
+    kf_type t = kf_type_tensor(KF_DTYPE_i32, 3, flat);
+
+    kf_value h = kf_node_add(b->g, KF_OP_iota, attr, 0, NULL, &t, loc);
+    return kf_node_reshape(b->g, h, 4, grouped, loc);
+}
+
+static bool expr_uses(const kf_expr *e, kf_expr_var var)
+{
+    if (e->op == KF_EXPR_VAR)
+        return e->var == var;
+    for (uint32_t i = 0; e->op == KF_EXPR_FN && i < kf_fn_infos[e->fn].arity; i++)
+        if (expr_uses(e->arg[i], var))
+            return true;
+    return false;
+}
+
+/* Scores with the user's expression applied, -inf where the key is not visible. */
+static kf_value masked_scores(kf_graph_builder *b, const kf_spec_attention *a, kf_value s, kf_loc loc)
+{
+    bool uses_h = expr_uses(a->mask.expr, KF_EXPR_H) ||
+                  (a->score.expr && expr_uses(a->score.expr, KF_EXPR_H));
+    kf_value vars[KF_EXPR_VAR_COUNT] = {
+        [KF_EXPR_X] = KF_NO_VALUE,
+        [KF_EXPR_SCORE_VAR] = s,
+        [KF_EXPR_H] = uses_h ? head_index(b, a, loc) : KF_NO_VALUE,
+        [KF_EXPR_Q] = as_column(b, b->in.pos, loc),
+        [KF_EXPR_K] = key_index(b, KF_PLANE_POS, loc),
+    };
+    if (a->score.expr)
+        s = kf_build_expr(b, a->score.expr, vars, kf_build_loc(b, a->score.src.loc));
+    kf_value own = kf_node_2(b->g, KF_OP_eq, key_index(b, KF_PLANE_SEQ, loc),
+                             as_column(b, b->in.seq, loc), loc);
+    kf_value seen = kf_build_expr(b, a->mask.expr, vars, loc);
+    seen = kf_node_2(b->g, KF_OP_and, seen, own, loc);
+    return kf_node_3(b->g, KF_OP_select, seen, s, kf_node_const(b->g, -INFINITY, loc), loc);
+}
+
+/* exp(v - max) / sum, and 0 where no key is visible. */
+static kf_value softmax(kf_graph_builder *b, kf_value x, kf_loc loc)
+{
+    static const char *const names[] = {"v", "m", "s"};
+    kf_attr_row_reduce *attr = KF_ATTR_NEW(b->arena, row_reduce);
+    kf_slot_builder *sb = kf_slot_builder_create(b->arena, 3, names, 0);
+    uint32_t v = kf_slot_param(sb, 0), m = kf_slot_param(sb, 1), s = kf_slot_param(sb, 2);
+    uint32_t zero = kf_slot_const(sb, 0);
+
+    uint32_t e = kf_slot_fn(sb, KF_FN_exp, kf_slot_fn(sb, KF_FN_sub, v, m, 0), 0, 0);
+    uint32_t p = kf_slot_fn(sb, KF_FN_div, e, s, 0);
+    uint32_t any = kf_slot_fn(sb, KF_FN_lt, zero, s, 0);
+    attr->acc = (kf_accs){2, {KF_ACC_max, KF_ACC_sum_exp}};
+    attr->map = kf_slot_finish(sb, kf_slot_fn(sb, KF_FN_select, any, p, zero));
+    attr->keep = true;
+    return kf_node_add(b->g, KF_OP_row_reduce, attr, 1, &x, NULL, loc);
+}
+
+kf_value kf_build_attention(kf_graph_builder *b, const kf_block *block, kf_value x)
+{
+    const kf_spec_attention *a = &block->u.attention;
+    kf_loc loc = kf_build_loc(b, block->src.loc);
+    int64_t heads = a->num_attention_heads.v, groups = a->num_key_value_heads.v, d = a->head_dim.v;
+    kf_graph *g = b->g;
+
+    kf_value q = kf_build_linear(b, block, KF_PARAM_Q, "wq", KF_PARAM_Q_BIAS, "bq", x);
+    kf_value k = kf_build_linear(b, block, KF_PARAM_K, "wk", KF_PARAM_K_BIAS, "bk", x);
+    kf_value v = kf_build_linear(b, block, KF_PARAM_V, "wv", KF_PARAM_V_BIAS, "bv", x);
+    q = heads_of(b, block, q, heads, KF_PARAM_Q_NORM, "q_norm");
+    k = heads_of(b, block, k, groups, KF_PARAM_K_NORM, "k_norm");
+    uint32_t cache = b->next_cache++;
+    kf_value append[] = {b->cache[cache], k,        reshape3(b, v, groups, d, loc),
+                         b->in.pos,       b->in.seq, b->in.pages};
+    kf_value kv = kf_node_add(g, KF_OP_kv_append, NULL, 6, append, NULL, loc);
+    b->cache[cache] = kv;
+
+    kf_dim n = kf_value_type(g, x)->dim[0];
+    kf_dim grouped[] = {kf_dim_static(groups), kf_dim_static(heads / groups), n, kf_dim_static(d)};
+    kf_dim flat_heads[] = {kf_dim_static(heads), n, kf_dim_static(d)};
+    kf_dim flat[] = {n, kf_dim_static(heads * d)};
+    q = kf_node_reshape(g, transpose(b, q, (kf_ints){3, {1, 0, 2}}, loc), 4, grouped, loc);
+    kf_value s = kf_node_matmul(g, q, cache_rows(b, kv, KF_PLANE_KEYS, loc), true, loc);
+    s = kf_node_2(g, KF_OP_mul, s, kf_node_const(g, a->scale.v, loc), loc);
+    kf_value p = softmax(b, masked_scores(b, a, s, loc), loc);
+    kf_value o = kf_node_matmul(g, p, cache_rows(b, kv, KF_PLANE_VALUES, loc), false, loc);
+    o = transpose(b, kf_node_reshape(g, o, 3, flat_heads, loc), (kf_ints){3, {1, 0, 2}}, loc);
+    o = kf_node_reshape(g, o, 2, flat, loc);
+    return kf_build_linear(b, block, KF_PARAM_O, "wo", KF_PARAM_O_BIAS, "bo", o);
+}

@@ -1,0 +1,474 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* build_graph - see build_graph.h. Functions and blocks; attention is build_attention.c. */
+#include "frontend/build_graph.h"
+
+#include <string.h>
+
+#include "base/check.h"
+#include "frontend/build_impl.h"
+
+/* ---- small parts --------------------------------------------------------------------------------------- */
+
+kf_loc kf_build_loc(kf_graph_builder *b, kf_loc loc)
+{
+    if (loc.file == 0)
+        return KF_NO_LOC;
+    loc.file = kf_module_add_file(b->m, kf_diags_file_path(b->diags, loc.file));
+    return loc;
+}
+
+/* Names of arguments and parameters are unique in a function: wq, wq2, ... */
+static kf_str unique_name(const kf_graph_builder *b, const char *name)
+{
+    kf_str s = kf_str_from(name);
+
+    for (uint32_t n = 2;; n++) {
+        bool taken = false;
+        for (uint32_t i = 0; i < b->g->values.len; i++)
+            taken |= kf_str_eq(b->g->values.data[i].name, s);
+        if (!taken)
+            return s;
+        s = kf_strf(b->arena, "%s%u", name, n);
+    }
+}
+
+/* How a parameter is stored: as the user said for matrices, else as the checkpoint has it, else `dtype`. */
+static kf_dtype param_dtype(const kf_graph_builder *b, const kf_spec_param *p)
+{
+    const kf_spec *s = b->spec;
+    kf_tensor_info info;
+
+    if (p->rank == 2 && kf_src_given(s->build.weights.src))
+        return s->build.weights.v;
+    kf_str full = kf_strf(b->arena, "%.*s%.*s", KF_STR_ARG(b->prefix), KF_STR_ARG(p->name));
+    if (b->stored && b->stored->find(b->stored, full, &info))
+        return info.dtype;
+    return kf_src_given(s->dtype.src) ? s->dtype.v : KF_DTYPE_f32;
+}
+
+static kf_value add_param(kf_graph_builder *b, const kf_spec_param *p, const char *name, kf_loc loc)
+{
+    kf_dim dims[2] = {kf_dim_static(p->dim[0]), kf_dim_static(p->rank > 1 ? p->dim[1] : 0)};
+    kf_type t = kf_type_tensor(param_dtype(b, p), p->rank, dims);
+    const kf_recipe *r = kf_recipe_load(b->arena, p->name, t);
+
+    for (uint32_t i = 0; i < b->g->params.len; i++)
+        if (kf_recipe_eq(b->g->recipes.data[i], r))
+            return b->g->params.data[i]; /* tied: one parameter */
+    return kf_graph_add_param(b->g, r, unique_name(b, name), loc);
+}
+
+kf_value kf_build_param(kf_graph_builder *b, const kf_block *block, kf_param_role role, const char *name)
+{
+    const kf_spec_param *p = kf_block_param(block, role);
+
+    return p ? add_param(b, p, name, kf_build_loc(b, block->src.loc)) : KF_NO_VALUE;
+}
+
+kf_value kf_build_linear(kf_graph_builder *b, const kf_block *block, kf_param_role weight,
+                         const char *weight_name, kf_param_role bias, const char *bias_name, kf_value x)
+{
+    kf_loc loc = kf_build_loc(b, block->src.loc);
+    kf_value y = kf_node_matmul(b->g, x, kf_build_param(b, block, weight, weight_name), true, loc);
+    kf_value add = kf_build_param(b, block, bias, bias_name);
+
+    return add == KF_NO_VALUE ? y : kf_node_2(b->g, KF_OP_add, y, add, loc);
+}
+
+/* ---- norms --------------------------------------------------------------------------------------------- */
+
+/* scale * rsqrt(sum / n + eps) as slot instructions. */
+static uint32_t times_rsqrt(kf_slot_builder *sb, uint32_t v, uint32_t sum, double n, double eps)
+{
+    uint32_t mean = kf_slot_fn(sb, KF_FN_div, sum, kf_slot_const(sb, n), 0);
+    uint32_t root = kf_slot_fn(sb, KF_FN_add, mean, kf_slot_const(sb, eps), 0);
+
+    return kf_slot_fn(sb, KF_FN_mul, v, kf_slot_fn(sb, KF_FN_rsqrt, root, 0, 0), 0);
+}
+
+static double last_dim(const kf_graph_builder *b, kf_value x)
+{
+    const kf_type *t = kf_value_type(b->g, x);
+
+    return (double)t->dim[t->rank - 1].size;
+}
+
+/* x * rsqrt(mean(x^2) + eps) * gain (Zhang and Sennrich 2019, arXiv:1910.07467) */
+kf_value kf_build_rms(kf_graph_builder *b, kf_value x, double eps, kf_value gain, kf_loc loc)
+{
+    static const char *const names[] = {"v", "s"};
+    kf_attr_row_reduce *attr = KF_ATTR_NEW(b->arena, row_reduce);
+    kf_slot_builder *sb = kf_slot_builder_create(b->arena, 2, names, 0);
+
+    attr->acc = (kf_accs){1, {KF_ACC_sum_sq}};
+    attr->map = kf_slot_finish(
+        sb, times_rsqrt(sb, kf_slot_param(sb, 0), kf_slot_param(sb, 1), last_dim(b, x), eps));
+    attr->keep = true;
+    kf_value y = kf_node_add(b->g, KF_OP_row_reduce, attr, 1, &x, NULL, loc);
+    return gain == KF_NO_VALUE ? y : kf_node_2(b->g, KF_OP_mul, y, gain, loc);
+}
+
+/* (x - mean) * rsqrt(var + eps) * gain + bias (Ba et al. 2016, arXiv:1607.06450) */
+static kf_value build_layer_norm(kf_graph_builder *b, const kf_block *block, kf_value x)
+{
+    static const char *const names[] = {"v", "s", "d"};
+    kf_loc loc = kf_build_loc(b, block->src.loc);
+    kf_attr_row_reduce *attr = KF_ATTR_NEW(b->arena, row_reduce);
+    kf_slot_builder *sb = kf_slot_builder_create(b->arena, 3, names, 0);
+    double n = last_dim(b, x);
+
+    attr->acc = (kf_accs){2, {KF_ACC_sum, KF_ACC_sum_dev}};
+    uint32_t mean = kf_slot_fn(sb, KF_FN_div, kf_slot_param(sb, 1), kf_slot_const(sb, n), 0);
+    uint32_t dev = kf_slot_fn(sb, KF_FN_sub, kf_slot_param(sb, 0), mean, 0);
+    attr->map = kf_slot_finish(sb, times_rsqrt(sb, dev, kf_slot_param(sb, 2), n, block->u.norm.eps.v));
+    attr->keep = true;
+    kf_value y = kf_node_add(b->g, KF_OP_row_reduce, attr, 1, &x, NULL, loc);
+    kf_value gain = kf_build_param(b, block, KF_PARAM_GAIN, "gain");
+    kf_value bias = kf_build_param(b, block, KF_PARAM_BIAS, "bias");
+    y = gain == KF_NO_VALUE ? y : kf_node_2(b->g, KF_OP_mul, y, gain, loc);
+    return bias == KF_NO_VALUE ? y : kf_node_2(b->g, KF_OP_add, y, bias, loc);
+}
+
+/* ---- expressions --------------------------------------------------------------------------------------- */
+
+/* Shared subtrees come out as equal nodes; cse makes them one. */
+kf_value kf_build_expr(kf_graph_builder *b, const kf_expr *e, const kf_value *vars, kf_loc loc)
+{
+    kf_value arg[3] = {0};
+
+    if (e->op == KF_EXPR_VAR)
+        return vars[e->var];
+    if (e->op == KF_EXPR_NUM) {
+        kf_value n = kf_node_const(b->g, e->num, loc);
+        return e->is_pred ? kf_node_2(b->g, KF_OP_ne, n, kf_node_const(b->g, 0, loc), loc) : n;
+    }
+    for (uint32_t i = 0; i < kf_fn_infos[e->fn].arity; i++)
+        arg[i] = kf_build_expr(b, e->arg[i], vars, loc);
+    return kf_node_add(b->g, (kf_op)e->fn, NULL, kf_fn_infos[e->fn].arity, arg, NULL, loc);
+}
+
+static kf_value build_act(kf_graph_builder *b, const kf_sv_expr *act, kf_value x)
+{
+    kf_value vars[KF_EXPR_VAR_COUNT] = {[KF_EXPR_X] = x};
+
+    return kf_build_expr(b, act->expr, vars, kf_build_loc(b, act->src.loc));
+}
+
+/* ---- blocks -------------------------------------------------------------------------------------------- */
+
+static kf_value build_blocks(kf_graph_builder *b, kf_blocks blocks, kf_value x);
+
+static kf_value build_glu(kf_graph_builder *b, const kf_block *block, kf_value x)
+{
+    kf_loc loc = kf_build_loc(b, block->src.loc);
+    kf_value gate = kf_build_linear(b, block, KF_PARAM_GATE, "wg", KF_PARAM_GATE_BIAS, "bg", x);
+    kf_value up = kf_build_linear(b, block, KF_PARAM_UP, "wu", KF_PARAM_UP_BIAS, "bu", x);
+    kf_value h = kf_node_2(b->g, KF_OP_mul, build_act(b, &block->u.glu.act, gate), up, loc);
+
+    return kf_build_linear(b, block, KF_PARAM_DOWN, "wd", KF_PARAM_DOWN_BIAS, "bd", h);
+}
+
+static kf_value build_mlp(kf_graph_builder *b, const kf_block *block, kf_value x)
+{
+    kf_value up = kf_build_linear(b, block, KF_PARAM_UP, "wu", KF_PARAM_UP_BIAS, "bu", x);
+
+    return kf_build_linear(b, block, KF_PARAM_DOWN, "wd", KF_PARAM_DOWN_BIAS, "bd",
+                           build_act(b, &block->u.mlp.act, up));
+}
+
+static kf_value build_parallel(kf_graph_builder *b, const kf_block *block, kf_value x)
+{
+    kf_loc loc = kf_build_loc(b, block->src.loc);
+    kf_value sum = build_blocks(b, block->u.parallel.branch[0], x);
+
+    for (uint32_t i = 1; i < block->u.parallel.n_branches; i++)
+        sum = kf_node_2(b->g, KF_OP_add, sum, build_blocks(b, block->u.parallel.branch[i], x), loc);
+    return sum;
+}
+
+static kf_value build_head(kf_graph_builder *b, const kf_block *block, kf_value x)
+{
+    const kf_block *tied = block->u.linear.tied_to;
+    kf_loc loc = kf_build_loc(b, block->src.loc);
+
+    if (!tied)
+        return kf_build_linear(b, block, KF_PARAM_WEIGHT, "head", KF_PARAM_BIAS, "head_bias", x);
+    kf_value y = kf_node_matmul(b->g, x, kf_build_param(b, tied, KF_PARAM_TABLE, "embed"), true, loc);
+    kf_value bias = kf_build_param(b, block, KF_PARAM_BIAS, "head_bias");
+    return bias == KF_NO_VALUE ? y : kf_node_2(b->g, KF_OP_add, y, bias, loc);
+}
+
+static kf_value build_repeat(kf_graph_builder *b, const kf_block *block, kf_value x);
+
+static kf_value build_block(kf_graph_builder *b, const kf_block *block, kf_value x)
+{
+    kf_loc loc = kf_build_loc(b, block->src.loc);
+
+    switch (block->kind) {
+    case KF_BLOCK_EMBEDDING:
+        return kf_node_2(b->g, KF_OP_gather, kf_build_param(b, block, KF_PARAM_TABLE, "embed"), x, loc);
+    case KF_BLOCK_LINEAR:
+        return build_head(b, block, x);
+    case KF_BLOCK_RMS_NORM:
+        return kf_build_rms(b, x, block->u.norm.eps.v, kf_build_param(b, block, KF_PARAM_GAIN, "gain"),
+                            loc);
+    case KF_BLOCK_LAYER_NORM:
+        return build_layer_norm(b, block, x);
+    case KF_BLOCK_ATTENTION:
+        return kf_build_attention(b, block, x);
+    case KF_BLOCK_GLU:
+        return build_glu(b, block, x);
+    case KF_BLOCK_MLP:
+        return build_mlp(b, block, x);
+    case KF_BLOCK_RESIDUAL:
+        return kf_node_2(b->g, KF_OP_add, x, build_blocks(b, block->u.residual.body, x), loc);
+    case KF_BLOCK_PARALLEL:
+        return build_parallel(b, block, x);
+    case KF_BLOCK_REPEAT:
+        return build_repeat(b, block, x);
+    case KF_BLOCK_KIND_COUNT:
+        break;
+    }
+    KF_ASSERT(false, "every block kind is built");
+    return x;
+}
+
+static kf_value build_blocks(kf_graph_builder *b, kf_blocks blocks, kf_value x)
+{
+    for (uint32_t i = 0; i < blocks.n; i++)
+        x = build_block(b, &blocks.block[i], x);
+    return x;
+}
+
+/* ---- what a function needs ----------------------------------------------------------------------------- */
+
+typedef void (*attention_fn)(kf_graph_builder *b, const kf_block *block, uint32_t layers, void *user);
+
+/* Calls |visit| for every attention block in the order in which building meets them. */
+static void each_attention(kf_graph_builder *b, kf_blocks blocks, bool into_repeats, uint32_t layers,
+                           attention_fn visit, void *user)
+{
+    for (uint32_t i = 0; i < blocks.n; i++) {
+        const kf_block *k = &blocks.block[i];
+        if (k->kind == KF_BLOCK_ATTENTION)
+            visit(b, k, layers, user);
+        if (k->kind == KF_BLOCK_RESIDUAL)
+            each_attention(b, k->u.residual.body, into_repeats, layers, visit, user);
+        for (uint32_t j = 0; k->kind == KF_BLOCK_PARALLEL && j < k->u.parallel.n_branches; j++)
+            each_attention(b, k->u.parallel.branch[j], into_repeats, layers, visit, user);
+        if (k->kind == KF_BLOCK_REPEAT && into_repeats)
+            each_attention(b, b->spec->block[k->u.repeat.block_index].body, true,
+                           (uint32_t)k->u.repeat.times.v, visit, user);
+    }
+}
+
+static void collect_rope(kf_graph_builder *b, const kf_block *block, uint32_t layers, void *user)
+{
+    kf_attr_rope_table t = kf_build_rope_attr(&block->u.attention);
+
+    (void)layers;
+    if (!block->u.attention.rope.present.v)
+        return;
+    for (uint32_t i = 0; i < b->n_ropes; i++)
+        if (kf_attr_eq(KF_ATTR_rope_table, &b->rope[i], &t))
+            return;
+    if (b->n_ropes == KF_MAX_ROPES) {
+        *(bool *)user = false;
+        kf_diag_add(b->diags, KF_E0408, block->src.loc, "more than %d different rotary tables in one model",
+                    KF_MAX_ROPES);
+        return;
+    }
+    b->rope[b->n_ropes++] = t;
+}
+
+static void add_cache(kf_graph_builder *b, const kf_block *block, uint32_t layers, void *user)
+{
+    kf_type t = kf_build_cache_type(b, &block->u.attention, layers);
+
+    if (b->n_caches == KF_MAX_CACHES) {
+        *(bool *)user = false;
+        kf_diag_add(b->diags, KF_E0408, block->src.loc, "more than %d attention blocks in one function",
+                    KF_MAX_CACHES);
+        return;
+    }
+    kf_str name = b->n_caches ? kf_strf(b->arena, "kv%u", b->n_caches) : KF_STR("kv");
+    b->cache[b->n_caches++] = kf_graph_add_arg(b->g, t, name, kf_build_loc(b, block->src.loc));
+}
+
+static void count_cache(kf_graph_builder *b, const kf_block *block, uint32_t layers, void *user)
+{
+    (void)b, (void)block, (void)layers;
+    (*(uint32_t *)user)++;
+}
+
+/* ---- functions ----------------------------------------------------------------------------------------- */
+
+static kf_value add_arg(kf_graph_builder *b, const char *name, kf_dtype dtype, uint8_t rank, kf_dim d0,
+                        kf_dim d1)
+{
+    kf_dim dims[] = {d0, d1};
+
+    return kf_graph_add_arg(b->g, kf_type_tensor(dtype, rank, dims), kf_str_from(name), KF_NO_LOC);
+}
+
+static kf_value add_pages(kf_graph_builder *b)
+{
+    int64_t pages = (b->max_positions + KF_KV_PAGE_TOKENS - 1) / KF_KV_PAGE_TOKENS;
+
+    return add_arg(b, "pages", KF_DTYPE_i32, 2, kf_dim_sym(KF_SYM_S), kf_dim_static(pages));
+}
+
+/* Positions, sequences and page table of the call, as arguments. */
+static void add_call_inputs(kf_graph_builder *b)
+{
+    kf_dim n = kf_dim_sym(KF_SYM_N), s = kf_dim_sym(KF_SYM_S);
+
+    b->in.pos = add_arg(b, "pos", KF_DTYPE_i32, 1, n, n);
+    b->in.seq = add_arg(b, "seq", KF_DTYPE_i32, 1, n, n);
+    b->in.seq_start = add_arg(b, "seq_start", KF_DTYPE_i32, 1, s, s);
+    b->in.past = add_arg(b, "past", KF_DTYPE_i32, 1, s, s);
+}
+
+/* The function of a repeated block; arguments: rows, caches, call inputs, rotary tables. */
+static kf_graph *build_callee(kf_graph_builder *outer, const kf_block *block, int64_t width)
+{
+    const kf_spec_repeat *r = &block->u.repeat;
+    const kf_spec_block *body = &outer->spec->block[r->block_index];
+    kf_graph_builder b = *outer;
+    bool ok = true;
+    kf_str name = body->name;
+
+    for (uint32_t n = 2; kf_module_find_func(b.m, name); n++)
+        name = kf_strf(b.arena, "%.*s%u", KF_STR_ARG(body->name), n);
+    b.g = kf_module_add_func(b.m, name);
+    b.g->loc = kf_build_loc(&b, body->src.loc);
+    b.n_caches = b.next_cache = 0;
+    b.prefix = kf_strf(b.arena, "%.*s.", KF_STR_ARG(r->weights.v));
+    const char *hole = strstr(b.prefix.ptr, "{i}");
+    if (hole)
+        b.prefix = kf_strf(b.arena, "%.*s0%s", (int)(hole - b.prefix.ptr), b.prefix.ptr, hole + 3);
+    kf_value x = add_arg(&b, "x", KF_DTYPE_f32, 2, kf_dim_sym(KF_SYM_N), kf_dim_static(width));
+    each_attention(&b, body->body, false, 1, add_cache, &ok);
+    if (!ok)
+        return NULL;
+    add_call_inputs(&b);
+    b.in.pages = add_pages(&b);
+    for (uint32_t i = 0; i < b.n_ropes; i++)
+        b.in.rope[i] = kf_graph_add_arg(b.g, *kf_value_type(outer->g, outer->in.rope[i]),
+                                        kf_strf(b.arena, i ? "rope%u" : "rope", i), KF_NO_LOC);
+    kf_graph_add_result(b.g, build_blocks(&b, body->body, x));
+    for (uint32_t i = 0; i < b.n_caches; i++)
+        kf_graph_add_result(b.g, b.cache[i]);
+    return b.g;
+}
+
+static kf_value build_repeat(kf_graph_builder *b, const kf_block *block, kf_value x)
+{
+    const kf_spec_repeat *r = &block->u.repeat;
+    const kf_type *rows = kf_value_type(b->g, x);
+    kf_graph *callee = build_callee(b, block, rows->dim[1].size);
+    kf_attr_repeat *attr = KF_ATTR_NEW(b->arena, repeat);
+    kf_value in[1 + KF_MAX_CACHES + 5 + KF_MAX_ROPES];
+    uint32_t n = 0, caches = 0;
+
+    if (!callee)
+        return x;
+    each_attention(b, b->spec->block[r->block_index].body, false, 1, count_cache, &caches);
+    attr->times = r->times.v;
+    attr->callee = callee->name;
+    attr->weights = kf_strf(b->arena, "%.*s.", KF_STR_ARG(r->weights.v));
+    attr->iter = 1;
+    in[n++] = x;
+    for (uint32_t i = 0; i < caches; i++)
+        in[n++] = b->cache[b->next_cache + i];
+    in[n++] = b->in.pos;
+    in[n++] = b->in.seq;
+    in[n++] = b->in.seq_start;
+    in[n++] = b->in.past;
+    in[n++] = b->in.pages;
+    for (uint32_t i = 0; i < b->n_ropes; i++)
+        in[n++] = b->in.rope[i];
+    kf_value first =
+        kf_node_add(b->g, KF_OP_repeat, attr, n, in, NULL, kf_build_loc(b, block->src.loc));
+    for (uint32_t i = 0; i < caches; i++)
+        b->cache[b->next_cache++] = first + 1 + i;
+    return first;
+}
+
+/* Blocks up to here mix tokens; behind it only the rows whose logits are wanted go on. */
+static uint32_t first_row_local_block(const kf_graph_builder *b)
+{
+    uint32_t end = b->spec->model.n;
+
+    while (end > 0) {
+        kf_blocks last = {&b->spec->model.block[end - 1], 1};
+        uint32_t mixers = 0;
+        each_attention((kf_graph_builder *)(uintptr_t)b, last, true, 1, count_cache, &mixers);
+        if (mixers)
+            break;
+        end--;
+    }
+    return end > 0 ? end : 1;
+}
+
+static bool build_main(kf_graph_builder *b)
+{
+    kf_dim n = kf_dim_sym(KF_SYM_N), r = kf_dim_sym(KF_SYM_R);
+    bool ok = true;
+
+    b->g = kf_module_add_func(b->m, KF_STR("main"));
+    b->prefix = (kf_str){"", 0};
+    kf_value ids = add_arg(b, "ids", KF_DTYPE_i32, 1, n, n);
+    add_call_inputs(b);
+    kf_value rows = add_arg(b, "logit_rows", KF_DTYPE_i32, 1, r, r);
+    b->in.pages = add_pages(b);
+    each_attention(b, b->spec->model, true, 1, add_cache, &ok);
+    each_attention(b, b->spec->model, true, 1, collect_rope, &ok);
+    if (!ok)
+        return false;
+    for (uint32_t i = 0; i < b->n_ropes; i++) {
+        kf_attr_rope_table *attr = KF_ATTR_NEW(b->arena, rope_table);
+        *attr = b->rope[i];
+        b->in.rope[i] = kf_node_add(b->g, KF_OP_rope_table, attr, 1, &b->in.pos, NULL,
+                                    kf_build_loc(b, b->spec->model.block[0].src.loc));
+    }
+    uint32_t split = first_row_local_block(b);
+    kf_blocks first = {b->spec->model.block, split};
+    kf_blocks rest = {b->spec->model.block + split, b->spec->model.n - split};
+    kf_value x = build_blocks(b, first, ids);
+    x = kf_node_2(b->g, KF_OP_gather, x, rows, kf_build_loc(b, b->spec->head->src.loc));
+    kf_graph_add_result(b->g, build_blocks(b, rest, x));
+    for (uint32_t i = 0; i < b->n_caches; i++)
+        kf_graph_add_result(b->g, b->cache[i]);
+    return kf_diags_errors(b->diags) == 0;
+}
+
+static int64_t max_i64(int64_t a, int64_t b) { return a > b ? a : b; }
+
+kf_module *kf_build_graph(kf_arena *arena, kf_diags *diags, const kf_spec *spec,
+                          const kf_tensor_source *stored)
+{
+    kf_module *m = kf_module_create(arena, spec->name.v);
+    kf_graph_builder b = {.arena = arena, .diags = diags, .spec = spec, .stored = stored, .m = m};
+    const kf_spec_build *build = &spec->build;
+
+    if (kf_src_given(build->activations.src) && build->activations.v != KF_DTYPE_f32) {
+        kf_diag_add(diags, KF_E0408, build->activations.src.loc,
+                    "activations are computed and stored in f32 on this target, not %s",
+                    kf_dtype_infos[build->activations.v].name);
+        return NULL;
+    }
+    b.max_positions = build->max_positions.v;
+    int64_t keys = build->max_sequences.v * b.max_positions;
+    kf_module_add_sym(m, KF_STR("S"), 1, build->max_sequences.v);
+    kf_module_add_sym(m, KF_STR("N"), 1, max_i64(build->max_tokens.v, build->max_sequences.v));
+    kf_module_add_sym(m, KF_STR("R"), 1, max_i64(build->max_sequences.v, KF_MIN_LOGIT_ROWS));
+    kf_module_add_sym(m, KF_STR("K"), 1, keys);
+    if (!build_main(&b))
+        return NULL;
+    /* Definitions before uses: main is last. */
+    kf_graph *main_func = m->funcs.data[0];
+    memmove(m->funcs.data, m->funcs.data + 1, (m->funcs.len - 1) * sizeof main_func);
+    m->funcs.data[m->funcs.len - 1] = main_func;
+    return m;
+}
