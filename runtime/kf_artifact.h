@@ -65,16 +65,21 @@ static inline uint64_t kf_kv_page_bytes(uint32_t page_tokens, uint32_t kv_heads,
     return (uint64_t)2 * page_tokens * kv_heads * head_dim * elem_bytes;
 }
 
-/** Byte offset of element 0 of head |head| at absolute position |pos|, relative to the state
- * operand of a launch (which already points at the launch's layer). |page_id| is pages[seq][pos /
- * page]. A page holds all layers: page_stride_bytes = layers * kf_kv_page_bytes. In a layer's part
- * K comes first, then V, each [kv_heads, page_tokens, head_dim]. */
+/** Byte offset of element |d| of head |head| at absolute position |pos|, relative to the state
+ *  operand of a launch (which already points at the launch's layer). |page_id| is
+ *  pages[seq][pos / page_tokens]. A page holds all layers: page_stride_bytes = layers *
+ *  kf_kv_page_bytes. A layer's part is the keys, [kv_heads, head_dim, page_tokens], then the
+ * values, [kv_heads, page_tokens, head_dim]: scores run along positions, weighted sums along
+ * elements. */
 static inline uint64_t kf_kv_addr(uint64_t page_stride_bytes, uint32_t page_id, uint32_t pos,
-                                  uint32_t is_value, uint32_t head, uint32_t page_tokens,
-                                  uint32_t kv_heads, uint32_t head_dim, uint32_t elem_bytes)
+                                  uint32_t is_value, uint32_t head, uint32_t d,
+                                  uint32_t page_tokens, uint32_t kv_heads, uint32_t head_dim,
+                                  uint32_t elem_bytes)
 {
-    uint64_t row = ((uint64_t)is_value * kv_heads + head) * page_tokens + pos % page_tokens;
-    return page_id * page_stride_bytes + row * head_dim * elem_bytes;
+    uint64_t slot = pos % page_tokens;
+    uint64_t key = ((uint64_t)head * head_dim + d) * page_tokens + slot;
+    uint64_t value = (((uint64_t)kv_heads + head) * page_tokens + slot) * head_dim + d;
+    return page_id * page_stride_bytes + (is_value ? value : key) * elem_bytes;
 }
 
 /* ---- CPU features ---------------------------------------------------------------------------- */

@@ -37,11 +37,12 @@ static void k_embed(const kf_kernel_args *args, uint32_t tile, void *scratch)
             x[n * MINI_DIM + i] = table[ids[n] * MINI_DIM + i] + 0.01f * (float)(pos[n] % 7);
 }
 
-static float *kv_row(void *kv, const int32_t *pages, int32_t seq, int32_t pos, int is_value)
+static float *kv_at(void *kv, const int32_t *pages, int32_t seq, int32_t pos, int is_value, int d)
 {
     uint32_t page = (uint32_t)pages[seq * MAX_PAGES + pos / PAGE];
     return (float *)(void *)((char *)kv + kf_kv_addr(PAGE_STRIDE, page, (uint32_t)pos,
-                                                     (uint32_t)is_value, 0, PAGE, 1, HEAD, 4));
+                                                     (uint32_t)is_value, 0, (uint32_t)d, PAGE, 1,
+                                                     HEAD, 4));
 }
 
 /* x, pos, seq, pages, w -> kv; one row a tile */
@@ -50,11 +51,8 @@ static void k_append(const kf_kernel_args *args, uint32_t tile, void *scratch)
     const float *x = (const float *)args->ptr[0] + tile * MINI_DIM, *w = args->ptr[4];
     const int32_t *pos = args->ptr[1], *seq = args->ptr[2], *pages = args->ptr[3];
     (void)scratch;
-    for (int is_value = 0; is_value < 2; is_value++) {
-        float *row = kv_row(args->ptr[5], pages, seq[tile], pos[tile], is_value);
-        for (int i = 0; i < HEAD; i++)
-            row[i] = x[is_value * HEAD + i] * w[is_value * HEAD + i];
-    }
+    for (int i = 0; i < MINI_DIM; i++)
+        *kv_at(args->ptr[5], pages, seq[tile], pos[tile], i >= HEAD, i % HEAD) = x[i] * w[i];
 }
 
 /* kv, pos, seq, pages -> x; one row a tile */
@@ -67,15 +65,13 @@ static void k_attend(const kf_kernel_args *args, uint32_t tile, void *scratch)
     for (int i = 0; i < HEAD; i++)
         acc[i] = 0;
     for (int32_t key = 0; key <= pos[tile]; key++) {
-        const float *k = kv_row(kv, pages, seq[tile], key, 0);
-        const float *v = kv_row(kv, pages, seq[tile], key, 1);
         float dot = 0;
         for (int i = 0; i < HEAD; i++)
-            dot += x[i] * k[i];
+            dot += x[i] * *kv_at(kv, pages, seq[tile], key, 0, i);
         float p = expf(dot * 0.25f);
         sum += p;
         for (int i = 0; i < HEAD; i++)
-            acc[i] += p * v[i];
+            acc[i] += p * *kv_at(kv, pages, seq[tile], key, 1, i);
     }
     for (int i = 0; i < HEAD; i++)
         x[i] += acc[i] / sum;
