@@ -1,0 +1,342 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* schedule - Fused graph -> Plan: one launch per region in program order, loops over layers kept.
+ *
+ * For each phase and row bucket every region gets its kernel (equal ones are shared) and its operands are
+ * bound: parameters to packed weights (equal recipes are one), caches to states, everything else to buffers. A loop's
+ * iteration argument and result live in one buffer; where the old value is still read when the new one is
+ * stored, a copy launch stands at the end of the loop. Offsets are plan_buffers' business.
+ */
+#include <string.h>
+
+#include "base/check.h"
+#include "ir/text.h"
+#include "passes/cost.h"
+#include "passes/inplace.h"
+#include "passes/passes.h"
+
+typedef struct scheduler {
+    kf_plan *p;
+    const kf_target *target;
+    kf_plan_phase *phase;
+    kf_arena *arena;
+} scheduler;
+
+/** Where values of one function live while it is scheduled. */
+typedef struct frame {
+    const kf_graph *g;
+    kf_operand *at;      /* by value */
+    kf_str weight_scope; /* "" or "layer." */
+    kf_str prefix;       /* of tensor names */
+    uint32_t layers;
+} frame;
+
+/* ---- weights, states, buffers --------------------------------------------------------------------------- */
+
+static uint32_t get_weight(scheduler *s, const frame *f, uint32_t param)
+{
+    kf_plan *p = s->p;
+    const kf_recipe *r = f->g->recipes.data[param];
+    const kf_value_info *v = &f->g->values.data[f->g->params.data[param]];
+    kf_str name = kf_strf(s->arena, "%.*s%.*s", KF_STR_ARG(f->weight_scope), KF_STR_ARG(v->name));
+    uint32_t same_name = 0;
+
+    for (uint32_t i = 0; i < p->weights.len; i++) {
+        const kf_plan_weight *w = &p->weights.data[i];
+        if (kf_recipe_eq(w->recipe, r) && kf_type_eq(&w->type, &v->type) &&
+            kf_str_eq(w->prefix, f->prefix))
+            return i;
+        same_name += kf_str_eq(w->name, name);
+    }
+    if (same_name)
+        name = kf_strf(s->arena, "%.*s.%u", KF_STR_ARG(name), p->weights.len);
+    int64_t bytes = kf_type_stored_elems(&v->type, NULL) * kf_dtype_infos[v->type.dtype].bytes;
+    kf_vec_push(s->arena, &p->weights,
+                (kf_plan_weight){name, v->type, r, f->prefix, f->layers, bytes});
+    return p->weights.len - 1;
+}
+
+/* Upper bounds of the symbols in this bucket. */
+static void bucket_bounds(const scheduler *s, int64_t *hi)
+{
+    const kf_module *m = s->p->module;
+    bool one_token = kf_str_eq_c(s->phase->name, "decode");
+
+    for (uint32_t i = 0; i < m->syms.len; i++)
+        hi[i] = m->syms.data[i].hi;
+    hi[KF_SYM_N] = s->phase->rows_hi;
+    if (one_token)
+        hi[KF_SYM_S] = hi[KF_SYM_R] = s->phase->rows_hi;
+}
+
+static kf_operand new_buffer(scheduler *s, const kf_type *t)
+{
+    int64_t hi[16];
+
+    bucket_bounds(s, hi);
+    kf_str name = kf_strf(s->arena, "b%u", s->phase->buffers.len);
+    int64_t bytes = kf_type_stored_elems(t, hi) * kf_dtype_infos[t->dtype].bytes;
+    kf_vec_push(s->arena, &s->phase->buffers, (kf_buffer){name, *t, 0, bytes, UINT32_MAX});
+    return (kf_operand){KF_SPACE_BUFFER, s->phase->buffers.len - 1};
+}
+
+/* ---- kernels -------------------------------------------------------------------------------------------- */
+
+static bool same_shape(const kf_kernel_shape *a, const kf_kernel_shape *b)
+{
+    bool same = a->config.n == b->config.n && a->scratch_bytes == b->scratch_bytes &&
+                a->tiles.constant == b->tiles.constant && a->tiles.n_terms == b->tiles.n_terms;
+
+    for (uint8_t i = 0; same && i < a->config.n; i++)
+        same = a->config.value[i] == b->config.value[i];
+    for (uint8_t i = 0; same && i < a->tiles.n_terms; i++)
+        same = a->tiles.term[i].sym == b->tiles.term[i].sym && a->tiles.term[i].div == b->tiles.term[i].div;
+    return same;
+}
+
+static kf_str body_text(const kf_graph *body, kf_arena *a)
+{
+    kf_sbuf text = {.arena = a};
+
+    kf_graph_print(body, KF_PRINT_CANONICAL, &text);
+    return kf_sbuf_view(&text);
+}
+
+static uint32_t get_kernel(scheduler *s, const kf_node *region)
+{
+    kf_plan *p = s->p;
+    kf_family family = KF_ATTR_OF(region, region)->family;
+    kf_kernel k = {.family = family, .body = region->body, .loc = region->loc};
+    kf_str text = body_text(region->body, s->arena);
+
+    k.shape = s->target->configure(s->target, family, region->body, s->phase->rows_lo, s->phase->rows_hi);
+    for (uint32_t i = 0; i < p->kernels.len; i++) {
+        const kf_kernel *have = &p->kernels.data[i];
+        if (have->family == family && same_shape(&have->shape, &k.shape) &&
+            kf_str_eq(body_text(have->body, s->arena), text))
+            return i;
+    }
+    k.name = kf_strf(s->arena, "k%u_%.*s", p->kernels.len, KF_STR_ARG(region->name));
+    kf_vec_push(s->arena, &p->kernels, k);
+    return p->kernels.len - 1;
+}
+
+/* The body argument whose state a kvcache result is. */
+static uint32_t state_arg(const kf_graph *body, kf_value v)
+{
+    const kf_node *n = kf_value_node(body, v);
+
+    return n ? state_arg(body, n->in[0]) : body->values.data[v].def;
+}
+
+static void push_launch(scheduler *s, uint32_t kernel, uint32_t n, kf_operand *operand, kf_loc loc)
+{
+    kf_launch l = {.kernel = kernel, .n_operands = n, .operand = operand, .loc = loc};
+
+    kf_region_cost(s->p->kernels.data[kernel].body, &l.flops, &l.bytes);
+    kf_vec_push(s->arena, &s->phase->launches, l);
+}
+
+static void schedule_region(scheduler *s, frame *f, const kf_node *n)
+{
+    uint32_t total = n->n_in + n->n_out;
+    kf_operand *operand = KF_NEW_N(s->arena, kf_operand, total);
+
+    for (uint32_t i = 0; i < n->n_in; i++)
+        operand[i] = f->at[n->in[i]];
+    for (uint32_t r = 0; r < n->n_out; r++) {
+        const kf_type *t = kf_value_type(f->g, n->out[r]);
+        if (t->kind == KF_TYPE_KVCACHE)
+            f->at[n->out[r]] = operand[state_arg(n->body, n->body->results.data[r])];
+        else if (f->at[n->out[r]].index == UINT32_MAX) /* not bound beforehand to a loop's buffer */
+            f->at[n->out[r]] = new_buffer(s, t);
+        operand[n->n_in + r] = f->at[n->out[r]];
+    }
+    push_launch(s, get_kernel(s, n), total, operand, n->loc);
+}
+
+/* A launch that copies |from| to |to|. */
+static void schedule_copy(scheduler *s, const kf_type *t, kf_operand from, kf_operand to, kf_loc loc)
+{
+    kf_graph *body = kf_graph_create(s->p->module);
+    kf_value x = kf_graph_add_arg(body, *t, KF_STR("x"), loc);
+    kf_graph_add_result(body, kf_node_add(body, KF_OP_convert, NULL, 1, &x, t, loc));
+    kf_attr_region attr = {.family = KF_FAMILY_map};
+    kf_node region = {.op = KF_OP_region, .attr = &attr, .body = body, .name = KF_STR("copy"), .loc = loc};
+    kf_operand *operand = KF_NEW_N(s->arena, kf_operand, 2);
+
+    operand[0] = from;
+    operand[1] = to;
+    push_launch(s, get_kernel(s, &region), 2, operand, loc);
+}
+
+/* ---- functions ------------------------------------------------------------------------------------------ */
+
+static void push_step(scheduler *s, uint32_t first, uint32_t times, bool loop)
+{
+    uint32_t n = s->phase->launches.len - first;
+
+    if (n)
+        kf_vec_push(s->arena, &s->phase->steps, (kf_plan_step){first, n, times, loop, 0});
+}
+
+static frame new_frame(scheduler *s, const kf_graph *g, kf_str scope, kf_str prefix, uint32_t layers)
+{
+    frame f = {g, KF_NEW_N(s->arena, kf_operand, g->values.len), scope, prefix, layers};
+
+    for (uint32_t v = 0; v < g->values.len; v++)
+        f.at[v] = (kf_operand){KF_SPACE_BUFFER, UINT32_MAX};
+    for (uint32_t i = 0; i < g->params.len; i++)
+        f.at[g->params.data[i]] = (kf_operand){KF_SPACE_WEIGHT, get_weight(s, &f, i)};
+    return f;
+}
+
+static bool used_after(const kf_graph *g, kf_value v, const kf_node *after)
+{
+    for (uint32_t i = 0; i < g->results.len; i++)
+        if (g->results.data[i] == v)
+            return true;
+    for (uint32_t i = (uint32_t)(after - g->nodes.data) + 1; i < g->nodes.len; i++)
+        for (uint32_t j = 0; j < g->nodes.data[i].n_in; j++)
+            if (g->nodes.data[i].in[j] == v)
+                return true;
+    return false;
+}
+
+/* True if the result |v| of the callee may be stored over its argument |arg|: nothing reads the argument at
+ * or after the region that stores |v|, except that region itself element by element. */
+static bool may_overwrite(const kf_graph *g, kf_value arg, kf_value v)
+{
+    const kf_node *def = kf_value_node(g, v);
+
+    if (!def || def->op != KF_OP_region || used_after(g, arg, def))
+        return false;
+    for (uint32_t j = 0; j < def->n_in; j++)
+        if (def->in[j] == arg && !kf_region_in_place(def, j, g->values.data[v].result))
+            return false;
+    return true;
+}
+
+static void schedule_loop(scheduler *s, frame *outer, const kf_node *n);
+
+static void schedule_nodes(scheduler *s, frame *f)
+{
+    uint32_t first = s->phase->launches.len;
+
+    for (uint32_t i = 0; i < f->g->nodes.len; i++) {
+        const kf_node *n = &f->g->nodes.data[i];
+        if (n->op == KF_OP_region) {
+            schedule_region(s, f, n);
+            continue;
+        }
+        KF_ASSERT(n->op == KF_OP_repeat && f->layers == 1, "a fused function holds regions, and main repeats");
+        push_step(s, first, 1, false);
+        schedule_loop(s, f, n);
+        first = s->phase->launches.len;
+    }
+    if (f->layers == 1)
+        push_step(s, first, 1, false);
+}
+
+/* The buffer that carries iteration argument |i|: the one of its first value where that dies here. */
+static kf_operand loop_buffer(scheduler *s, frame *outer, const kf_node *n, uint32_t i)
+{
+    kf_operand init = outer->at[n->in[i]];
+    const kf_type *t = kf_value_type(outer->g, n->in[i]);
+
+    if (init.space == KF_SPACE_BUFFER && !used_after(outer->g, n->in[i], n))
+        return init;
+    uint32_t first = s->phase->launches.len;
+    kf_operand own = new_buffer(s, t);
+    schedule_copy(s, t, init, own, n->loc);
+    push_step(s, first, 1, false);
+    return own;
+}
+
+static kf_str base_name(kf_str func)
+{
+    const char *dot = memchr(func.ptr, '.', func.len);
+
+    return dot ? (kf_str){func.ptr, (uint32_t)(dot - func.ptr)} : func;
+}
+
+static void schedule_loop(scheduler *s, frame *outer, const kf_node *n)
+{
+    const kf_attr_repeat *attr = KF_ATTR_OF(n, repeat);
+    const kf_graph *g = kf_module_find_func(s->p->module, attr->callee);
+    kf_str scope = kf_strf(s->arena, "%.*s.", KF_STR_ARG(base_name(g->name)));
+    frame f = new_frame(s, g, scope, attr->weights, (uint32_t)attr->times);
+    uint32_t iter = (uint32_t)attr->iter;
+    bool *copy = KF_NEW_N(s->arena, bool, iter);
+
+    for (uint32_t i = 0; i < n->n_in; i++)
+        f.at[g->args.data[i]] = i < iter ? loop_buffer(s, outer, n, i) : outer->at[n->in[i]];
+    for (uint32_t i = 0; i < iter; i++) {
+        kf_value result = g->results.data[i];
+        copy[i] = !may_overwrite(g, g->args.data[i], result);
+        if (!copy[i])
+            f.at[result] = f.at[g->args.data[i]];
+    }
+    uint32_t first = s->phase->launches.len;
+    schedule_nodes(s, &f);
+    for (uint32_t i = 0; i < iter; i++)
+        if (copy[i])
+            schedule_copy(s, kf_value_type(g, g->results.data[i]), f.at[g->results.data[i]],
+                          f.at[g->args.data[i]], n->loc);
+    push_step(s, first, (uint32_t)attr->times, true);
+    for (uint32_t r = 0; r < n->n_out; r++)
+        outer->at[n->out[r]] = r < iter ? f.at[g->args.data[r]] : f.at[g->results.data[r]];
+}
+
+/* ---- phases --------------------------------------------------------------------------------------------- */
+
+static void bind_inputs(scheduler *s, frame *f, bool first_phase)
+{
+    kf_plan *p = s->p;
+    uint32_t inputs = 0, states = 0;
+
+    for (uint32_t i = 0; i < f->g->args.len; i++) {
+        const kf_value_info *v = &f->g->values.data[f->g->args.data[i]];
+        bool state = v->type.kind == KF_TYPE_KVCACHE;
+        if (first_phase && state)
+            kf_vec_push(s->arena, &p->states, (kf_plan_state){v->name, v->type});
+        else if (first_phase)
+            kf_vec_push(s->arena, &p->inputs, (kf_plan_input){v->name, v->type});
+        f->at[f->g->args.data[i]] = state ? (kf_operand){KF_SPACE_STATE, states++}
+                                          : (kf_operand){KF_SPACE_INPUT, inputs++};
+    }
+}
+
+static void schedule_phase(scheduler *s, const kf_graph *g, kf_str name, int64_t lo, int64_t hi)
+{
+    bool first_phase = s->p->phases.len == 0;
+
+    kf_vec_push(s->arena, &s->p->phases, (kf_plan_phase){.name = name, .rows_lo = lo, .rows_hi = hi});
+    s->phase = &s->p->phases.data[s->p->phases.len - 1];
+    frame f = new_frame(s, g, (kf_str){"", 0}, (kf_str){"", 0}, 1);
+    bind_inputs(s, &f, first_phase);
+    schedule_nodes(s, &f);
+    kf_operand logits = f.at[g->results.data[0]];
+    KF_ASSERT(logits.space == KF_SPACE_BUFFER, "the first result of main is computed");
+    s->phase->logits = logits.index;
+}
+
+kf_plan *kf_schedule(const kf_module *m, const kf_target *target, kf_arena *arena)
+{
+    kf_plan *p = KF_NEW(arena, kf_plan);
+    scheduler s = {.p = p, .target = target, .arena = arena};
+    const kf_graph *prefill = kf_module_find_func(m, KF_STR("main.prefill"));
+    const kf_graph *decode = kf_module_find_func(m, KF_STR("main.decode"));
+    int64_t tokens = m->syms.data[KF_SYM_N].hi, seqs = m->syms.data[KF_SYM_S].hi;
+
+    KF_ASSERT(prefill && decode, "phases has run");
+    p->arena = arena;
+    p->module = (kf_module *)(uintptr_t)m;
+    p->name = m->name;
+    p->target = kf_str_from(target->name);
+    schedule_phase(&s, prefill, KF_STR("prefill"), 1, tokens);
+    schedule_phase(&s, decode, KF_STR("decode"), 1, 1);
+    if (seqs > 1)
+        schedule_phase(&s, decode, KF_STR("decode"), 2, seqs);
+    kf_plan_buffers(p);
+    return p;
+}
