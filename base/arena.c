@@ -34,7 +34,7 @@ enum { GAP_BYTES = 0 };
 enum {
     FIRST_BLOCK_BYTES = 64 << 10,
     MAX_BLOCK_BYTES = 4 << 20,
-    MIN_ALIGN = 8, /* the sanitizer's granule; also keeps pointers in strings' neighbours aligned */
+    MIN_ALIGN = 8, /* the sanitizer's granule */
     MAX_ALIGN = 64
 };
 
