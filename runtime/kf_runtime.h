@@ -100,6 +100,7 @@ typedef struct kf_phase {
     uint32_t rows_lo, rows_hi;
     uint32_t n_launches; /* kf_tiles calls the function makes */
     kf_phase_fn fn;
+    uint64_t logits_offset; /* bytes into the pool; f32 [R, logits_stride] when the call ends */
 } kf_phase;
 
 /* ---- Weights and state ----------------------------------------------------------------------- */
@@ -158,7 +159,6 @@ typedef struct kf_model {
     uint64_t pool_bytes;
     uint64_t counter_bytes;
     uint64_t scratch_bytes; /* of each worker */
-    uint64_t logits_offset; /* f32 [R, logits_stride] in the pool when a call ends */
     uint32_t logits_stride; /* elements, >= vocab_size */
 
     uint32_t n_eos;

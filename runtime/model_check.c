@@ -76,6 +76,16 @@ static kf_status check_launch(const kf_model *m, uint32_t id, const int64_t *bou
     return KF_OK;
 }
 
+static kf_status check_logits(const kf_model *m, const kf_phase *p, const kf_logger *log)
+{
+    uint64_t rows = p->rows_hi < m->max_rows ? p->rows_hi : m->max_rows;
+    uint64_t bytes = rows * m->logits_stride * sizeof(float);
+    if (m->logits_stride < m->vocab_size || p->logits_offset % sizeof(float) != 0 ||
+        p->logits_offset > m->pool_bytes || bytes > m->pool_bytes - p->logits_offset)
+        return bad(log, "logits outside the pool", p->name);
+    return KF_OK;
+}
+
 static kf_status check_phases(const kf_model *m, const kf_logger *log)
 {
     uint32_t covered = 0; /* prefill buckets hold 1..covered */
@@ -83,6 +93,7 @@ static kf_status check_phases(const kf_model *m, const kf_logger *log)
         const kf_phase *p = &m->phases[i];
         if (!p->fn || p->rows_lo == 0 || p->rows_lo > p->rows_hi || p->kind > KF_PHASE_DECODE)
             return bad(log, "phase with an empty bucket", p->name);
+        KF_TRY(check_logits(m, p, log));
         if (p->kind == KF_PHASE_PREFILL && p->rows_lo <= covered + 1 && p->rows_hi > covered)
             covered = p->rows_hi;
     }
@@ -99,10 +110,6 @@ kf_status kf_model_check(const kf_model *m, const kf_logger *log)
         m->max_rows == 0 || m->vocab_size == 0 || m->max_positions > INT32_MAX ||
         m->max_tokens > INT32_MAX || m->vocab_size > INT32_MAX)
         return bad(log, "bounds", m->name);
-    uint64_t logits = (uint64_t)m->max_rows * m->logits_stride * sizeof(float);
-    if (m->logits_stride < m->vocab_size || m->logits_offset % sizeof(float) != 0 ||
-        m->logits_offset > m->pool_bytes || logits > m->pool_bytes - m->logits_offset)
-        return bad(log, "logits outside the pool", m->name);
     KF_TRY(check_weights(m, log));
     int64_t bounds[KF_DIM_COUNT] = {m->max_sequences, m->max_tokens, m->max_rows,
                                     (int64_t)m->max_sequences * m->max_positions,

@@ -28,7 +28,8 @@ struct kf_session {
     bool *is_taken;      /* sequences that the call being checked already names */
     uint32_t n_free, seq_max_pages;
     int32_t *input[KF_INPUT_COUNT];
-    uint32_t n_rows; /* logits of the last step */
+    uint32_t n_rows; /* logits of the last step, from |logits| */
+    const float *logits;
 };
 
 /* ---- Open and close -------------------------------------------------------------------------- */
@@ -219,13 +220,13 @@ static void fill_append(kf_session *s, const kf_append *a, uint32_t i, uint32_t 
         s->input[KF_INPUT_LOGIT_ROWS][(*rows)++] = (int32_t)(row + k);
 }
 
-static kf_phase_fn choose_phase(const kf_model *m, const totals *t)
+static const kf_phase *choose_phase(const kf_model *m, const totals *t)
 {
     for (uint32_t i = 0; i < m->n_phases; i++) {
         const kf_phase *p = &m->phases[i];
         if (t->tokens >= p->rows_lo && t->tokens <= p->rows_hi &&
             (p->kind == KF_PHASE_PREFILL || t->is_decode))
-            return p->fn;
+            return p;
     }
     return NULL; /* excluded by kf_model_check */
 }
@@ -244,7 +245,8 @@ kf_status kf_session_step(kf_session *s, const kf_append *appends, uint32_t n)
     /* Dims are at least 1 for the kernels: a call without wanted logits computes the last row's. */
     if (rows == 0)
         s->input[KF_INPUT_LOGIT_ROWS][0] = (int32_t)(row - 1);
-    kf_step step = {.run = choose_phase(e->model, &t),
+    const kf_phase *phase = choose_phase(e->model, &t);
+    kf_step step = {.run = phase->fn,
                     .dim = {n, t.tokens, rows ? rows : 1, t.keys, t.pairs},
                     .pool = s->pool,
                     .counters = s->counters,
@@ -259,6 +261,7 @@ kf_status kf_session_step(kf_session *s, const kf_append *appends, uint32_t n)
     for (uint32_t i = 0; i < n; i++)
         s->seqs[appends[i].sequence].length += appends[i].n_tokens;
     s->n_rows = rows;
+    s->logits = (const float *)(const void *)(s->pool + phase->logits_offset);
     return KF_OK;
 }
 
@@ -284,11 +287,7 @@ kf_status kf_session_prefill(kf_session *s, uint32_t sequence, const int32_t *to
 
 const float *kf_session_logits(const kf_session *s, uint32_t row)
 {
-    const kf_model *m = s->engine->model;
-    if (row >= s->n_rows)
-        return NULL;
-    return (const float *)(const void *)(s->pool + m->logits_offset) +
-           (size_t)row * m->logits_stride;
+    return row < s->n_rows ? s->logits + (size_t)row * s->engine->model->logits_stride : NULL;
 }
 
 uint32_t kf_session_length(const kf_session *s, uint32_t sequence)

@@ -191,9 +191,9 @@ static const kf_weight weights[] = {
 static const kf_kv_state kv[] = {{"kv", MINI_LAYERS, PAGE, PAGE_BYTES}};
 static const kf_launch *const launches[] = {&l_embed, &l_append, &l_attend, &l_stat, &l_head};
 static const kf_phase phases[] = {
-    {"decode_r1", KF_PHASE_DECODE, 1, 1, 8, decode},
-    {"decode_r4", KF_PHASE_DECODE, 2, 4, 8, decode},
-    {"prefill", KF_PHASE_PREFILL, 1, MINI_TOKENS, 8, prefill},
+    {"decode_r1", KF_PHASE_DECODE, 1, 1, 8, decode, LOGITS_OFFSET},
+    {"decode_r4", KF_PHASE_DECODE, 2, 4, 8, decode, LOGITS_OFFSET},
+    {"prefill", KF_PHASE_PREFILL, 1, MINI_TOKENS, 8, prefill, LOGITS_OFFSET},
 };
 static const int32_t eos[] = {63};
 
@@ -212,7 +212,6 @@ const kf_model mini_model = {
     .pool_bytes = POOL_BYTES,
     .counter_bytes = 4,
     .scratch_bytes = HEAD * 4,
-    .logits_offset = LOGITS_OFFSET,
     .logits_stride = STRIDE,
     .n_eos = 1,
     .eos = eos,

@@ -279,7 +279,7 @@ static void test_options_out_of_bounds(void **state)
     o.context = 0;
     assert_int_equal(kf_open(&m, &o, &e), KF_ERR_UNSUPPORTED);
     m = mini_model;
-    m.pool_bytes = m.logits_offset;
+    m.pool_bytes = m.phases[0].logits_offset;
     assert_int_equal(kf_open(&m, &o, &e), KF_ERR_UNSUPPORTED);
     m = mini_model;
     m.n_phases = 2; /* decode only */
