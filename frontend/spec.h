@@ -84,7 +84,7 @@ typedef struct kf_blocks {
     uint32_t n;
 } kf_blocks;
 
-/* Words of the schema; ORDER as in spec_words.c. */
+/* Words of the schema; ORDER: schema.def. */
 typedef enum kf_qk_norm { KF_QK_NORM_NONE, KF_QK_NORM_RMS } kf_qk_norm;
 typedef enum kf_rope_style { KF_ROPE_HALF, KF_ROPE_INTERLEAVED } kf_rope_style;
 typedef enum kf_rope_type { KF_ROPE_DEFAULT, KF_ROPE_LINEAR, KF_ROPE_LLAMA3 } kf_rope_type;
@@ -201,6 +201,7 @@ typedef struct kf_spec_build {
     kf_sv_int max_sequences; /* bound of S: sequences in one call */
     kf_sv_int max_tokens;    /* bound of N: tokens in one call */
     kf_sv_int max_positions; /* bound of past + new per sequence; default max_position_embeddings */
+    kf_sv_int memory;           /* bytes; 0: no limit */
     kf_sv_strs require, forbid; /* fusion contracts */
 } kf_spec_build;
 

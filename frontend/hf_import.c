@@ -1,0 +1,444 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* hf_import - config.json and generation_config.json as a description with `family:`.
+ *
+ * Every key is a row of the tables below: copied, known to be harmless, or harmless only at a neutral
+ * value. A key in no table is a warning; one that changes the mathematics in a way that is not supported
+ * is an error (E0402), never silence. Values stay nodes of config.json, so later errors point into it.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/fs.h"
+#include "base/vec.h"
+#include "frontend/presets/preset.h"
+#include "frontend/spec_read.h"
+
+typedef enum key_action {
+    COPY,        /* a key of the description under the same name; null: absent */
+    GENERATION,  /* a key of generation: */
+    HARMLESS,    /* does not reach the logits */
+    NEUTRAL,     /* harmless while null, or equal to |neutral| */
+    CODE,        /* read below */
+} key_action;
+
+static const struct config_key {
+    const char *key;
+    key_action action;
+    const char *neutral; /* NEUTRAL: alternatives separated by '|' */
+} config_keys[] = {
+    {"vocab_size", COPY, NULL},
+    {"hidden_size", COPY, NULL},
+    {"num_hidden_layers", COPY, NULL},
+    {"num_attention_heads", COPY, NULL},
+    {"num_key_value_heads", COPY, NULL},
+    {"head_dim", COPY, NULL},
+    {"intermediate_size", COPY, NULL},
+    {"hidden_act", COPY, NULL},
+    {"rms_norm_eps", COPY, NULL},
+    {"max_position_embeddings", COPY, NULL},
+    {"tie_word_embeddings", COPY, NULL},
+    {"attention_bias", COPY, NULL},
+    {"mlp_bias", COPY, NULL},
+    {"bos_token_id", GENERATION, NULL},
+    {"eos_token_id", GENERATION, NULL},
+    {"pad_token_id", GENERATION, NULL},
+    {"architectures", CODE, NULL},
+    {"dtype", CODE, NULL},
+    {"torch_dtype", CODE, NULL},
+    {"rope_theta", CODE, NULL},
+    {"rope_scaling", CODE, NULL},
+    {"rope_parameters", CODE, NULL},
+    {"partial_rotary_factor", CODE, NULL},
+    {"sliding_window", CODE, NULL},
+    {"use_sliding_window", CODE, NULL},
+    {"max_window_layers", CODE, NULL},
+    {"layer_types", CODE, NULL},
+    {"model_type", HARMLESS, NULL},
+    {"transformers_version", HARMLESS, NULL},
+    {"use_cache", HARMLESS, NULL},
+    {"initializer_range", HARMLESS, NULL},
+    {"attention_dropout", HARMLESS, NULL},
+    {"hidden_dropout", HARMLESS, NULL},
+    {"hidden_dropout_prob", HARMLESS, NULL},
+    {"resid_pdrop", HARMLESS, NULL},
+    {"embd_pdrop", HARMLESS, NULL},
+    {"pretraining_tp", HARMLESS, NULL},
+    {"_name_or_path", HARMLESS, NULL},
+    {"name_or_path", HARMLESS, NULL},
+    {"_attn_implementation", HARMLESS, NULL},
+    {"_attn_implementation_autoset", HARMLESS, NULL},
+    {"attn_implementation", HARMLESS, NULL},
+    {"output_attentions", HARMLESS, NULL},
+    {"output_hidden_states", HARMLESS, NULL},
+    {"return_dict", HARMLESS, NULL},
+    {"torchscript", HARMLESS, NULL},
+    {"gradient_checkpointing", HARMLESS, NULL},
+    {"id2label", HARMLESS, NULL},
+    {"label2id", HARMLESS, NULL},
+    {"problem_type", HARMLESS, NULL},
+    {"task_specific_params", HARMLESS, NULL},
+    {"chunk_size_feed_forward", HARMLESS, NULL},
+    {"unsloth_version", HARMLESS, NULL},
+    {"unsloth_fixed", HARMLESS, NULL},
+    {"max_sequence_length", HARMLESS, NULL},
+    {"tokenizer_class", HARMLESS, NULL},
+    {"eos_token", HARMLESS, NULL},
+    {"bos_token", HARMLESS, NULL},
+    {"is_decoder", HARMLESS, NULL},
+    {"is_encoder_decoder", NEUTRAL, "false"},
+    {"add_cross_attention", NEUTRAL, "false"},
+    {"quantization_config", NEUTRAL, ""},
+    {"compression_config", NEUTRAL, ""},
+    {"auto_map", NEUTRAL, ""},
+    {"rope_interleaved", NEUTRAL, "false"},
+    {"rope_interleave", NEUTRAL, "false"},
+    {"logit_scale", NEUTRAL, "1|1.0"},
+    {"logits_scaling", NEUTRAL, "1|1.0"},
+    {"embedding_multiplier", NEUTRAL, "1|1.0"},
+    {"residual_multiplier", NEUTRAL, "1|1.0"},
+    {"attention_multiplier", NEUTRAL, ""},
+    {"final_logit_softcapping", NEUTRAL, ""},
+    {"attn_logit_softcapping", NEUTRAL, ""},
+    {"query_pre_attn_scalar", NEUTRAL, ""},
+    {"clip_qkv", NEUTRAL, ""},
+    {"no_rope_layers", NEUTRAL, ""},
+    {"no_rope_layer_interval", NEUTRAL, ""},
+    {"attention_chunk_size", NEUTRAL, ""},
+    {"use_qk_norm", NEUTRAL, "false"},
+    {"num_local_experts", NEUTRAL, "0"},
+    {"num_experts", NEUTRAL, "0"},
+    {"n_routed_experts", NEUTRAL, "0"},
+    {"num_experts_per_tok", NEUTRAL, "0"},
+};
+
+static const struct config_key generation_keys[] = {
+    {"bos_token_id", GENERATION, NULL},
+    {"eos_token_id", GENERATION, NULL},
+    {"pad_token_id", GENERATION, NULL},
+    {"do_sample", GENERATION, NULL},
+    {"temperature", GENERATION, NULL},
+    {"top_p", GENERATION, NULL},
+    {"top_k", GENERATION, NULL},
+    {"_from_model_config", HARMLESS, NULL},
+    {"transformers_version", HARMLESS, NULL},
+    {"max_length", HARMLESS, NULL},
+    {"max_new_tokens", HARMLESS, NULL},
+    {"use_cache", HARMLESS, NULL},
+    {"output_attentions", HARMLESS, NULL},
+    {"output_hidden_states", HARMLESS, NULL},
+    {"trust_remote_code", HARMLESS, NULL},
+    {"user_token_id", HARMLESS, NULL},
+    {"assistant_token_id", HARMLESS, NULL},
+};
+
+typedef KF_VEC(kf_yaml_pair) pair_list;
+
+typedef struct importer {
+    kf_reader *r;
+    const kf_yaml_node *config;
+    const kf_arch *arch;
+    kf_src src; /* of the architecture's name */
+    pair_list out;
+    pair_list generation;
+    bool ok;
+} importer;
+
+static bool is_null(const kf_yaml_node *node)
+{
+    return node == NULL ||
+           (node->kind == KF_YAML_SCALAR && !node->quoted && kf_str_eq_c(node->text, "null"));
+}
+
+/** The value of a key of config.json; NULL when absent or null. */
+static kf_yaml_node *value_of(const importer *m, const char *key)
+{
+    kf_yaml_node *node = kf_yaml_get(m->config, key);
+    return is_null(node) ? NULL : node;
+}
+
+static void add_pair(importer *m, pair_list *list, const char *key, kf_yaml_node *value)
+{
+    kf_yaml_pair pair = {
+        kf_yaml_new_scalar(m->r->arena, kf_str_from(key), value->loc, value->origin), value};
+    kf_vec_push(m->r->arena, list, pair);
+}
+
+static kf_yaml_node *new_map(importer *m, const pair_list *list, kf_src src)
+{
+    kf_yaml_node *map = KF_NEW(m->r->arena, kf_yaml_node);
+    *map = (kf_yaml_node){.kind = KF_YAML_MAP,
+                          .origin = src.origin,
+                          .loc = src.loc,
+                          .n = list->len,
+                          .n_expanded = 1 + 2 * list->len,
+                          .height = 2};
+    map->u.pairs = list->data;
+    return map;
+}
+
+static void changes_maths(importer *m, const kf_yaml_node *key, const char *why)
+{
+    kf_diag_add(m->r->diags, KF_E0402, key->loc, "'%.*s' %s", KF_STR_ARG(key->text), why);
+    m->ok = false;
+}
+
+static bool is_neutral(const kf_yaml_node *value, const char *neutral)
+{
+    if (is_null(value))
+        return true;
+    if (value->kind != KF_YAML_SCALAR)
+        return false;
+    for (const char *p = neutral; *p != '\0';) {
+        size_t n = strcspn(p, "|");
+        if (value->text.len == n && memcmp(p, value->text.ptr, n) == 0)
+            return true;
+        p += n + (p[n] == '|');
+    }
+    return false;
+}
+
+static void apply_key(importer *m, const struct config_key *row, const kf_yaml_pair *pair)
+{
+    switch (row->action) {
+    case COPY:
+        if (!is_null(pair->value))
+            add_pair(m, &m->out, row->key, pair->value);
+        return;
+    case GENERATION:
+        if (!is_null(pair->value))
+            add_pair(m, &m->generation, row->key, pair->value);
+        return;
+    case NEUTRAL:
+        if (!is_neutral(pair->value, row->neutral))
+            changes_maths(m, pair->key, "changes the mathematics and is not supported");
+        return;
+    case HARMLESS:
+    case CODE:
+        return;
+    }
+}
+
+static void apply_keys(importer *m, const kf_yaml_node *map, const struct config_key *table, size_t n,
+                       const char *file)
+{
+    enum { MAX_WARNINGS = 20 };
+    uint32_t unknown = 0;
+    for (uint32_t i = 0; i < map->n; i++) {
+        const kf_yaml_pair *pair = &map->u.pairs[i];
+        size_t j = 0;
+        while (j < n && !kf_str_eq_c(pair->key->text, table[j].key))
+            j++;
+        if (j < n)
+            apply_key(m, &table[j], pair);
+        else if (unknown++ < MAX_WARNINGS)
+            kf_diag_add(m->r->diags, KF_W0101, pair->key->loc, "unknown key '%.*s' in %s",
+                        KF_STR_ARG(pair->key->text), file);
+    }
+    if (unknown > MAX_WARNINGS)
+        kf_diag_add(m->r->diags, KF_W0101, map->loc, "%u more unknown keys in %s",
+                    unknown - MAX_WARNINGS, file);
+}
+
+/* ---- architecture ---- */
+
+static void report_arch(importer *m, const kf_yaml_node *name)
+{
+    kf_str known[32];
+    kf_diag *d = kf_diag_add(m->r->diags, KF_E0401, name->loc, "architecture '%.*s' is not supported",
+                             KF_STR_ARG(name->text));
+    kf_sbuf list = {.arena = m->r->arena};
+    for (uint32_t i = 0; i < kf_n_archs && i < 32; i++) {
+        known[i] = kf_str_from(kf_archs[i].name);
+        kf_sbuf_printf(&list, "%s%s", i > 0 ? ", " : "", kf_archs[i].name);
+    }
+    kf_str near = kf_str_nearest(name->text, known, kf_n_archs < 32 ? kf_n_archs : 32);
+    if (near.len > 0)
+        kf_diag_hint(m->r->diags, d, "did you mean '%.*s'?", KF_STR_ARG(near));
+    kf_diag_note(m->r->diags, d, KF_NO_LOC, "supported are %.*s", KF_STR_ARG(kf_sbuf_view(&list)));
+}
+
+static bool find_arch(importer *m)
+{
+    const kf_yaml_node *list = value_of(m, "architectures");
+    if (list == NULL || list->kind != KF_YAML_SEQ || list->n != 1 ||
+        list->u.items[0]->kind != KF_YAML_SCALAR) {
+        kf_loc loc = list != NULL ? list->loc : m->config->loc;
+        kf_diag_add(m->r->diags, KF_E0104, loc, "config.json needs 'architectures' with one name");
+        return false;
+    }
+    const kf_yaml_node *name = list->u.items[0];
+    m->src = (kf_src){name->loc, KF_ORIGIN_CONFIG};
+    for (uint32_t i = 0; i < kf_n_archs; i++) {
+        if (!kf_str_eq_c(name->text, kf_archs[i].name))
+            continue;
+        m->arch = &kf_archs[i];
+        return true;
+    }
+    report_arch(m, name);
+    return false;
+}
+
+/** What the architecture fixes goes over config.json; its other defaults only where a key is absent. */
+static void apply_arch(importer *m)
+{
+    for (const kf_arch_key *k = m->arch->key; k < m->arch->key + KF_ARCH_MAX_KEYS && k->key; k++) {
+        const kf_yaml_node *given = value_of(m, k->key);
+        if (given != NULL && !k->fixed)
+            continue;
+        if (given != NULL && given->kind == KF_YAML_SCALAR && !kf_str_eq_c(given->text, k->value)) {
+            changes_maths(m, kf_yaml_find(m->config, k->key)->key,
+                          "has another value than the architecture's");
+            continue;
+        }
+        if (given == NULL)
+            add_pair(m, &m->out, k->key,
+                     kf_yaml_new_scalar(m->r->arena, kf_str_from(k->value), m->src.loc,
+                                        KF_ORIGIN_FAMILY));
+    }
+}
+
+/* ---- rope: rope_parameters (transformers 5), or rope_theta and rope_scaling ---- */
+
+static void add_if_given(importer *m, pair_list *list, const char *key, kf_yaml_node *value)
+{
+    if (!is_null(value))
+        add_pair(m, list, key, value);
+}
+
+static void warn_rope_keys(importer *m, const kf_yaml_node *map)
+{
+    static const char *const known[] = {"rope_theta", "rope_type", "type", "factor", "low_freq_factor",
+                                        "high_freq_factor", "original_max_position_embeddings",
+                                        "partial_rotary_factor"};
+    for (uint32_t i = 0; map != NULL && i < map->n; i++) {
+        const kf_yaml_node *key = map->u.pairs[i].key;
+        size_t j = 0;
+        while (j < sizeof known / sizeof *known && !kf_str_eq_c(key->text, known[j]))
+            j++;
+        if (j == sizeof known / sizeof *known)
+            kf_diag_add(m->r->diags, KF_W0101, key->loc, "unknown key '%.*s' in config.json's rope",
+                        KF_STR_ARG(key->text));
+    }
+}
+
+/** |map|: rope_scaling or rope_parameters. Returns the scaling mapping, or NULL for none. */
+static kf_yaml_node *rope_scaling(importer *m, const kf_yaml_node *map)
+{
+    kf_yaml_node *type = kf_yaml_get(map, "rope_type");
+    if (is_null(type))
+        type = kf_yaml_get(map, "type");
+    if (is_null(type) || (type->kind == KF_YAML_SCALAR && kf_str_eq_c(type->text, "default")))
+        return NULL;
+    pair_list list = {0};
+    add_pair(m, &list, "type", type);
+    add_if_given(m, &list, "factor", kf_yaml_get(map, "factor"));
+    if (type->kind == KF_YAML_SCALAR && kf_str_eq_c(type->text, "llama3")) {
+        static const char *const keys[] = {"low_freq_factor", "high_freq_factor",
+                                           "original_max_position_embeddings"};
+        for (uint32_t i = 0; i < 3; i++)
+            add_if_given(m, &list, keys[i], kf_yaml_get(map, keys[i]));
+    }
+    return new_map(m, &list, (kf_src){type->loc, KF_ORIGIN_CONFIG});
+}
+
+static void apply_rope(importer *m)
+{
+    const kf_yaml_node *parameters = value_of(m, "rope_parameters");
+    const kf_yaml_node *map = parameters != NULL ? parameters : value_of(m, "rope_scaling");
+    if (map != NULL && !kf_expect_kind(m->r, map, KF_YAML_MAP,
+                                       parameters != NULL ? "rope_parameters" : "rope_scaling")) {
+        m->ok = false;
+        return;
+    }
+    for (uint32_t i = 0; map != NULL && i < map->n; i++)
+        if (map->u.pairs[i].value->kind == KF_YAML_MAP) {
+            changes_maths(m, map->u.pairs[i].key, "is a rope of its own for some layers, which is not supported");
+            return;
+        }
+    pair_list list = {0};
+    kf_yaml_node *theta = kf_yaml_get(map, "rope_theta");
+    add_if_given(m, &list, "theta", is_null(theta) ? value_of(m, "rope_theta") : theta);
+    kf_yaml_node *fraction = kf_yaml_get(map, "partial_rotary_factor");
+    add_if_given(m, &list, "fraction",
+                 is_null(fraction) ? value_of(m, "partial_rotary_factor") : fraction);
+    kf_yaml_node *scaling = rope_scaling(m, map);
+    if (scaling != NULL)
+        add_pair(m, &list, "scaling", scaling);
+    warn_rope_keys(m, map);
+    add_pair(m, &m->out, "rope",
+             new_map(m, &list, map != NULL ? (kf_src){map->loc, KF_ORIGIN_CONFIG} : m->src));
+}
+
+/* ---- the rest ---- */
+
+static void apply_window(importer *m)
+{
+    kf_yaml_node *window = value_of(m, "sliding_window");
+    const kf_yaml_node *use = value_of(m, "use_sliding_window");
+    bool enabled = m->arch->window == KF_WINDOW_IF_GIVEN ||
+                   (use != NULL && use->kind == KF_YAML_SCALAR && kf_str_eq_c(use->text, "true"));
+    if (window != NULL && enabled)
+        add_pair(m, &m->out, "sliding_window", window);
+    const kf_yaml_pair *types = kf_yaml_find(m->config, "layer_types");
+    if (types == NULL || is_null(types->value))
+        return;
+    for (uint32_t i = 0; i < types->value->n && types->value->kind == KF_YAML_SEQ; i++) {
+        const kf_yaml_node *type = types->value->u.items[i];
+        if (type->kind == KF_YAML_SCALAR && kf_str_eq_c(type->text, "full_attention"))
+            continue;
+        kf_diag_add(m->r->diags, KF_E0402, type->loc, "layer type '%.*s' of layer %u is not supported",
+                    KF_STR_ARG(type->kind == KF_YAML_SCALAR ? type->text : KF_STR("?")), i);
+        m->ok = false;
+        return;
+    }
+}
+
+/** generation_config.json wins over the ids of config.json. */
+static bool apply_generation_file(importer *m, kf_str dir)
+{
+    kf_str path = kf_fs_join(m->r->arena, dir, KF_STR("generation_config.json"));
+    if (!kf_fs_exists(path.ptr))
+        return true;
+    kf_yaml_node *file = kf_json_read(m->r->arena, m->r->diags, path);
+    if (file == NULL || !kf_expect_kind(m->r, file, KF_YAML_MAP, "generation_config.json"))
+        return false;
+    pair_list from_config = m->generation;
+    m->generation = (pair_list){0};
+    apply_keys(m, file, generation_keys, sizeof generation_keys / sizeof *generation_keys,
+               "generation_config.json");
+    for (uint32_t i = 0; i < from_config.len; i++) {
+        const kf_yaml_node *given = kf_yaml_get(file, from_config.data[i].key->text.ptr);
+        if (is_null(given))
+            kf_vec_push(m->r->arena, &m->generation, from_config.data[i]);
+    }
+    return true;
+}
+
+kf_yaml_node *kf_hf_import(kf_reader *r, kf_str dir, kf_src from)
+{
+    kf_str path = kf_fs_join(r->arena, dir, KF_STR("config.json"));
+    if (!kf_fs_exists(path.ptr)) {
+        kf_diag_add(r->diags, KF_E0701, from.loc, "'%.*s' holds no config.json", KF_STR_ARG(dir));
+        return NULL;
+    }
+    importer m = {.r = r, .ok = true};
+    m.config = kf_json_read(r->arena, r->diags, path);
+    if (m.config == NULL || !kf_expect_kind(r, m.config, KF_YAML_MAP, "config.json") || !find_arch(&m))
+        return NULL;
+    apply_keys(&m, m.config, config_keys, sizeof config_keys / sizeof *config_keys, "config.json");
+    apply_arch(&m);
+    apply_rope(&m);
+    apply_window(&m);
+    if (!apply_generation_file(&m, dir) || !m.ok)
+        return NULL;
+    kf_yaml_node *dtype = value_of(&m, "dtype");
+    if (dtype == NULL)
+        dtype = value_of(&m, "torch_dtype");
+    if (dtype != NULL)
+        add_pair(&m, &m.out, "dtype", dtype);
+    add_pair(&m, &m.out, "family",
+             kf_yaml_new_scalar(r->arena, kf_str_from(m.arch->family), m.src.loc, KF_ORIGIN_CONFIG));
+    if (m.generation.len > 0)
+        add_pair(&m, &m.out, "generation", new_map(&m, &m.generation, m.src));
+    return new_map(&m, &m.out, m.src);
+}

@@ -1,0 +1,784 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* spec_read - blocks from nodes: every check of the model itself, shapes and names of parameters.
+ *
+ * Widths flow through a sequence as tokens will; a block whose input does not fit what comes before is
+ * an error here, so that nothing behind the Spec has to doubt it.
+ */
+#include "frontend/spec_read.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/vec.h"
+#include "frontend/presets/preset.h"
+
+const kf_block_info kf_block_infos[KF_BLOCK_KIND_COUNT] = {
+#define BLOCK(name, word, has_body, summary) {word, has_body, summary},
+#include "frontend/blocks.def"
+#undef BLOCK
+};
+
+const kf_param_info kf_param_infos[KF_PARAM_ROLE_COUNT] = {
+#define PARAM(name, word, summary) {word, summary},
+#include "frontend/blocks.def"
+#undef PARAM
+};
+
+static const char *const unsupported_words[] = {
+#define UNSUPPORTED(word) word,
+#include "frontend/blocks.def"
+#undef UNSUPPORTED
+};
+
+#define MAX_SCOPE_BLOCKS 1024u
+
+/** A row of weight_names. */
+typedef struct name_entry {
+    const kf_yaml_pair *pair;
+    bool is_used;
+} name_entry;
+
+/** An entry of blocks, or the model: what numbers the blocks of one kind and names their parameters. */
+typedef struct scope {
+    kf_reader *r;
+    kf_str name;
+    bool is_model;
+    kf_loc loc;
+    name_entry *names; /* weight_names, sorted by key */
+    uint32_t n_names;
+    uint32_t count[KF_BLOCK_KIND_COUNT];
+    uint32_t n_blocks;
+    KF_VEC(kf_spec_param *) params;
+} scope;
+
+static kf_src src_at(const kf_yaml_node *node) { return (kf_src){node->loc, node->origin}; }
+
+/* ---- parameters ---- */
+
+static int compare_name_keys(const void *a, const void *b)
+{
+    return kf_str_cmp(((const name_entry *)a)->pair->key->text,
+                      ((const name_entry *)b)->pair->key->text);
+}
+
+static void resolve_name(scope *s, kf_spec_param *p, const char *local)
+{
+    kf_yaml_node key = {.text = p->key};
+    kf_yaml_pair pair = {&key, NULL};
+    name_entry wanted = {.pair = &pair};
+    name_entry *given = s->n_names == 0 ? NULL
+                                        : bsearch(&wanted, s->names, s->n_names, sizeof *s->names,
+                                                  compare_name_keys);
+    if (given != NULL) {
+        const kf_yaml_node *value = given->pair->value;
+        given->is_used = true;
+        if (value->kind != KF_YAML_SCALAR || value->text.len == 0)
+            kf_diag_add(s->r->diags, KF_E0116, value->loc, "not a checkpoint name");
+        p->name = value->kind == KF_YAML_SCALAR ? value->text : p->key;
+        p->src = src_at(value);
+        return;
+    }
+    const char *name = kf_default_weight_name(local, !s->is_model);
+    p->name = name != NULL ? kf_str_from(name) : s->is_model ? p->key : kf_str_from(local);
+}
+
+/** |local|: the label without its scope ("attention2"). */
+static void add_param(scope *s, kf_block *b, kf_param_role role, int64_t d0, const char *why0,
+                      int64_t d1, const char *why1)
+{
+    enum { MAX_PARAMS = 10 };
+    if (b->param == NULL)
+        b->param = KF_NEW_N(s->r->arena, kf_spec_param, MAX_PARAMS);
+    kf_spec_param *p = &b->param[b->n_params++];
+    *p = (kf_spec_param){.role = role, .rank = d1 > 0 ? 2 : 1, .dim = {d0, d1}, .why = {why0, why1}};
+    const char *word = kf_param_infos[role].word;
+    p->key = kf_strf(s->r->arena, "%.*s.%s", KF_STR_ARG(b->label), word);
+    resolve_name(s, p, p->key.ptr + s->name.len + 1);
+    kf_vec_push(s->r->arena, &s->params, p);
+}
+
+static void add_vector(scope *s, kf_block *b, kf_param_role role, int64_t n, const char *why)
+{
+    add_param(s, b, role, n, why, 0, NULL);
+}
+
+static int compare_params(const void *a, const void *b)
+{
+    const kf_spec_param *x = *(kf_spec_param *const *)a, *y = *(kf_spec_param *const *)b;
+    int c = kf_str_cmp(x->name, y->name);
+    return c != 0 ? c : kf_str_cmp(x->key, y->key);
+}
+
+static bool check_unique_names(scope *s)
+{
+    bool ok = true;
+    if (s->params.len > 0)
+        qsort(s->params.data, s->params.len, sizeof *s->params.data, compare_params);
+    for (uint32_t i = 1; i < s->params.len; i++) {
+        const kf_spec_param *a = s->params.data[i - 1], *b = s->params.data[i];
+        if (!kf_str_eq(a->name, b->name))
+            continue;
+        kf_loc loc = kf_src_given(b->src) ? b->src.loc : kf_src_given(a->src) ? a->src.loc : s->loc;
+        kf_diag *d = kf_diag_add(s->r->diags, KF_E0116, loc,
+                                 "parameters '%.*s' and '%.*s' are both named '%.*s'",
+                                 KF_STR_ARG(a->key), KF_STR_ARG(b->key), KF_STR_ARG(b->name));
+        kf_diag_note(s->r->diags, d, KF_NO_LOC, "name one of them in 'weight_names:'");
+        ok = false;
+    }
+    return ok;
+}
+
+/* ---- the kinds of blocks; each takes rows of b->in_dim and sets b->out_dim ---- */
+
+static bool inconsistent(kf_reader *r, kf_loc loc, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+
+static bool inconsistent(kf_reader *r, kf_loc loc, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    kf_sbuf b = {.arena = r->arena};
+    kf_sbuf_vprintf(&b, fmt, ap);
+    va_end(ap);
+    kf_diag_add(r->diags, KF_E0107, loc, "%.*s", KF_STR_ARG(kf_sbuf_view(&b)));
+    return false;
+}
+
+static bool read_embedding(scope *s, kf_block *b, const kf_yaml_node *map)
+{
+    const kf_spec *spec = s->r->spec;
+    if (!kf_schema_read(s->r, KF_SCOPE_EMBEDDING, KF_SCOPE_COUNT, map, b->src, &b->u.embedding))
+        return false;
+    add_param(s, b, KF_PARAM_TABLE, spec->vocab_size.v, "vocab_size", spec->hidden_size.v,
+              "hidden_size");
+    b->out_dim = spec->hidden_size.v;
+    return true;
+}
+
+static bool read_linear(scope *s, kf_block *b, const kf_yaml_node *map)
+{
+    kf_spec_linear *u = &b->u.linear;
+    kf_reader *r = s->r;
+    if (!kf_schema_read(r, KF_SCOPE_LINEAR, KF_SCOPE_COUNT, map, b->src, u))
+        return false;
+    const kf_yaml_node *out = kf_yaml_get(map, "out");
+    u->out.src = src_at(out);
+    u->out_is_vocab = out->kind == KF_YAML_SCALAR && kf_str_eq_c(out->text, "vocab_size");
+    if (u->out_is_vocab)
+        u->out.v = r->spec->vocab_size.v;
+    else if (!kf_read_int(r, out, "out", 1, INT32_MAX, &u->out.v))
+        return false;
+    const char *why_out = u->out_is_vocab ? "vocab_size" : "out";
+    b->out_dim = u->out.v;
+    if (!kf_src_given(u->tied.src)) {
+        add_param(s, b, KF_PARAM_WEIGHT, b->out_dim, why_out, b->in_dim, "hidden_size");
+    } else {
+        const kf_block *e = r->spec->embedding;
+        if (!kf_str_eq_c(u->tied.v, "embedding") || e == NULL || !s->is_model) {
+            kf_diag_add(r->diags, KF_E0113, u->tied.src.loc,
+                        "'tied' is 'embedding', in the model itself; this is '%.*s'",
+                        KF_STR_ARG(u->tied.v));
+            return false;
+        }
+        if (b->out_dim != r->spec->vocab_size.v || b->in_dim != r->spec->hidden_size.v)
+            return inconsistent(r, u->tied.src.loc,
+                                "the embedding's table is [%lld, %lld], this linear needs [%lld, %lld]",
+                                (long long)r->spec->vocab_size.v, (long long)r->spec->hidden_size.v,
+                                (long long)b->out_dim, (long long)b->in_dim);
+        u->tied_to = e;
+    }
+    if (u->bias.v)
+        add_vector(s, b, KF_PARAM_BIAS, b->out_dim, why_out);
+    return true;
+}
+
+static bool read_norm(scope *s, kf_block *b, const kf_yaml_node *map)
+{
+    bool is_rms = b->kind == KF_BLOCK_RMS_NORM;
+    if (!kf_schema_read(s->r, is_rms ? KF_SCOPE_RMS_NORM : KF_SCOPE_LAYER_NORM, KF_SCOPE_COUNT, map,
+                        b->src, &b->u.norm))
+        return false;
+    add_vector(s, b, KF_PARAM_GAIN, b->in_dim, "hidden_size");
+    if (!is_rms && b->u.norm.bias.v)
+        add_vector(s, b, KF_PARAM_BIAS, b->in_dim, "hidden_size");
+    b->out_dim = b->in_dim;
+    return true;
+}
+
+/** scaling: of rope; |u| holds what the rest of rope said. */
+static bool read_scaling(kf_reader *r, const kf_yaml_node *map, kf_spec_rope *u, kf_src owner)
+{
+    static const char *const later[] = {"dynamic", "yarn", "longrope", "su", "ntk", "mrope",
+                                        "proportional"};
+    const kf_yaml_node *type = map != NULL ? kf_yaml_get(map, "type") : NULL;
+    for (size_t i = 0; type != NULL && i < sizeof later / sizeof *later; i++) {
+        if (!kf_str_eq_c(type->text, later[i]) || type->kind != KF_YAML_SCALAR)
+            continue;
+        kf_diag_add(r->diags, KF_E0405, type->loc, "rope scaling '%s' is not supported", later[i]);
+        return false;
+    }
+    if (map == NULL) /* the defaults of the mapping, without its required key */
+        return true;
+    if (!kf_schema_read(r, KF_SCOPE_SCALING, KF_SCOPE_COUNT, map, owner, u))
+        return false;
+    if (u->type.v != KF_ROPE_LLAMA3)
+        return true;
+    if (!kf_src_given(u->original_max_position_embeddings.src)) {
+        kf_diag_add(r->diags, KF_E0104, type->loc,
+                    "scaling 'llama3' needs the key 'original_max_position_embeddings'");
+        return false;
+    }
+    if (u->low_freq_factor.v >= u->high_freq_factor.v)
+        return inconsistent(r, type->loc, "low_freq_factor %g is not below high_freq_factor %g",
+                            u->low_freq_factor.v, u->high_freq_factor.v);
+    return true;
+}
+
+static bool read_rope(kf_reader *r, const kf_yaml_node *node, int64_t head_dim, kf_spec_rope *u)
+{
+    bool is_none = node == NULL || (node->kind == KF_YAML_SCALAR && kf_str_eq_c(node->text, "none"));
+    u->factor.v = 1;
+    if (is_none) {
+        if (node != NULL)
+            u->present.src = src_at(node);
+        return true;
+    }
+    u->present = (kf_sv_bool){true, src_at(node)};
+    const kf_yaml_node *scaling = kf_yaml_get(node, "scaling");
+    if (!kf_schema_read(r, KF_SCOPE_ROPE, KF_SCOPE_COUNT, node, u->present.src, u) ||
+        !read_scaling(r, scaling, u, u->present.src))
+        return false;
+    double rotated = floor((double)head_dim * u->fraction.v);
+    if (rotated < 2 || fmod(rotated, 2) != 0)
+        return inconsistent(r, kf_src_given(u->fraction.src) ? u->fraction.src.loc : node->loc,
+                            "rope rotates pairs: head_dim %lld * fraction %g gives %g dimensions",
+                            (long long)head_dim, u->fraction.v, rotated);
+    u->rotated_dim = (uint32_t)rotated;
+    return true;
+}
+
+static bool derive_heads(kf_reader *r, kf_block *b)
+{
+    kf_spec_attention *u = &b->u.attention;
+    int64_t heads = u->num_attention_heads.v;
+    if (u->num_key_value_heads.v == 0)
+        u->num_key_value_heads.v = heads;
+    if (heads % u->num_key_value_heads.v != 0)
+        return inconsistent(r, u->num_key_value_heads.src.loc,
+                            "num_attention_heads %lld is not divisible by num_key_value_heads %lld",
+                            (long long)heads, (long long)u->num_key_value_heads.v);
+    if (u->head_dim.v == 0) {
+        if (b->in_dim % heads != 0)
+            return inconsistent(r, u->num_attention_heads.src.loc,
+                                "hidden_size %lld is not divisible by num_attention_heads %lld",
+                                (long long)b->in_dim, (long long)heads);
+        u->head_dim.v = b->in_dim / heads;
+    }
+    if (heads * u->head_dim.v > INT32_MAX)
+        return inconsistent(r, u->num_attention_heads.src.loc,
+                            "num_attention_heads %lld * head_dim %lld exceeds 2147483647",
+                            (long long)heads, (long long)u->head_dim.v);
+    if (!kf_src_given(u->scale.src))
+        u->scale.v = 1 / sqrt((double)u->head_dim.v);
+    return true;
+}
+
+static void add_attention_params(scope *s, kf_block *b)
+{
+    static const char *const q_why = "num_attention_heads * head_dim";
+    static const char *const kv_why = "num_key_value_heads * head_dim";
+    const kf_spec_attention *u = &b->u.attention;
+    int64_t width = b->in_dim, q = u->num_attention_heads.v * u->head_dim.v;
+    int64_t kv = u->num_key_value_heads.v * u->head_dim.v;
+    add_param(s, b, KF_PARAM_Q, q, q_why, width, "hidden_size");
+    add_param(s, b, KF_PARAM_K, kv, kv_why, width, "hidden_size");
+    add_param(s, b, KF_PARAM_V, kv, kv_why, width, "hidden_size");
+    add_param(s, b, KF_PARAM_O, width, "hidden_size", q, q_why);
+    if (u->qkv_bias.v) {
+        add_vector(s, b, KF_PARAM_Q_BIAS, q, q_why);
+        add_vector(s, b, KF_PARAM_K_BIAS, kv, kv_why);
+        add_vector(s, b, KF_PARAM_V_BIAS, kv, kv_why);
+    }
+    if (u->o_bias.v)
+        add_vector(s, b, KF_PARAM_O_BIAS, width, "hidden_size");
+    if (u->qk_norm.v == KF_QK_NORM_RMS) {
+        add_vector(s, b, KF_PARAM_Q_NORM, u->head_dim.v, "head_dim");
+        add_vector(s, b, KF_PARAM_K_NORM, u->head_dim.v, "head_dim");
+    }
+}
+
+static bool read_attention(scope *s, kf_block *b, const kf_yaml_node *map)
+{
+    kf_reader *r = s->r;
+    kf_spec_attention *u = &b->u.attention;
+    if (!kf_schema_read(r, KF_SCOPE_ATTENTION, KF_SCOPE_COUNT, map, b->src, u) || !derive_heads(r, b))
+        return false;
+    kf_expr_env env = {(uint32_t)u->num_attention_heads.v};
+    bool ok = read_rope(r, kf_yaml_get(map, "rope"), u->head_dim.v, &u->rope);
+    ok = kf_read_expr(r, map, "mask", KF_EXPR_MASK, env, &u->mask) && ok;
+    ok = kf_read_expr(r, map, "score", KF_EXPR_SCORE, env, &u->score) && ok;
+    add_attention_params(s, b);
+    b->out_dim = b->in_dim;
+    return ok;
+}
+
+static bool read_glu(scope *s, kf_block *b, const kf_yaml_node *map)
+{
+    kf_spec_glu *u = &b->u.glu;
+    if (!kf_schema_read(s->r, KF_SCOPE_GLU, KF_SCOPE_COUNT, map, b->src, u) ||
+        !kf_read_expr(s->r, map, "act", KF_EXPR_ACT, (kf_expr_env){0}, &u->act))
+        return false;
+    int64_t inner = u->intermediate_size.v, width = b->in_dim;
+    add_param(s, b, KF_PARAM_GATE, inner, "intermediate_size", width, "hidden_size");
+    add_param(s, b, KF_PARAM_UP, inner, "intermediate_size", width, "hidden_size");
+    add_param(s, b, KF_PARAM_DOWN, width, "hidden_size", inner, "intermediate_size");
+    if (u->bias.v) {
+        add_vector(s, b, KF_PARAM_GATE_BIAS, inner, "intermediate_size");
+        add_vector(s, b, KF_PARAM_UP_BIAS, inner, "intermediate_size");
+        add_vector(s, b, KF_PARAM_DOWN_BIAS, width, "hidden_size");
+    }
+    b->out_dim = b->in_dim;
+    return true;
+}
+
+static bool read_mlp(scope *s, kf_block *b, const kf_yaml_node *map)
+{
+    kf_spec_mlp *u = &b->u.mlp;
+    if (!kf_schema_read(s->r, KF_SCOPE_MLP, KF_SCOPE_COUNT, map, b->src, u) ||
+        !kf_read_expr(s->r, map, "act", KF_EXPR_ACT, (kf_expr_env){0}, &u->act))
+        return false;
+    int64_t inner = u->intermediate_size.v, width = b->in_dim;
+    add_param(s, b, KF_PARAM_UP, inner, "intermediate_size", width, "hidden_size");
+    add_param(s, b, KF_PARAM_DOWN, width, "hidden_size", inner, "intermediate_size");
+    if (u->bias.v) {
+        add_vector(s, b, KF_PARAM_UP_BIAS, inner, "intermediate_size");
+        add_vector(s, b, KF_PARAM_DOWN_BIAS, width, "hidden_size");
+    }
+    b->out_dim = b->in_dim;
+    return true;
+}
+
+static bool read_sequence(scope *s, const kf_yaml_node *node, const char *what, int64_t in_dim,
+                          kf_blocks *out);
+
+static bool keeps_width(kf_reader *r, kf_loc loc, const char *what, const kf_blocks *body,
+                        int64_t in_dim)
+{
+    int64_t out = body->n > 0 ? body->block[body->n - 1].out_dim : in_dim;
+    if (out == in_dim)
+        return true;
+    kf_diag_add(r->diags, KF_E0117, loc, "%s takes rows of %lld and gives rows of %lld", what,
+                (long long)in_dim, (long long)out);
+    return false;
+}
+
+static bool read_residual(scope *s, kf_block *b, const kf_yaml_node *node)
+{
+    b->out_dim = b->in_dim;
+    return read_sequence(s, node, "residual", b->in_dim, &b->u.residual.body) &&
+           keeps_width(s->r, b->src.loc, "a residual branch", &b->u.residual.body, b->in_dim);
+}
+
+static bool read_parallel(scope *s, kf_block *b, const kf_yaml_node *node)
+{
+    if (!kf_expect_kind(s->r, node, KF_YAML_SEQ, "parallel"))
+        return false;
+    bool ok = true;
+    b->out_dim = b->in_dim;
+    b->u.parallel.n_branches = node->n;
+    b->u.parallel.branch = KF_NEW_N(s->r->arena, kf_blocks, node->n + 1);
+    if (node->n < 2) {
+        kf_diag_add(s->r->diags, KF_E0117, node->loc, "'parallel' has %u branch%s; it needs two", node->n,
+                    node->n == 1 ? "" : "es");
+        return false;
+    }
+    for (uint32_t i = 0; i < node->n; i++) {
+        kf_blocks *branch = &b->u.parallel.branch[i];
+        ok = read_sequence(s, node->u.items[i], "a branch of parallel", b->in_dim, branch) &&
+             keeps_width(s->r, node->u.items[i]->loc, "a branch of 'parallel'", branch, b->in_dim) &&
+             ok;
+    }
+    return ok;
+}
+
+static bool find_block(kf_reader *r, kf_spec_repeat *u)
+{
+    kf_str names[64];
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < r->spec->n_blocks; i++) {
+        if (n < 64)
+            names[n++] = r->spec->block[i].name;
+        if (!kf_str_eq(r->spec->block[i].name, u->block.v))
+            continue;
+        u->block_index = i;
+        r->spec->block[i].used = true;
+        return true;
+    }
+    kf_diag *d = kf_diag_add(r->diags, KF_E0111, u->block.src.loc, "'blocks:' has no '%.*s'",
+                             KF_STR_ARG(u->block.v));
+    kf_str near = kf_str_nearest(u->block.v, names, n);
+    if (near.len > 0)
+        kf_diag_hint(r->diags, d, "did you mean '%.*s'?", KF_STR_ARG(near));
+    return false;
+}
+
+static bool read_repeat(scope *s, kf_block *b, const kf_yaml_node *map)
+{
+    kf_reader *r = s->r;
+    kf_spec_repeat *u = &b->u.repeat;
+    static const char *const later[] = {"pattern", "share"};
+    b->out_dim = b->in_dim;
+    for (uint32_t i = 0; i < 2; i++) {
+        const kf_yaml_pair *pair = kf_yaml_find(map, later[i]);
+        if (pair == NULL)
+            continue;
+        kf_diag_add(r->diags, KF_E0403, pair->key->loc, "'%s' in 'repeat' is not supported yet", later[i]);
+        return false;
+    }
+    if (!kf_schema_read(r, KF_SCOPE_REPEAT, KF_SCOPE_COUNT, map, b->src, u) || !find_block(r, u))
+        return false;
+    if (strstr(u->weights.v.ptr, "{i}") == NULL && u->times.v > 1) {
+        kf_diag_add(r->diags, KF_E0116, u->weights.src.loc,
+                    "the prefix needs '{i}' to tell %lld layers apart", (long long)u->times.v);
+        return false;
+    }
+    const kf_spec_block *block = &r->spec->block[u->block_index];
+    if (b->in_dim != r->spec->hidden_size.v)
+        return keeps_width(r, b->src.loc, "'repeat'",
+                           &(kf_blocks){&(kf_block){.out_dim = r->spec->hidden_size.v}, 1}, b->in_dim);
+    return keeps_width(r, block->src.loc, "a repeated block", &block->body, b->in_dim);
+}
+
+/* ---- sequences ---- */
+
+static bool report_unknown_block(kf_reader *r, const kf_yaml_node *word)
+{
+    kf_str known[KF_BLOCK_KIND_COUNT];
+    for (size_t i = 0; i < sizeof unsupported_words / sizeof *unsupported_words; i++) {
+        if (!kf_str_eq_c(word->text, unsupported_words[i]))
+            continue;
+        kf_diag_add(r->diags, KF_E0403, word->loc, "'%s' is not supported yet", unsupported_words[i]);
+        return false;
+    }
+    for (uint32_t i = 0; i < KF_BLOCK_KIND_COUNT; i++)
+        known[i] = kf_str_from(kf_block_infos[i].word);
+    kf_diag *d = kf_diag_add(r->diags, KF_E0102, word->loc, "unknown block '%.*s'",
+                             KF_STR_ARG(word->text));
+    kf_str near = kf_str_nearest(word->text, known, KF_BLOCK_KIND_COUNT);
+    if (near.len > 0)
+        kf_diag_hint(r->diags, d, "did you mean '%.*s'?", KF_STR_ARG(near));
+    return false;
+}
+
+static bool find_kind(kf_reader *r, const kf_yaml_node *word, kf_block_kind *out_kind)
+{
+    for (uint32_t i = 0; i < KF_BLOCK_KIND_COUNT; i++) {
+        if (!kf_str_eq_c(word->text, kf_block_infos[i].word))
+            continue;
+        *out_kind = (kf_block_kind)i;
+        return true;
+    }
+    return report_unknown_block(r, word);
+}
+
+/** Reads what depends on the kind. |node| is a mapping or, for a bare word, NULL. */
+static bool read_body(scope *s, kf_block *b, const kf_yaml_node *node)
+{
+    static const kf_yaml_node no_keys = {.kind = KF_YAML_MAP}, nothing = {.kind = KF_YAML_SEQ};
+    const kf_yaml_node *map = node != NULL ? node : &no_keys;
+    const kf_yaml_node *seq = node != NULL ? node : &nothing;
+    switch (b->kind) {
+    case KF_BLOCK_EMBEDDING:
+        return read_embedding(s, b, map);
+    case KF_BLOCK_LINEAR:
+        return read_linear(s, b, map);
+    case KF_BLOCK_RMS_NORM:
+    case KF_BLOCK_LAYER_NORM:
+        return read_norm(s, b, map);
+    case KF_BLOCK_ATTENTION:
+        return read_attention(s, b, map);
+    case KF_BLOCK_GLU:
+        return read_glu(s, b, map);
+    case KF_BLOCK_MLP:
+        return read_mlp(s, b, map);
+    case KF_BLOCK_RESIDUAL:
+        return read_residual(s, b, seq);
+    case KF_BLOCK_PARALLEL:
+        return read_parallel(s, b, seq);
+    case KF_BLOCK_REPEAT:
+        return read_repeat(s, b, map);
+    case KF_BLOCK_KIND_COUNT:
+        break;
+    }
+    return false;
+}
+
+/** One item of a sequence: `word`, or `word: {...}`. */
+static bool read_block(scope *s, const kf_yaml_node *item, int64_t in_dim, kf_block *b)
+{
+    kf_reader *r = s->r;
+    const kf_yaml_node *word = item, *body = NULL;
+    if (item->kind == KF_YAML_MAP && item->n == 1) {
+        word = item->u.pairs[0].key;
+        body = item->u.pairs[0].value;
+    } else if (item->kind != KF_YAML_SCALAR) {
+        kf_diag *d = kf_diag_add(r->diags, KF_E0105, item->loc,
+                                 "a block is one word with its keys; this is %s",
+                                 item->kind == KF_YAML_MAP && item->n > 1 ? "a mapping of several"
+                                                                          : kf_yaml_kind_name(item));
+        if (item->kind == KF_YAML_MAP && item->n > 1)
+            kf_diag_note(r->diags, d, item->u.pairs[1].key->loc, "indent this below the word, or give it a '-'");
+        return false;
+    }
+    if (body != NULL && body->kind == KF_YAML_SCALAR && body->text.len == 0 && !body->quoted)
+        body = NULL;
+    b->src = src_at(word);
+    b->in_dim = b->out_dim = in_dim;
+    if (!find_kind(r, word, &b->kind))
+        return false;
+    uint32_t nth = ++s->count[b->kind];
+    if (++s->n_blocks > MAX_SCOPE_BLOCKS) {
+        kf_diag_add(r->diags, KF_E0709, word->loc, "more than %u blocks in one scope", MAX_SCOPE_BLOCKS);
+        return false;
+    }
+    b->label = kf_strf(r->arena, nth > 1 ? "%.*s.%s%u" : "%.*s.%s", KF_STR_ARG(s->name),
+                       kf_block_infos[b->kind].word, nth);
+    return read_body(s, b, body);
+}
+
+static bool read_sequence(scope *s, const kf_yaml_node *node, const char *what, int64_t in_dim,
+                          kf_blocks *out)
+{
+    if (!kf_expect_kind(s->r, node, KF_YAML_SEQ, what))
+        return false;
+    bool ok = true;
+    out->n = node->n;
+    out->block = KF_NEW_N(s->r->arena, kf_block, node->n + 1);
+    for (uint32_t i = 0; i < node->n; i++) {
+        kf_block *b = &out->block[i];
+        ok = read_block(s, node->u.items[i], in_dim, b) && ok;
+        in_dim = b->out_dim;
+        if (s->is_model && i == 0 && b->kind == KF_BLOCK_EMBEDDING && s->r->spec->embedding == NULL)
+            s->r->spec->embedding = b;
+        if (kf_diags_errors(s->r->diags) >= KF_DIAG_MAX_ERRORS)
+            return false;
+    }
+    if (node->n == 0) {
+        kf_diag_add(s->r->diags, KF_E0117, node->loc, "'%s' has no blocks", what);
+        return false;
+    }
+    return ok;
+}
+
+/* ---- the whole ---- */
+
+/** Embeddings stand first in the model, repeats in the model itself. */
+static bool check_places(kf_reader *r, const kf_blocks *blocks, bool is_top)
+{
+    bool ok = true;
+    for (uint32_t i = 0; i < blocks->n; i++) {
+        const kf_block *b = &blocks->block[i];
+        const char *wrong = NULL;
+        if (b->kind == KF_BLOCK_EMBEDDING && !(is_top && i == 0))
+            wrong = "'embedding' is the first block of the model and stands nowhere else";
+        if (b->kind == KF_BLOCK_REPEAT && !is_top)
+            wrong = "'repeat' stands in the model itself";
+        if (wrong != NULL) {
+            kf_diag_add(r->diags, KF_E0117, b->src.loc, "%s", wrong);
+            ok = false;
+        }
+        if (b->kind == KF_BLOCK_RESIDUAL)
+            ok = check_places(r, &b->u.residual.body, false) && ok;
+        for (uint32_t j = 0; b->kind == KF_BLOCK_PARALLEL && j < b->u.parallel.n_branches; j++)
+            ok = check_places(r, &b->u.parallel.branch[j], false) && ok;
+    }
+    return ok;
+}
+
+static bool check_model(kf_reader *r)
+{
+    kf_spec *spec = r->spec;
+    const kf_block *first = &spec->model.block[0], *last = &spec->model.block[spec->model.n - 1];
+    bool ok = check_places(r, &spec->model, true);
+    for (uint32_t i = 0; i < spec->n_blocks; i++) {
+        ok = check_places(r, &spec->block[i].body, false) && ok;
+        if (spec->block[i].used)
+            continue;
+        kf_diag_add(r->diags, KF_E0117, spec->block[i].src.loc, "block '%.*s' is not used by the model",
+                    KF_STR_ARG(spec->block[i].name));
+        ok = false;
+    }
+    if (first->kind != KF_BLOCK_EMBEDDING) {
+        kf_diag_add(r->diags, KF_E0117, first->src.loc, "the model does not begin with 'embedding'");
+        ok = false;
+    }
+    if (last->kind != KF_BLOCK_LINEAR || last->out_dim != spec->vocab_size.v) {
+        kf_diag_add(r->diags, KF_E0117, last->src.loc,
+                    "the model does not end with a head: 'linear: {out: vocab_size}'");
+        ok = false;
+    }
+    spec->head = last;
+    return ok;
+}
+
+static bool is_block_name(kf_str s)
+{
+    for (uint32_t i = 0; i < s.len; i++) {
+        char c = s.ptr[i];
+        bool letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_';
+        if (!letter && (i == 0 || c < '0' || c > '9'))
+            return false;
+    }
+    return s.len > 0 && s.len <= 64 && !kf_str_eq_c(s, "model");
+}
+
+static bool read_named_blocks(kf_reader *r, const kf_yaml_node *blocks, scope *base)
+{
+    bool ok = true;
+    if (blocks == NULL)
+        return true;
+    if (!kf_expect_kind(r, blocks, KF_YAML_MAP, "blocks"))
+        return false;
+    r->spec->block = KF_NEW_N(r->arena, kf_spec_block, blocks->n + 1);
+    for (uint32_t i = 0; i < blocks->n; i++) {
+        const kf_yaml_pair *pair = &blocks->u.pairs[i];
+        if (!is_block_name(pair->key->text)) {
+            kf_diag_add(r->diags, KF_E0106, pair->key->loc,
+                        "a block's name is a word of letters, digits and '_' other than 'model'");
+            ok = false;
+            continue;
+        }
+        kf_spec_block *block = &r->spec->block[r->spec->n_blocks++];
+        block->name = pair->key->text;
+        block->src = src_at(pair->key);
+        scope s = *base;
+        s.name = block->name;
+        s.loc = block->src.loc;
+        ok = read_sequence(&s, pair->value, pair->key->text.ptr, r->spec->hidden_size.v,
+                           &block->body) && check_unique_names(&s) && ok;
+    }
+    return ok;
+}
+
+static bool sort_names(kf_reader *r, const kf_yaml_node *map, scope *s)
+{
+    if (map == NULL)
+        return true;
+    if (!kf_expect_kind(r, map, KF_YAML_MAP, "weight_names"))
+        return false;
+    s->n_names = map->n;
+    s->names = KF_NEW_N(r->arena, name_entry, map->n + 1);
+    for (uint32_t i = 0; i < map->n; i++)
+        s->names[i].pair = &map->u.pairs[i];
+    if (map->n > 0)
+        qsort(s->names, map->n, sizeof *s->names, compare_name_keys);
+    return true;
+}
+
+static bool check_names_used(kf_reader *r, const scope *s)
+{
+    bool ok = true;
+    for (uint32_t i = 0; i < s->n_names; i++) {
+        const kf_yaml_node *key = s->names[i].pair->key;
+        if (s->names[i].is_used)
+            continue;
+        kf_diag_add(r->diags, KF_E0116, key->loc, "the model has no parameter '%.*s'",
+                    KF_STR_ARG(key->text));
+        ok = false;
+    }
+    return ok;
+}
+
+bool kf_read_blocks(kf_reader *r, const kf_yaml_node *root)
+{
+    scope base = {.r = r};
+    if (!sort_names(r, kf_yaml_get(root, "weight_names"), &base))
+        return false;
+    bool ok = read_named_blocks(r, kf_yaml_get(root, "blocks"), &base);
+    scope s = base;
+    const kf_yaml_node *model = kf_yaml_get(root, "model");
+    s.name = KF_STR("model");
+    s.is_model = true;
+    s.loc = model->loc;
+    ok = read_sequence(&s, model, "model", r->spec->hidden_size.v,
+                       &r->spec->model) && check_unique_names(&s) && ok;
+    return ok && check_names_used(r, &base) && check_model(r);
+}
+
+/* ---- parameters of a finished Spec ---- */
+
+const kf_spec_param *kf_block_param(const kf_block *block, kf_param_role role)
+{
+    for (uint32_t i = 0; i < block->n_params; i++)
+        if (block->param[i].role == role)
+            return &block->param[i];
+    return NULL;
+}
+
+typedef struct visitor {
+    kf_arena *arena;
+    const kf_spec *spec;
+    kf_spec_visit_fn visit;
+    void *user;
+    kf_str prefix; /* of the current layer; empty in the model */
+} visitor;
+
+/** |pattern| with every {i} replaced. */
+static kf_str fill_number(kf_arena *arena, kf_str pattern, int64_t number)
+{
+    kf_sbuf b = {.arena = arena};
+    for (uint32_t i = 0; i < pattern.len; i++) {
+        if (strncmp(pattern.ptr + i, "{i}", 3) != 0) {
+            kf_sbuf_char(&b, pattern.ptr[i]);
+            continue;
+        }
+        kf_sbuf_printf(&b, "%lld", (long long)number);
+        i += 2;
+    }
+    return kf_sbuf_view(&b);
+}
+
+static bool visit_blocks(const visitor *v, const kf_blocks *blocks);
+
+static bool visit_repeat(const visitor *v, const kf_spec_repeat *u)
+{
+    visitor inner = *v;
+    for (int64_t i = 0; i < u->times.v; i++) {
+        inner.prefix = fill_number(v->arena, u->weights.v, i);
+        if (!visit_blocks(&inner, &v->spec->block[u->block_index].body))
+            return false;
+    }
+    return true;
+}
+
+static bool visit_block(const visitor *v, const kf_block *b)
+{
+    for (uint32_t i = 0; i < b->n_params; i++) {
+        kf_str name = b->param[i].name;
+        if (v->prefix.len > 0)
+            name = kf_strf(v->arena, "%.*s.%.*s", KF_STR_ARG(v->prefix), KF_STR_ARG(name));
+        if (!v->visit(v->user, name, &b->param[i], b))
+            return false;
+    }
+    if (b->kind == KF_BLOCK_RESIDUAL && !visit_blocks(v, &b->u.residual.body))
+        return false;
+    for (uint32_t i = 0; b->kind == KF_BLOCK_PARALLEL && i < b->u.parallel.n_branches; i++)
+        if (!visit_blocks(v, &b->u.parallel.branch[i]))
+            return false;
+    return b->kind != KF_BLOCK_REPEAT || visit_repeat(v, &b->u.repeat);
+}
+
+static bool visit_blocks(const visitor *v, const kf_blocks *blocks)
+{
+    for (uint32_t i = 0; i < blocks->n; i++)
+        if (!visit_block(v, &blocks->block[i]))
+            return false;
+    return true;
+}
+
+bool kf_spec_each_param(kf_arena *arena, const kf_spec *spec, kf_spec_visit_fn visit, void *user)
+{
+    visitor v = {.arena = arena, .spec = spec, .visit = visit, .user = user};
+    return visit_blocks(&v, &spec->model);
+}
