@@ -111,8 +111,10 @@ kf_coord kf_coord_muli(kb *b, kf_coord x, int64_t c)
     if (c == 0)
         return kf_coord_const(b, 0);
     x.stride *= c;
-    if (x.kind != KF_COORD_VECTOR && x.divisor <= KF_COORD_ANY / c)
+    if (c > 0 && x.divisor <= KF_COORD_ANY / c)
         set_divisor(&x, x.divisor * c, x.rest * c);
+    else
+        set_divisor(&x, 1, 0);
     x.v = b ? kb_muli(b, x.v, c) : NULL;
     return x;
 }

@@ -1,0 +1,457 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* matmul_region - matmul kernels: pointwise rows times a packed weight, then whatever the region stores.
+ *
+ *   tile: tile_m rows x tile_n columns of the product
+ *   row values used by the prologue (a norm's scale): for r in rows: user[r] = ...        once a tile
+ *   A' = prologue(A)                                       called back by families/matmul.c
+ *   C[rows][tile_n] = A' * W                               families/matmul.c
+ *   for each item stored (results, cache planes): columns [start[t], start[t+1]) belong to column tile t
+ *       for r in rows: row values (norm scales from statistics), in scalars
+ *           for c in columns, lanes at a time: store(value(r, c))       reading C where the product stands
+ *
+ * Which item columns belong to a tile, and which tile widths are legal, is what families/columns.h finds.
+ */
+#include "base/check.h"
+#include "codegen/families/columns.h"
+#include "codegen/families/matmul.h"
+#include "codegen/kv.h"
+
+/* ---- the parts of the body ------------------------------------------------------------------------------ */
+
+typedef struct parts {
+    const kf_graph *g;
+    const kf_node *node; /* the matmul */
+    kf_value a, weight;
+    kf_value plain_a; /* argument that is A as it stands in memory, or KF_NO_VALUE */
+    uint32_t n_rows;  /* row values of the prologue */
+    kf_value row_value[8];
+    kf_columns columns;
+} parts;
+
+static bool find_matmul(parts *p, kf_sbuf *why)
+{
+    for (uint32_t i = 0; i < p->g->nodes.len; i++) {
+        const kf_node *n = &p->g->nodes.data[i];
+        if (n->op != KF_OP_matmul)
+            continue;
+        if (p->node)
+            return kf_refuse(why, "the region has two products");
+        p->node = n;
+    }
+    if (!p->node)
+        return kf_refuse(why, "the region has no product");
+    p->a = p->node->in[0];
+    p->weight = p->node->in[1];
+    return true;
+}
+
+static bool same_layout(const kf_layout *a, const kf_layout *b)
+{
+    bool same = a->n_splits == b->n_splits && a->swizzle == b->swizzle;
+    for (uint32_t i = 0; same && i < a->n_splits; i++)
+        same = a->split[i].dim == b->split[i].dim && a->split[i].block == b->split[i].block;
+    return same;
+}
+
+static bool check_weight(const kf_target *t, const parts *p, kf_sbuf *why)
+{
+    const kf_value_info *w = &p->g->values.data[p->weight];
+    const kf_type *a = kf_value_type(p->g, p->a);
+    const kf_layout wanted = t->weight_layout(t, &w->type);
+    if (w->kind != KF_VALUE_ARG || w->type.rank != 2 || !KF_ATTR_OF(p->node, matmul)->trans_b)
+        return kf_refuse(why, "the second operand of the product is not a weight [N,K]");
+    if (w->type.dtype != KF_DTYPE_f32 && w->type.dtype != KF_DTYPE_bf16)
+        return kf_refuse(why, "weights of dtype %s have no kernel", kf_dtype_infos[w->type.dtype].name);
+    if (!same_layout(&w->type.layout, &wanted))
+        return kf_refuse(why, "the weight is not stored in the target's order");
+    if (a->rank != 2 || kf_dim_is_static(a->dim[0]))
+        return kf_refuse(why, "the first operand of the product is not rows [N,K]");
+    return true;
+}
+
+/* An argument whose memory is A: rows of f32, at most regrouped. */
+static kf_value plain_argument(const parts *p)
+{
+    kf_value v = p->a;
+    const kf_dim rows = kf_value_type(p->g, v)->dim[0];
+    for (kf_node *n = kf_value_is(p->g, v, KF_OP_reshape); n; n = kf_value_is(p->g, v, KF_OP_reshape))
+        v = n->in[0];
+    const kf_value_info *info = &p->g->values.data[v];
+    const bool plain = info->kind == KF_VALUE_ARG && info->type.dtype == KF_DTYPE_f32 &&
+                       info->type.layout.n_splits == 0 && kf_dim_eq(info->type.dim[0], rows);
+    return plain && kf_value_type(p->g, p->a)->dim[1].size % 2 == 0 ? v : KF_NO_VALUE;
+}
+
+/* Collects the row reductions of the prologue; whole rows cannot be normalised there. */
+static bool check_prologue(parts *p, kf_value v, bool *seen, kf_sbuf *why)
+{
+    const kf_node *n = kf_value_node(p->g, v);
+    if (!n || seen[v])
+        return true;
+    seen[v] = true;
+    if (n->op == KF_OP_matmul || n->op == KF_OP_kv_append || n->op == KF_OP_kv_read || n->op == KF_OP_kv_index ||
+        n->op == KF_OP_attention || n->op == KF_OP_row_stat || n->op == KF_OP_rope_table)
+        return kf_refuse(why, "%s cannot stand in the prologue of a matmul", kf_op_infos[n->op].name);
+    if (n->op == KF_OP_row_reduce) {
+        const kf_type *t = kf_value_type(p->g, v);
+        if (KF_ATTR_OF(n, row_reduce)->keep || t->rank != 2 ||
+            !kf_dim_eq(t->dim[0], kf_value_type(p->g, p->a)->dim[0]))
+            return kf_refuse(why, "a row_reduce in the prologue has to give one value a row");
+        if (p->n_rows == sizeof p->row_value / sizeof p->row_value[0])
+            return kf_refuse(why, "the prologue needs more than %u values a row", p->n_rows);
+        p->row_value[p->n_rows++] = v;
+        return true;
+    }
+    for (uint32_t i = 0; i < n->n_in; i++)
+        if (!check_prologue(p, n->in[i], seen, why))
+            return false;
+    return true;
+}
+
+static bool take_apart(const kf_target *t, const kf_graph *g, kf_arena *arena, parts *p, kf_sbuf *why)
+{
+    *p = (parts){.g = g};
+    if (!kf_body_is_pointwise(g, why) || !find_matmul(p, why) || !check_weight(t, p, why))
+        return false;
+    if (!check_prologue(p, p->a, KF_NEW_N(arena, bool, g->values.len), why))
+        return false;
+    p->plain_a = plain_argument(p);
+    return kf_columns_trace(g, p->node->out[0], arena, &p->columns, why);
+}
+
+/* ---- configuration ---------------------------------------------------------------------------------------- */
+
+/* C of a tile stays below this, or rows are taken off it. */
+enum { MAX_C_BYTES = 512 << 10, MAX_TILE_N = 16384 };
+
+static uint32_t panels_of(uint32_t n)
+{
+    return (n + KF_PANEL - 1) / KF_PANEL * KF_PANEL;
+}
+
+/* Narrowest legal tile at least as wide as |wanted|, else the widest legal one below; 0: none. */
+static uint32_t legal_tile_n(const parts *p, uint32_t n, uint32_t wanted)
+{
+    const uint32_t all = panels_of(n);
+    for (uint32_t w = wanted; w < all && w <= MAX_TILE_N; w += KF_PANEL)
+        if (kf_columns_tile_ok(&p->columns, p->g, w))
+            return w;
+    if (all <= MAX_TILE_N && kf_columns_tile_ok(&p->columns, p->g, all))
+        return all;
+    for (uint32_t w = wanted; w >= KF_PANEL; w -= KF_PANEL)
+        if (kf_columns_tile_ok(&p->columns, p->g, w))
+            return w;
+    return 0;
+}
+
+static kf_matmul_config shape_of(const parts *p, int64_t rows_hi)
+{
+    const kf_type *w = kf_value_type(p->g, p->weight);
+    kf_matmul_config c = {.n = (uint32_t)w->dim[0].size, .k = (uint32_t)w->dim[1].size};
+    c.weight = w->dtype == KF_DTYPE_bf16 ? KF_WEIGHT_BF16 : KF_WEIGHT_F32;
+    c.max_rows = (uint32_t)kf_dim_bound(p->g, kf_value_type(p->g, p->a)->dim[0], rows_hi);
+    return c;
+}
+
+static void fit_tile_n(kf_matmul_config *c, uint32_t tile_n)
+{
+    c->tile_n = tile_n;
+    while (c->nr > KF_PANEL && tile_n % c->nr != 0)
+        c->nr -= KF_PANEL;
+    while (c->form == KF_MATMUL_BLOCK && c->tile_m > c->mr && c->tile_m * tile_n * 4 > MAX_C_BYTES)
+        c->tile_m -= c->tile_m > 2 * c->mr ? c->mr : 1;
+}
+
+static bool match(const kf_target *t, const kf_graph *g, kf_arena *scratch, kf_sbuf *why)
+{
+    parts p;
+    if (!take_apart(t, g, scratch, &p, why))
+        return false;
+    const uint32_t n = (uint32_t)kf_value_type(g, p.weight)->dim[0].size;
+    if (!legal_tile_n(&p, n, 64))
+        return kf_refuse(why, "no tile of columns holds what the epilogue reads together");
+    return true;
+}
+
+static kf_kernel_shape configure(const kf_target *t, const kf_graph *g, kf_arena *scratch, int64_t rows_hi)
+{
+    parts p;
+    const char *rule;
+    KF_ASSERT(take_apart(t, g, scratch, &p, NULL), "a body is configured after it has matched");
+    kf_matmul_config c = shape_of(&p, rows_hi);
+    kf_matmul_configure(&c, kf_target_lanes(t), kf_target_regs(t));
+    fit_tile_n(&c, legal_tile_n(&p, c.n, c.tile_n));
+    c.user_bytes = c.tile_m * p.n_rows * 4;
+    KF_ASSERT(kf_matmul_config_ok(&c, kf_target_regs(t), &rule), "the chosen tiling is legal");
+    kf_kernel_shape s = {.scratch_bytes = (int64_t)kf_matmul_scratch_bytes(&c)};
+    kf_config_set(&s.config, "stream", c.form == KF_MATMUL_STREAM);
+    kf_config_set(&s.config, "max_rows", c.max_rows);
+    kf_config_set(&s.config, "tile_m", c.tile_m);
+    kf_config_set(&s.config, "tile_n", c.tile_n);
+    kf_config_set(&s.config, "mr", c.mr);
+    kf_config_set(&s.config, "nr", c.nr);
+    kf_config_set(&s.config, "kc", c.kc);
+    kf_config_set(&s.config, "k_unroll", c.k_unroll);
+    kf_config_set(&s.config, "prefetch", c.prefetch_bytes);
+    s.tiles.constant = (c.n + c.tile_n - 1) / c.tile_n;
+    s.tiles.n_terms = 1;
+    s.tiles.term[0].sym = kf_value_type(g, p.a)->dim[0].sym - 1;
+    s.tiles.term[0].div = c.tile_m;
+    return s;
+}
+
+/* The tiling that |config| describes. */
+static kf_matmul_config read_config(const kf_emit *e, const parts *p)
+{
+    const kf_config *k = e->config;
+    kf_matmul_config c = shape_of(p, kf_config_get(k, "max_rows"));
+    c.form = kf_config_get(k, "stream") ? KF_MATMUL_STREAM : KF_MATMUL_BLOCK;
+    c.tile_m = (uint32_t)kf_config_get(k, "tile_m");
+    c.tile_n = (uint32_t)kf_config_get(k, "tile_n");
+    c.mr = (uint32_t)kf_config_get(k, "mr");
+    c.nr = (uint32_t)kf_config_get(k, "nr");
+    c.kc = (uint32_t)kf_config_get(k, "kc");
+    c.k_unroll = (uint32_t)kf_config_get(k, "k_unroll");
+    c.prefetch_bytes = (uint32_t)kf_config_get(k, "prefetch");
+    c.lanes = kb_lanes(e->b);
+    c.user_bytes = c.tile_m * p->n_rows * 4;
+    return c;
+}
+
+/* ---- emission ------------------------------------------------------------------------------------------------ */
+
+typedef struct region {
+    const kf_emit *e;
+    parts p;
+    kf_pw pw;
+    const kf_matmul_tile *tile;
+    uint32_t n_tiles; /* of columns */
+} region;
+
+static int row_value_index(const region *r, kf_value v)
+{
+    for (uint32_t i = 0; i < r->p.n_rows; i++)
+        if (r->p.row_value[i] == v)
+            return (int)i;
+    return -1;
+}
+
+static bool is_leaf(void *user, kf_value v)
+{
+    const region *r = user;
+    return v == r->p.columns.matmul || row_value_index(r, v) >= 0;
+}
+
+/* The product from the tile in scratch; a row value from where the tile began. */
+static kb_value load_leaf(kf_pw *pw, void *user, kf_value v, const kf_coord *ix)
+{
+    const region *r = user;
+    kb *b = pw->b;
+    const int value = row_value_index(r, v);
+    kb_value row = kb_sub(b, ix[0].v, r->tile->row0);
+    KF_ASSERT(ix[0].kind == KF_COORD_UNIFORM, "rows are walked one by one");
+    if (value >= 0) {
+        kb_value at = kb_addi(b, kb_muli(b, row, r->p.n_rows), value);
+        return kf_pw_load(pw, KF_DTYPE_f32, r->tile->user, kf_coord_uniform(at, 1));
+    }
+    kb_value base = kb_index(b, r->tile->c, KB_F32, kb_muli(b, row, r->tile->ldc));
+    kb_value back = kb_sub(b, kb_i64(b, 0), r->tile->col0);
+    return kf_pw_load(pw, KF_DTYPE_f32, base, kf_coord_add(b, ix[1], kf_coord_uniform(back, KF_PANEL)));
+}
+
+/* user[row][i] = row value i. They are computed from their definitions, so without the leaves. */
+static void begin(kb *b, void *user, const kf_matmul_tile *tile)
+{
+    region *r = user;
+    r->tile = tile;
+    if (r->p.n_rows == 0)
+        return;
+    kf_pw pw = kf_pw_make(r->e->arena, b, r->e->body, NULL);
+    kb_loop l;
+    kb_loop_begin(b, &l, kb_i64(b, 0), tile->rows, 1, 0, NULL);
+    const uint32_t mark = kf_pw_mark(&pw);
+    const kf_coord ix[2] = {kf_coord_uniform(kb_add(b, tile->row0, l.iv), 1), kf_coord_const(b, 0)};
+    kb_value row = kb_muli(b, l.iv, r->p.n_rows);
+    for (uint32_t i = 0; i < r->p.n_rows; i++) {
+        kb_value v = kf_pw_number(&pw, r->p.row_value[i], ix, 1);
+        const kf_coord at = kf_coord_uniform(kb_addi(b, row, i), 1);
+        kf_pw_store(&pw, KF_DTYPE_f32, v, KF_DTYPE_f32, tile->user, at);
+    }
+    kf_pw_release(&pw, mark);
+    kb_loop_end(b, &l, NULL);
+}
+
+static kb_value a_value(kb *b, void *user, const kf_matmul_tile *tile, kb_value row, kb_value k, uint32_t lanes)
+{
+    region *r = user;
+    (void)b;
+    (void)tile;
+    const uint32_t mark = kf_pw_mark(&r->pw);
+    kf_coord ix[2] = {kf_coord_uniform(row, 1), kf_coord_ramp(k, lanes, lanes)};
+    kb_value parts_of[64];
+    kb_value v = NULL;
+    if (lanes == 1 || kf_pw_feasible(&r->pw, r->p.a, ix)) {
+        v = kf_pw_number(&r->pw, r->p.a, ix, lanes);
+    } else {
+        v = kb_f32(b, lanes, 0.0f);
+        for (uint32_t i = 0; i < lanes; i++) {
+            ix[1] = kf_coord_uniform(kb_addi(b, k, i), 1);
+            parts_of[i] = kf_pw_number(&r->pw, r->p.a, ix, 1);
+            v = kb_insert(b, v, parts_of[i], i);
+        }
+    }
+    kf_pw_release(&r->pw, mark);
+    return v;
+}
+
+/* Item columns of this tile. Evenly spread starts are arithmetic, others a table. */
+static kf_range item_range(region *r, const kf_column_item *item)
+{
+    kb *b = r->e->b;
+    const uint32_t tile_n = r->tile->config->tile_n;
+    const int32_t *start = kf_columns_starts(item, r->e->arena, tile_n, r->n_tiles);
+    kb_value t = kb_udiv(b, r->tile->col0, kb_i64(b, tile_n));
+    kf_range range = {.divisor = KF_COORD_ANY};
+    const int64_t step = r->n_tiles > 1 ? start[1] : start[r->n_tiles];
+    bool even = true;
+    for (uint32_t i = 0; i <= r->n_tiles; i++) {
+        even = even && start[i] == (step * i < item->n ? step * i : item->n);
+        for (int64_t a = start[i]; a % range.divisor != 0;)
+            range.divisor /= 2;
+    }
+    if (even) {
+        range.lo = kb_muli(b, t, step);
+        range.hi = kb_min(b, kb_addi(b, range.lo, step), kb_i64(b, item->n));
+        return range;
+    }
+    kb_value table = kb_table_i32(b, start, r->n_tiles + 1);
+    range.lo = kb_sext(b, kb_load(b, KB_I32, 1, kb_index(b, table, KB_I32, t), 4), KB_I64);
+    range.hi = kb_sext(b, kb_load(b, KB_I32, 1, kb_index(b, table, KB_I32, kb_addi(b, t, 1)), 4), KB_I64);
+    return range;
+}
+
+static bool starts_divide(const region *r, const kf_column_item *item, int64_t by)
+{
+    const int32_t *start = kf_columns_starts(item, r->e->arena, r->tile->config->tile_n, r->n_tiles);
+    for (uint32_t i = 0; i <= r->n_tiles; i++)
+        if (start[i] % by != 0)
+            return false;
+    return true;
+}
+
+static kf_range tile_rows(const region *r)
+{
+    return (kf_range){r->tile->row0, kb_add(r->e->b, r->tile->row0, r->tile->rows), 1};
+}
+
+static void emit_append_item(region *r, const kf_column_item *item)
+{
+    kb *b = r->e->b;
+    const kf_graph *g = r->e->body;
+    const kf_node *n = kf_value_node(g, g->results.data[item->result]);
+    kb_value size = kb_i64(b, kf_value_type(g, item->value)->dim[2].size);
+    kf_range heads = item_range(r, item), rows = tile_rows(r);
+    heads.lo = kb_udiv(b, heads.lo, size);
+    heads.hi = kb_udiv(b, heads.hi, size);
+    kb_loop l;
+    kb_loop_begin(b, &l, rows.lo, rows.hi, 1, 0, NULL);
+    const uint32_t mark = kf_pw_mark(&r->pw);
+    kf_kv_append_row(&r->pw, n, item->plane, kf_coord_uniform(l.iv, 1), heads.lo, heads.hi);
+    kf_pw_release(&r->pw, mark);
+    kb_loop_end(b, &l, NULL);
+}
+
+/* Whole inner dims get a loop of their own where the tile holds whole ones, so that what belongs to a head is
+ * computed once a head. */
+static void emit_tensor_item(region *r, const kf_column_item *item, uint32_t n, const kf_value *value,
+                             const kb_value *dst)
+{
+    kb *b = r->e->b;
+    const kf_type *t = kf_value_type(r->e->body, item->value);
+    kf_nest nest = {.type = t, .flat = t->rank > 1 ? 1 : 0, .n = n, .value = value};
+    nest.range[0] = tile_rows(r);
+    if (t->rank > 1) {
+        const uint32_t flat = t->rank == 3 ? kf_nest_flat(t, 0, kb_lanes(b)) : 1;
+        nest.range[1] = item_range(r, item);
+        if (flat == 2 && starts_divide(r, item, t->dim[2].size)) {
+            nest.flat = 2;
+            nest.range[1].lo = kb_udiv(b, nest.range[1].lo, kb_i64(b, t->dim[2].size));
+            nest.range[1].hi = kb_udiv(b, nest.range[1].hi, kb_i64(b, t->dim[2].size));
+        }
+    }
+    kf_nest_store(&r->pw, &nest, dst);
+}
+
+static bool same_columns(const kf_graph *g, const kf_column_item *a, const kf_column_item *b)
+{
+    const kf_type *x = kf_value_type(g, a->value), *y = kf_value_type(g, b->value);
+    bool same = b->plane < 0 && x->rank == y->rank;
+    for (uint32_t d = 0; same && d < x->rank; d++)
+        same = kf_dim_eq(x->dim[d], y->dim[d]);
+    for (uint32_t j = 0; same && j < a->n; j++)
+        same = a->first[j] == b->first[j] && a->last[j] == b->last[j];
+    return same;
+}
+
+/* Items of one shape and place go through one loop, all read before any is stored. */
+static void emit_group(region *r, uint32_t first, bool *done)
+{
+    const kf_columns *c = &r->p.columns;
+    kf_value value[KF_MAX_RESULTS];
+    kb_value dst[KF_MAX_RESULTS];
+    uint32_t n = 0;
+    for (uint32_t i = first; i < c->n_items; i++) {
+        if (done[i] || (i != first && !same_columns(r->e->body, &c->item[first], &c->item[i])))
+            continue;
+        done[i] = true;
+        value[n] = c->item[i].value;
+        dst[n++] = kf_result_ptr(r->e, c->item[i].result);
+    }
+    emit_tensor_item(r, &c->item[first], n, value, dst);
+}
+
+/* Statistics and caches first: a later result may replace an operand in place. */
+static void epilogue(kb *b, void *user, const kf_matmul_tile *tile)
+{
+    region *r = user;
+    const kf_columns *c = &r->p.columns;
+    bool done[2 * KF_MAX_RESULTS] = {false};
+    (void)b;
+    r->tile = tile;
+    for (uint32_t i = 0; i < c->n_items; i++) {
+        const kf_column_item *item = &c->item[i];
+        if (item->plane >= 0)
+            emit_append_item(r, item);
+        else if (kf_value_is(r->e->body, item->value, KF_OP_row_stat))
+            emit_tensor_item(r, item, 1, &item->value, &(kb_value){kf_result_ptr(r->e, item->result)});
+        else
+            continue;
+        done[i] = true;
+    }
+    for (uint32_t i = 0; i < c->n_items; i++)
+        if (!done[i])
+            emit_group(r, i, done);
+}
+
+static void emit(const kf_emit *e)
+{
+    region r = {.e = e};
+    KF_ASSERT(take_apart(e->target, e->body, e->arena, &r.p, NULL), "a body is emitted after it has matched");
+    const kf_pw_leaves leaves = {&r, is_leaf, load_leaf};
+    r.pw = kf_pw_make(e->arena, e->b, e->body, &leaves);
+    r.pw.kv_layers = e->kv_layers;
+    const kf_matmul_config c = read_config(e, &r.p);
+    r.n_tiles = (c.n + c.tile_n - 1) / c.tile_n;
+    kf_matmul_hooks hooks = {.user = &r, .begin = begin, .epilogue = epilogue};
+    hooks.weight_operand = e->body->values.data[r.p.weight].def;
+    hooks.rows_dim = kf_value_type(e->body, r.p.a)->dim[0].sym - 1;
+    if (r.p.plain_a == KF_NO_VALUE) {
+        hooks.a_value = a_value;
+    } else {
+        hooks.a_operand = e->body->values.data[r.p.plain_a].def;
+        hooks.a_stride = c.k;
+    }
+    kf_emit_matmul_tile(e->b, &c, &hooks);
+}
+
+const kf_family_impl kf_family_matmul = {match, configure, emit};
