@@ -26,6 +26,13 @@ typedef struct kf_tensor {
  *  [kv_heads, head_dim]; the page table plays no role here. Rounds to |dtype| in the rounded mode. */
 typedef struct kf_eval_kv kf_eval_kv;
 
+/** An empty cache of |type| (all its layers) for |n_seqs| sequences of at most |capacity| tokens, to be
+ *  passed as an argument of kf_eval_graph. It grows no further. */
+kf_tensor kf_tensor_new_kv(kf_arena *arena, const kf_type *type, kf_eval_mode mode, uint32_t n_seqs,
+                           int64_t capacity);
+/** Row |pos| ([heads, head_dim]) of keys or values; to be read or filled by tests. */
+double *kf_eval_kv_row(const kf_tensor *kv, bool values, uint32_t layer, uint32_t seq, int64_t pos);
+
 typedef struct kf_eval kf_eval;
 
 /** An evaluator over |m| with weights from |weights| (read once, cached by recipe). |seqs|: sequences whose
@@ -33,7 +40,7 @@ typedef struct kf_eval kf_eval;
 kf_eval *kf_eval_create(kf_arena *arena, const kf_module *m, kf_eval_mode mode,
                         const kf_tensor_source *weights, uint32_t seqs);
 
-/** One call over a ragged batch. */
+/** One call over a ragged batch; a sequence occurs at most once. */
 typedef struct kf_eval_step {
     uint32_t n_seqs;
     const uint32_t *seq;       /* which cache each sequence of this call uses */
@@ -49,12 +56,15 @@ bool kf_eval_run(kf_eval *e, const char *func, const kf_eval_step *step, bool al
 /** Drops tokens of cache |seq| beyond |n_tokens|. */
 void kf_eval_truncate(kf_eval *e, uint32_t seq, uint32_t n_tokens);
 
-/** Evaluates one graph with given arguments (and params as tensors): tests, fold_const, random graphs. */
+/** Evaluates one graph with given arguments (and params as tensors): tests, fold_const, random graphs. A
+ *  graph without a name is a region body: nothing inside is rounded, only its results. Results lie in
+ *  |arena|; repeated functions may not have parameters. |sym_values| holds all symbols of the module. */
 bool kf_eval_graph(kf_arena *arena, const kf_graph *g, kf_eval_mode mode, const int64_t *sym_values,
                    const kf_tensor *args, const kf_tensor *params, kf_tensor *out_results, kf_sbuf *why);
 
+/** Zeros. */
 kf_tensor kf_tensor_new(kf_arena *arena, uint8_t rank, const int64_t *dims);
-/** v rounded to storage |dtype| and back. */
+/** v rounded to storage |dtype| and back: nearest even; towards zero for i32; 0 or 1 for pred. */
 double kf_round_to(kf_dtype dtype, double v);
 
 #endif

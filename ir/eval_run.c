@@ -1,0 +1,393 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* eval_run - whole modules: weights by recipe, inputs of a ragged call by name, caches kept between calls. */
+#include <errno.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/check.h"
+#include "ir/eval_impl.h"
+#include "ir/plan.h" /* names of layers' tensors */
+
+/* A weight as it was computed once. */
+typedef struct loaded {
+    const kf_recipe *recipe;
+    kf_str prefix;
+    uint32_t layer;
+    kf_tensor value;
+} loaded;
+
+struct kf_eval {
+    kf_arena *arena;
+    const kf_module *m;
+    kf_eval_mode mode;
+    const kf_tensor_source *source;
+    uint32_t n_seqs;
+    uint32_t *n_tokens;       /* of each sequence */
+    KF_VEC(kf_eval_kv *) caches; /* by order among the entry's cache arguments */
+    KF_VEC(loaded) weights;
+    kf_sbuf *why; /* of the running call */
+};
+
+kf_eval *kf_eval_create(kf_arena *arena, const kf_module *m, kf_eval_mode mode,
+                        const kf_tensor_source *weights, uint32_t seqs)
+{
+    kf_eval *e = KF_NEW(arena, kf_eval);
+    e->arena = arena;
+    e->m = m;
+    e->mode = mode;
+    e->source = weights;
+    e->n_seqs = seqs;
+    e->n_tokens = KF_NEW_N(arena, uint32_t, seqs ? seqs : 1);
+    return e;
+}
+
+static bool refuse(kf_eval *e, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+static bool refuse(kf_eval *e, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    if (e->why)
+        kf_sbuf_vprintf(e->why, fmt, ap);
+    va_end(ap);
+    return false;
+}
+
+/* ---- weights -------------------------------------------------------------------------------------- */
+
+/* Stored elements to doubles; |raw| may be unaligned. */
+static void decode(kf_dtype dtype, const unsigned char *raw, int64_t n, double *out)
+{
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t word = 0;
+        uint16_t half = 0;
+        float single;
+        switch (dtype) {
+        case KF_DTYPE_f32:
+            memcpy(&single, raw + 4 * i, sizeof single);
+            out[i] = (double)single;
+            break;
+        case KF_DTYPE_bf16:
+            memcpy(&half, raw + 2 * i, sizeof half);
+            word = (uint32_t)half << 16;
+            memcpy(&single, &word, sizeof single);
+            out[i] = (double)single;
+            break;
+        case KF_DTYPE_f16: {
+            memcpy(&half, raw + 2 * i, sizeof half);
+            int exponent = half >> 10 & 31;
+            double fraction = (double)(half & 1023);
+            double v = exponent == 0    ? ldexp(fraction, -24)
+                       : exponent == 31 ? (fraction != 0 ? NAN : INFINITY)
+                                        : ldexp(1024 + fraction, exponent - 25);
+            out[i] = half >> 15 ? -v : v;
+            break;
+        }
+        case KF_DTYPE_i32:
+            memcpy(&word, raw + 4 * i, sizeof word);
+            out[i] = (double)(int32_t)word;
+            break;
+        case KF_DTYPE_pred:
+            out[i] = raw[i] != 0;
+            break;
+        case KF_DTYPE_COUNT:
+            break;
+        }
+    }
+}
+
+static bool load_tensor(kf_eval *e, kf_str name, const kf_type *type, kf_tensor *out)
+{
+    kf_tensor_info info;
+    if (!e->source->find(e->source, name, &info))
+        return refuse(e, "no tensor '%.*s'", KF_STR_ARG(name));
+    bool fits = info.rank == type->rank && info.dtype == type->dtype;
+    for (uint8_t d = 0; fits && d < info.rank; d++)
+        fits = info.dim[d] == type->dim[d].size;
+    if (!fits)
+        return refuse(e, "tensor '%.*s' has another type than its recipe", KF_STR_ARG(name));
+    *out = kf_tensor_new(e->arena, info.rank, info.dim);
+    size_t size_bytes = (size_t)out->n * kf_dtype_infos[info.dtype].bytes;
+    unsigned char *raw = malloc(size_bytes ? size_bytes : 1);
+    int error = raw ? e->source->read(e->source, &info, 0, (uint64_t)out->n, raw) : ENOMEM;
+    if (!error)
+        decode(info.dtype, raw, out->n, out->data);
+    free(raw);
+    return !error || refuse(e, "tensor '%.*s': %s", KF_STR_ARG(name), strerror(error));
+}
+
+static bool make_weight(kf_eval *e, const kf_recipe *r, kf_str prefix, uint32_t layer, kf_tensor *out);
+
+/* Parts joined group by group along dim 0. */
+static bool concat_parts(kf_eval *e, const kf_recipe *r, kf_str prefix, uint32_t layer, kf_tensor *out)
+{
+    int64_t dim[KF_MAX_RANK];
+    for (uint8_t d = 0; d < r->type.rank; d++)
+        dim[d] = r->type.dim[d].size;
+    *out = kf_tensor_new(e->arena, r->type.rank, dim);
+    int64_t group = out->n / r->groups, at = 0; /* elements of a group, and of the parts before */
+    for (uint32_t i = 0; i < r->n_parts; i++) {
+        kf_tensor part;
+        if (!make_weight(e, r->part[i], prefix, layer, &part))
+            return false;
+        int64_t n = part.n / r->groups;
+        for (uint32_t g = 0; g < r->groups; g++)
+            memcpy(out->data + g * group + at, part.data + g * n, (size_t)n * sizeof(double));
+        at += n;
+    }
+    return true;
+}
+
+static bool scale_columns(kf_eval *e, const kf_recipe *r, kf_str prefix, uint32_t layer, kf_tensor *out)
+{
+    kf_tensor matrix, vector;
+    if (!make_weight(e, r->part[0], prefix, layer, &matrix) ||
+        !make_weight(e, r->part[1], prefix, layer, &vector))
+        return false;
+    *out = kf_tensor_new(e->arena, matrix.rank, matrix.dim);
+    for (int64_t i = 0; i < matrix.n; i++) {
+        double v = matrix.data[i] * vector.data[i % vector.n];
+        out->data[i] = e->mode == KF_EVAL_ROUNDED ? kf_round_to(r->type.dtype, v) : v;
+    }
+    return true;
+}
+
+static bool make_weight(kf_eval *e, const kf_recipe *r, kf_str prefix, uint32_t layer, kf_tensor *out)
+{
+    switch (r->op) {
+    case KF_RECIPE_LOAD:
+        return load_tensor(e, kf_plan_tensor_name(e->arena, prefix, layer, r->tensor), &r->type, out);
+    case KF_RECIPE_CONCAT:
+        return concat_parts(e, r, prefix, layer, out);
+    case KF_RECIPE_SCALE:
+        return scale_columns(e, r, prefix, layer, out);
+    }
+    return false;
+}
+
+/* Phases share weights: they are found by recipe, not by parameter. */
+static bool get_weight(kf_eval *e, const kf_recipe *r, kf_str prefix, uint32_t layer, kf_tensor *out)
+{
+    for (uint32_t i = 0; i < e->weights.len; i++) {
+        const loaded *w = &e->weights.data[i];
+        if (w->layer == layer && kf_str_eq(w->prefix, prefix) && kf_recipe_eq(w->recipe, r)) {
+            *out = w->value;
+            return true;
+        }
+    }
+    loaded w = {r, prefix, layer, {0}};
+    if (!make_weight(e, r, prefix, layer, &w.value))
+        return false;
+    kf_vec_push(e->arena, &e->weights, w);
+    *out = w.value;
+    return true;
+}
+
+static bool layer_weight(void *user, const kf_graph *callee, uint32_t param, kf_str prefix,
+                         uint32_t layer, kf_tensor *out)
+{
+    return get_weight(user, callee->recipes.data[param], prefix, layer, out);
+}
+
+/* Everything that a run of |g| will ask for: a run's own memory is dropped at its end, weights stay. */
+static bool load_all(kf_eval *e, const kf_graph *g, kf_str prefix, uint32_t layer)
+{
+    kf_tensor ignored;
+    for (uint32_t i = 0; i < g->params.len; i++) {
+        if (!get_weight(e, g->recipes.data[i], prefix, layer, &ignored))
+            return false;
+    }
+    for (uint32_t i = 0; i < g->nodes.len; i++) {
+        const kf_node *n = &g->nodes.data[i];
+        if (n->op != KF_OP_repeat)
+            continue;
+        const kf_attr_repeat *a = KF_ATTR_OF(n, repeat);
+        const kf_graph *callee = kf_module_find_func(e->m, a->callee);
+        for (uint32_t l = 0; l < a->times; l++) {
+            if (!load_all(e, callee, a->weights, l))
+                return false;
+        }
+    }
+    return true;
+}
+
+/* ---- a call --------------------------------------------------------------------------------------- */
+
+static bool check_step(kf_eval *e, const kf_eval_step *step, bool all_rows, int64_t *sym_values)
+{
+    int64_t n = 0, keys = 0;
+    for (uint32_t s = 0; s < step->n_seqs; s++) {
+        if (step->seq[s] >= e->n_seqs)
+            return refuse(e, "sequence %" PRIu32 " of %" PRIu32, step->seq[s], e->n_seqs);
+        n += step->n_tokens[s];
+        keys += (int64_t)e->n_tokens[step->seq[s]] + step->n_tokens[s];
+        if (!step->n_tokens[s])
+            return refuse(e, "sequence %" PRIu32 " has no new token", step->seq[s]);
+    }
+    if (e->m->syms.len != KF_SYM_STANDARD)
+        return refuse(e, "the module has other dims than a decoder's");
+    sym_values[KF_SYM_S] = step->n_seqs;
+    sym_values[KF_SYM_N] = n;
+    sym_values[KF_SYM_R] = all_rows ? n : step->n_seqs;
+    sym_values[KF_SYM_K] = keys;
+    for (uint32_t i = 0; i < e->m->syms.len; i++) {
+        const kf_sym *sym = &e->m->syms.data[i];
+        bool any = i == KF_SYM_R && all_rows; /* the reference may show every row */
+        if (!any && (sym_values[i] < sym->lo || sym_values[i] > sym->hi))
+            return refuse(e, "%.*s is %" PRId64 ", not in %" PRId64 "..%" PRId64,
+                          KF_STR_ARG(sym->name), sym_values[i], sym->lo, sym->hi);
+    }
+    return true;
+}
+
+typedef enum input { IDS, POS, SEQ, SEQ_START, PAST, LOGIT_ROWS, PAGES, N_INPUTS } input;
+static const char *const input_names[N_INPUTS] = {"ids",  "pos",        "seq",  "seq_start",
+                                                  "past", "logit_rows", "pages"};
+
+/* By-token and by-sequence inputs; pages stay 0, caches of the evaluator have none. */
+static void fill_input(const kf_eval *e, const kf_eval_step *step, bool all_rows, input which,
+                       kf_tensor *t)
+{
+    int64_t row = 0;
+    for (uint32_t s = 0; s < step->n_seqs; s++) {
+        uint32_t past = e->n_tokens[step->seq[s]];
+        if (which == SEQ_START)
+            t->data[s] = (double)row;
+        if (which == PAST)
+            t->data[s] = past;
+        for (uint32_t i = 0; i < step->n_tokens[s]; i++, row++) {
+            if (which == IDS)
+                t->data[row] = step->tokens[s][i];
+            if (which == POS)
+                t->data[row] = (double)past + i;
+            if (which == SEQ)
+                t->data[row] = s;
+            if (which == LOGIT_ROWS && all_rows)
+                t->data[row] = (double)row;
+        }
+        if (which == LOGIT_ROWS && !all_rows)
+            t->data[s] = (double)(row - 1);
+    }
+}
+
+static kf_eval_kv *get_cache(kf_eval *e, uint32_t index, const kf_type *type)
+{
+    while (e->caches.len <= index) {
+        kf_tensor t = kf_tensor_new_kv(e->arena, type, e->mode, e->n_seqs, 0);
+        kf_vec_push(e->arena, &e->caches, t.kv);
+    }
+    return e->caches.data[index];
+}
+
+/* Caches live as long as the evaluator, inputs as long as the call. */
+static bool bind_caches(kf_eval *e, const kf_graph *g, const kf_eval_step *step, kf_tensor *args)
+{
+    uint32_t n_caches = 0;
+    for (uint32_t i = 0; i < g->args.len; i++) {
+        const kf_type *type = kf_value_type(g, g->args.data[i]);
+        if (type->kind != KF_TYPE_KVCACHE)
+            continue;
+        kf_eval_kv *kv = get_cache(e, n_caches++, type);
+        if (!kf_type_eq(&kv->type, type))
+            return refuse(e, "phases disagree about cache %" PRIu32, n_caches - 1);
+        for (uint32_t s = 0; s < step->n_seqs; s++)
+            kf_eval_kv_reserve(e->arena, kv, step->seq[s],
+                               (int64_t)e->n_tokens[step->seq[s]] + step->n_tokens[s]);
+        args[i].kv = kv;
+        kv->slot = step->seq;
+    }
+    return true;
+}
+
+static bool bind_inputs(kf_eval *e, const kf_graph *g, const kf_eval_step *step, bool all_rows,
+                        const int64_t *sym_values, kf_tensor *args)
+{
+    for (uint32_t i = 0; i < g->args.len; i++) {
+        const kf_value_info *v = &g->values.data[g->args.data[i]];
+        int64_t dim[KF_MAX_RANK];
+        int which = 0;
+        if (args[i].kv)
+            continue;
+        while (which < N_INPUTS && !kf_str_eq_c(v->name, input_names[which]))
+            which++;
+        if (which == N_INPUTS)
+            return refuse(e, "@%.*s has an input '%.*s' that no call gives", KF_STR_ARG(g->name),
+                          KF_STR_ARG(v->name));
+        for (uint8_t d = 0; d < v->type.rank; d++)
+            dim[d] = kf_dim_value(v->type.dim[d], sym_values);
+        args[i] = kf_tensor_new(e->arena, v->type.rank, dim);
+        static const uint32_t by_seq = 1u << SEQ_START | 1u << PAST;
+        int64_t want = which == LOGIT_ROWS      ? sym_values[KF_SYM_R]
+                       : by_seq >> which & 1    ? sym_values[KF_SYM_S]
+                                                : sym_values[KF_SYM_N];
+        if (which == PAGES)
+            continue;
+        if (args[i].n != want)
+            return refuse(e, "input '%.*s' takes %" PRId64 " numbers, the call has %" PRId64,
+                          KF_STR_ARG(v->name), args[i].n, want);
+        fill_input(e, step, all_rows, (input)which, &args[i]);
+    }
+    return true;
+}
+
+/* The run itself, in memory that is given back; |logits| is the caller's to free. */
+static bool run_graph(kf_eval *e, const kf_graph *g, const kf_eval_step *step, bool all_rows,
+                      const int64_t *sym_values, kf_tensor *args, kf_tensor *out, double **logits)
+{
+    kf_eval_ctx ctx = {e->arena, e->m, e->mode, sym_values, layer_weight, e, e->why};
+    kf_tensor *params = KF_NEW_N(e->arena, kf_tensor, g->params.len ? g->params.len : 1);
+    kf_tensor results[KF_MAX_RESULTS];
+    if (g->results.len < 1 || g->results.len > KF_MAX_RESULTS)
+        return refuse(e, "@%.*s returns no logits", KF_STR_ARG(g->name));
+    for (uint32_t i = 0; i < g->params.len; i++) {
+        if (!get_weight(e, g->recipes.data[i], KF_STR(""), 0, &params[i]))
+            return false;
+    }
+    if (!bind_inputs(e, g, step, all_rows, sym_values, args) ||
+        !kf_eval_values(&ctx, g, false, args, params, results))
+        return false;
+    size_t size_bytes = (size_t)results[0].n * sizeof(double);
+    *logits = malloc(size_bytes ? size_bytes : 1);
+    if (!*logits)
+        return refuse(e, "no memory for %zu bytes of logits", size_bytes);
+    memcpy(*logits, results[0].data, size_bytes);
+    *out = results[0];
+    return true;
+}
+
+bool kf_eval_run(kf_eval *e, const char *func, const kf_eval_step *step, bool all_rows,
+                 kf_tensor *out_logits, kf_sbuf *why)
+{
+    const kf_graph *g = kf_module_find_func(e->m, kf_str_from(func));
+    int64_t sym_values[KF_SYM_STANDARD];
+    double *logits = NULL;
+    e->why = why;
+    if (!g)
+        return refuse(e, "no function @%s", func);
+    if (!check_step(e, step, all_rows, sym_values) || !load_all(e, g, KF_STR(""), 0))
+        return false;
+    kf_tensor *args = KF_NEW_N(e->arena, kf_tensor, g->args.len ? g->args.len : 1);
+    if (!bind_caches(e, g, step, args))
+        return false;
+    kf_arena_mark mark = kf_arena_save(e->arena);
+    bool ok = run_graph(e, g, step, all_rows, sym_values, args, out_logits, &logits);
+    /* The sentence may lie in the memory that is given back. */
+    if (ok || !why || why->arena != e->arena)
+        kf_arena_restore(e->arena, mark);
+    if (!ok)
+        return false;
+    *out_logits = kf_tensor_new(e->arena, out_logits->rank, out_logits->dim);
+    memcpy(out_logits->data, logits, (size_t)out_logits->n * sizeof(double));
+    free(logits);
+    for (uint32_t s = 0; s < step->n_seqs; s++)
+        e->n_tokens[step->seq[s]] += step->n_tokens[s];
+    return true;
+}
+
+void kf_eval_truncate(kf_eval *e, uint32_t seq, uint32_t n_tokens)
+{
+    KF_ASSERT(seq < e->n_seqs, "the evaluator has this sequence");
+    if (n_tokens < e->n_tokens[seq])
+        e->n_tokens[seq] = n_tokens;
+}
