@@ -24,10 +24,11 @@ static void round_trip(const kf_tokenizer *tok)
         for (size_t i = 0; i < n_ids; i++) {
             if (ids[i] >= kf_tokenizer_n_ids(tok))
                 abort();
-            if (kf_tok_stream_push(stream, ids[i], &out, &len))
+            /* A pattern of the decoder may run over its match limits. */
+            if (kf_tok_stream_push(stream, ids[i], &out, &len) > KF_ERR_INPUT)
                 abort();
         }
-        if (kf_tok_stream_finish(stream, &out, &len))
+        if (kf_tok_stream_finish(stream, &out, &len) > KF_ERR_INPUT)
             abort();
     }
     kf_tok_stream_destroy(stream);
