@@ -250,7 +250,7 @@ static kf_status parse_option(cli *c, const verb *v, char **argv, int argc, int 
         return usage(c, "--%s takes no value", o->name);
     if (o->kind != FLAG && !value) {
         if (*at + 1 >= argc)
-            return usage(c, "--%s needs a value", o->name);
+            return usage(c, "%s needs a value", arg);
         value = argv[++*at];
     }
     return store(c, o, value);
