@@ -16,17 +16,16 @@
  *                        sum = C; for k: sum[r] += splat(A'[r][k]) * B[k]; C = sum
  *            epilogue(C)
  *
- * Rows are dealt to groups evenly (8 rows with mr = 6 are 4 + 4, never 6 + 2): a group of two rows
- * has too few independent sums to fill the FMA pipeline. Design of the block form: Goto and van de
+ * Design of the block form: Goto and van de
  * Geijn, "Anatomy of high-performance matrix multiplication", ACM TOMS 34(3), 2008.
  */
 #include "codegen/families/matmul.h"
 
 #include "base/check.h"
+#include "codegen/cpu/gemm.h"
 
 #include <string.h>
 
-#define MAX_SUMS 64
 /* Rows of scratch blocks are kept off multiples of 4 KiB, where they would share cache sets. */
 #define ROW_PAD 16
 
@@ -37,9 +36,11 @@ typedef struct emitter {
     kf_matmul_tile tile;
     kb_value a;    /* f32 A as the kernel reads it: row 0 of the tile */
     uint32_t lda;  /* elements */
-    kb_value bbuf; /* block, bf16: widened panel(s) [kc][nr] */
+    kb_value bbuf; /* block: widened panel(s) [kc][nr] */
     kb_value w;    /* first panel of the tile */
 } emitter;
+
+#define LINE_BYTES 64
 
 /* ---- sizes ----------------------------------------------------------------------------------- */
 
@@ -58,12 +59,27 @@ static uint32_t panels(const kf_matmul_config *cfg)
     return round_up(cfg->n, KF_PANEL) / KF_PANEL;
 }
 
-/* Bytes of one k row (f32) or of one pair of k rows (bf16) of a panel: both 64. */
-#define ROW_BYTES 64
+/* Rows of W that one load of a vector covers. */
+static uint32_t k_step(const kf_matmul_config *cfg)
+{
+    return cfg->weight == KF_WEIGHT_BF16 ? 2 : 1;
+}
+
+/* Bytes of a panel that belong to one k; a pair of bf16 rows shares twice that. */
+static uint32_t k_bytes(const kf_matmul_config *cfg)
+{
+    return cfg->weight == KF_WEIGHT_F32 ? 4 * KF_PANEL : 2 * KF_PANEL;
+}
+
+/* Distance of neighbouring columns. */
+static uint32_t col_bytes(const kf_matmul_config *cfg)
+{
+    return k_bytes(cfg) * k_step(cfg) / KF_PANEL;
+}
 
 static uint64_t panel_bytes(const kf_matmul_config *cfg)
 {
-    return (uint64_t)ROW_BYTES * (cfg->weight == KF_WEIGHT_BF16 ? k_padded(cfg) / 2 : cfg->k);
+    return (uint64_t)k_bytes(cfg) * k_padded(cfg);
 }
 
 static uint32_t staged_k(const kf_matmul_config *cfg)
@@ -120,14 +136,18 @@ uint64_t kf_matmul_packed_bytes(kf_matmul_weight weight, uint32_t n, uint32_t k)
     return panels(&cfg) * panel_bytes(&cfg);
 }
 
-static void pack_f32(uint32_t n, uint32_t k, const uint32_t *src, uint32_t *dst)
-{
-    for (uint32_t col = 0; col < n; col++) {
-        uint32_t *panel = dst + (uint64_t)(col / KF_PANEL) * k * KF_PANEL + col % KF_PANEL;
-        for (uint32_t i = 0; i < k; i++)
-            panel[(uint64_t)i * KF_PANEL] = src[(uint64_t)col * k + i];
+#define PACK(name, type)                                                                           \
+    static void name(uint32_t n, uint32_t k, const type *src, type *dst)                           \
+    {                                                                                              \
+        for (uint32_t col = 0; col < n; col++) {                                                   \
+            type *panel = dst + (uint64_t)(col / KF_PANEL) * k * KF_PANEL + col % KF_PANEL;        \
+            for (uint32_t i = 0; i < k; i++)                                                       \
+                panel[(uint64_t)i * KF_PANEL] = src[(uint64_t)col * k + i];                        \
+        }                                                                                          \
     }
-}
+PACK(pack_32, uint32_t)
+PACK(pack_16, uint16_t)
+#undef PACK
 
 static void pack_bf16(uint32_t n, uint32_t k, const uint16_t *src, uint16_t *dst)
 {
@@ -143,10 +163,17 @@ void kf_matmul_pack(kf_matmul_weight weight, uint32_t n, uint32_t k, const void 
 {
     if (n % KF_PANEL != 0 || k % 2 != 0)
         memset(dst, 0, kf_matmul_packed_bytes(weight, n, k));
-    if (weight == KF_WEIGHT_F32)
-        pack_f32(n, k, src, dst);
-    else
+    switch (weight) {
+    case KF_WEIGHT_F32:
+        pack_32(n, k, src, dst);
+        return;
+    case KF_WEIGHT_F16:
+        pack_16(n, k, src, dst);
+        return;
+    case KF_WEIGHT_BF16:
         pack_bf16(n, k, src, dst);
+        return;
+    }
 }
 
 /* ---- configuration --------------------------------------------------------------------------- */
@@ -263,10 +290,9 @@ static void stage_a(emitter *e, kb_value k0, kb_value len)
     kb_loop_end(b, &rows, NULL);
 }
 
-/* ---- W: addresses and widening
- * -------------------------------------------------------------------- */
+/* ---- W: addresses and widening --------------------------------------------------------------- */
 
-/* Address of the first vector of the strip that starts at column |col| of the tile. */
+/* Address of the first column of the strip that starts at column |col| of the tile. */
 static kb_value strip_ptr(emitter *e, kb_value col, uint32_t nr)
 {
     kb *b = e->b;
@@ -275,124 +301,73 @@ static kb_value strip_ptr(emitter *e, kb_value col, uint32_t nr)
     if (nr >= KF_PANEL)
         return p;
     kb_value in_panel = kb_and(b, col, kb_i64(b, KF_PANEL - 1));
-    return kb_offset(b, p, kb_muli(b, in_panel, 4));
+    return kb_offset(b, p, kb_muli(b, in_panel, col_bytes(e->cfg)));
 }
 
-/* Vector |v| of a strip at byte |row| of its panels: the f32 of one k, or the bf16 of a pair. */
-static kb_value weight_ptr(emitter *e, kb_value strip, kb_value row, uint32_t v)
+/* Vector |v| of row k + dk of a strip (bf16: of the pair that starts there). */
+static kb_value weight_ptr(emitter *e, kb_value strip, kb_value k, uint32_t dk, uint32_t v)
 {
     const uint32_t col = v * e->cfg->lanes;
-    const int64_t at =
-        (int64_t)(col / KF_PANEL) * (int64_t)panel_bytes(e->cfg) + col % KF_PANEL * 4;
-    return kb_offset(e->b, kb_offset_c(e->b, strip, at), row);
+    const int64_t at = (int64_t)(col / KF_PANEL) * (int64_t)panel_bytes(e->cfg) +
+                       col % KF_PANEL * col_bytes(e->cfg) + (int64_t)dk * k_bytes(e->cfg);
+    kb_value row = kb_offset(e->b, strip, kb_muli(e->b, k, k_bytes(e->cfg)));
+    return kb_offset_c(e->b, row, at);
 }
 
-static kb_value low_half(kb *b, kb_value pair, uint32_t lanes)
-{
-    return kb_bitcast(b, kb_shl(b, pair, 16), KB_F32, lanes);
-}
-
-static kb_value high_half(kb *b, kb_value pair, uint32_t lanes)
-{
-    return kb_bitcast(b, kb_and(b, pair, kb_int(b, KB_I32, lanes, 0xffff0000)), KB_F32, lanes);
-}
-
-/* ---- the register tile
- * ------------------------------------------------------------------------------- */
-
-typedef struct regtile {
-    uint32_t rows;
-    uint32_t vectors;
-    kb_value a; /* row 0 of the group */
-    kb_value sums[MAX_SUMS];
-} regtile;
-
-/* One k: every sum gets its product. |w| holds the vectors of W's row. */
-static void fma_row(emitter *e, regtile *t, kb_value k, uint32_t dk, const kb_value *w)
+/* |vectors| vectors of row k + dk as f32; bf16 also gives those of the next row. */
+static void load_rows(emitter *e, kb_value strip, kb_value k, uint32_t dk, uint32_t vectors,
+                      kb_value *out_w, kb_value *out_next)
 {
     kb *b = e->b;
-    kb_value at = kb_index(b, t->a, KB_F32, k);
-    for (uint32_t r = 0; r < t->rows; r++) {
-        kb_value ap = kb_offset_c(b, at, 4 * ((int64_t)r * e->lda + dk));
-        kb_value a = kb_splat(b, kb_load(b, KB_F32, 1, ap, 4), e->cfg->lanes);
-        for (uint32_t v = 0; v < t->vectors; v++)
-            t->sums[r * t->vectors + v] = kb_fma(b, a, w[v], t->sums[r * t->vectors + v]);
+    const uint32_t lanes = e->cfg->lanes;
+    kb_value upper = kb_int(b, KB_I32, lanes, 0xffff0000);
+    for (uint32_t v = 0; v < vectors; v++) {
+        kb_value p = weight_ptr(e, strip, k, dk, v);
+        if (e->cfg->weight == KF_WEIGHT_F32) {
+            out_w[v] = kb_load(b, KB_F32, lanes, p, lanes * 4);
+        } else if (e->cfg->weight == KF_WEIGHT_F16) {
+            out_w[v] = kb_load_f32(b, KB_F16, lanes, p, lanes * 2, NULL);
+        } else {
+            kb_value pair = kb_load(b, KB_I32, lanes, p, lanes * 4);
+            out_w[v] = kb_bitcast(b, kb_shl(b, pair, 16), KB_F32, lanes);
+            out_next[v] = kb_bitcast(b, kb_and(b, pair, upper), KB_F32, lanes);
+        }
     }
 }
 
-static void stream_pair(emitter *e, regtile *t, kb_value strip, kb_value k, uint32_t dk)
-{
-    kb *b = e->b;
-    const uint32_t lanes = e->cfg->lanes;
-    kb_value pair[MAX_SUMS], w[MAX_SUMS];
-    kb_value row = kb_addi(b, kb_muli(b, k, ROW_BYTES / 2), (int64_t)dk * ROW_BYTES / 2);
-    for (uint32_t v = 0; v < t->vectors; v++)
-        pair[v] = kb_load(b, KB_I32, lanes, weight_ptr(e, strip, row, v), lanes * 4);
-    for (uint32_t v = 0; v < t->vectors; v++)
-        w[v] = low_half(b, pair[v], lanes);
-    fma_row(e, t, k, dk, w);
-    for (uint32_t v = 0; v < t->vectors; v++)
-        w[v] = high_half(b, pair[v], lanes);
-    fma_row(e, t, k, dk + 1, w);
-}
+/* ---- stream form ----------------------------------------------------------------------------- */
 
-static void stream_f32(emitter *e, regtile *t, kb_value strip, kb_value k, uint32_t dk)
+static void prefetch_strip(emitter *e, const kf_regtile *t, kb_value strip, kb_value k,
+                           uint32_t n_k)
 {
     kb *b = e->b;
-    const uint32_t lanes = e->cfg->lanes;
-    kb_value w[MAX_SUMS];
-    kb_value row = kb_addi(b, kb_muli(b, k, ROW_BYTES), (int64_t)dk * ROW_BYTES);
-    for (uint32_t v = 0; v < t->vectors; v++)
-        w[v] = kb_load(b, KB_F32, lanes, weight_ptr(e, strip, row, v), lanes * 4);
-    fma_row(e, t, k, dk, w);
-}
-
-static void prefetch_strip(emitter *e, regtile *t, kb_value strip, kb_value k, uint32_t n_k)
-{
-    kb *b = e->b;
-    const bool pairs = e->cfg->weight == KF_WEIGHT_BF16;
-    const uint32_t lines = pairs ? n_k / 2 : n_k;
-    kb_value row = kb_muli(b, k, pairs ? ROW_BYTES / 2 : ROW_BYTES);
+    const uint32_t bytes = n_k * k_bytes(e->cfg);
     for (uint32_t v = 0; v < t->vectors; v += KF_PANEL / e->cfg->lanes) {
-        kb_value p = kb_offset_c(b, weight_ptr(e, strip, row, v), e->cfg->prefetch_bytes);
-        for (uint32_t i = 0; i < lines; i++)
-            kb_prefetch(b, kb_offset_c(b, p, (int64_t)i * ROW_BYTES));
+        kb_value p = kb_offset_c(b, weight_ptr(e, strip, k, 0, v), e->cfg->prefetch_bytes);
+        for (uint32_t at = 0; at < bytes; at += LINE_BYTES)
+            kb_prefetch(b, kb_offset_c(b, p, at));
     }
 }
 
 /* sums += A'[group][lo..hi) * W[lo..hi)[strip], |unroll| k a turn. */
-static void stream_span(emitter *e, regtile *t, kb_value strip, kb_value lo, kb_value hi,
+static void stream_span(emitter *e, kf_regtile *t, kb_value strip, kb_value lo, kb_value hi,
                         uint32_t unroll)
 {
     kb *b = e->b;
     kb_loop l;
-    const uint32_t n = t->rows * t->vectors;
-    kb_loop_begin(b, &l, lo, hi, unroll, n, t->sums);
-    memcpy(t->sums, l.carried, n * sizeof t->sums[0]);
+    const uint32_t step = k_step(e->cfg);
+    kf_regtile_loop_begin(b, t, &l, lo, hi, unroll);
     if (e->cfg->prefetch_bytes)
         prefetch_strip(e, t, strip, l.iv, unroll);
-    if (e->cfg->weight == KF_WEIGHT_BF16) {
-        for (uint32_t dk = 0; dk < unroll; dk += 2)
-            stream_pair(e, t, strip, l.iv, dk);
-    } else {
-        for (uint32_t dk = 0; dk < unroll; dk++)
-            stream_f32(e, t, strip, l.iv, dk);
+    for (uint32_t dk = 0; dk < unroll; dk += step) {
+        kb_value w[KF_REGTILE_SUMS], next[KF_REGTILE_SUMS];
+        load_rows(e, strip, l.iv, dk, t->vectors, w, next);
+        kf_regtile_fma(b, t, l.iv, dk, w);
+        if (step == 2)
+            kf_regtile_fma(b, t, l.iv, dk + 1, next);
     }
-    kb_loop_end(b, &l, t->sums);
-    memcpy(t->sums, l.carried, n * sizeof t->sums[0]);
+    kf_regtile_loop_end(b, t, &l);
 }
-
-static void store_sums(emitter *e, const regtile *t, kb_value c)
-{
-    for (uint32_t i = 0; i < t->rows * t->vectors; i++) {
-        const uint32_t r = i / t->vectors, v = i % t->vectors;
-        const int64_t at = 4 * ((int64_t)r * e->tile.ldc + v * e->cfg->lanes);
-        kb_store(e->b, t->sums[i], kb_offset_c(e->b, c, at), e->cfg->lanes * 4);
-    }
-}
-
-/* ---- stream form
- * ---------------------------------------------------------------------------------------- */
 
 static void stream_strips(emitter *e, uint32_t rows, uint32_t nr, kb_value lo, kb_value hi)
 {
@@ -400,34 +375,39 @@ static void stream_strips(emitter *e, uint32_t rows, uint32_t nr, kb_value lo, k
     const kf_matmul_config *cfg = e->cfg;
     kb_loop strips;
     kb_loop_begin(b, &strips, lo, hi, nr, 0, NULL);
-    regtile t = {.rows = rows, .vectors = nr / cfg->lanes, .a = e->a};
-    for (uint32_t i = 0; i < rows * t.vectors; i++)
-        t.sums[i] = kb_f32(b, cfg->lanes, 0.0f);
+    kf_regtile t = {.rows = rows, .vectors = nr / cfg->lanes, .lanes = cfg->lanes, .a = e->a};
+    t.lda = e->lda;
+    kf_regtile_zero(b, &t);
     kb_value strip = strip_ptr(e, strips.iv, nr);
     const uint32_t k = k_padded(cfg), whole = k / cfg->k_unroll * cfg->k_unroll;
     if (whole)
         stream_span(e, &t, strip, kb_i64(b, 0), kb_i64(b, whole), cfg->k_unroll);
     if (whole < k)
-        stream_span(e, &t, strip, kb_i64(b, whole), kb_i64(b, k),
-                    cfg->weight == KF_WEIGHT_BF16 ? 2 : 1);
-    store_sums(e, &t, kb_index(b, e->tile.c, KB_F32, strips.iv));
+        stream_span(e, &t, strip, kb_i64(b, whole), kb_i64(b, k), k_step(cfg));
+    kf_regtile_store(b, &t, kb_index(b, e->tile.c, KB_F32, strips.iv), e->tile.ldc);
     kb_loop_end(b, &strips, NULL);
 }
 
-/* All strips of the tile for a fixed number of rows; the last tile may end on a panel within a
- * strip. */
+/* Columns of the tile up to the end of its last panel. */
+static kb_value padded_cols(emitter *e)
+{
+    kb_value up = kb_addi(e->b, e->tile.cols, KF_PANEL - 1);
+    return kb_and(e->b, up, kb_i64(e->b, -KF_PANEL));
+}
+
+/* All strips of the tile for a fixed number of rows; the last tile may end within a strip. */
 static void stream_rows(emitter *e, uint32_t rows)
 {
     kb *b = e->b;
     const kf_matmul_config *cfg = e->cfg;
-    kb_value cols16 = kb_and(b, kb_addi(b, e->tile.cols, KF_PANEL - 1), kb_i64(b, -KF_PANEL));
+    kb_value cols = padded_cols(e);
     if (cfg->nr <= KF_PANEL || panels(cfg) * KF_PANEL % cfg->nr == 0) {
-        stream_strips(e, rows, cfg->nr, kb_i64(b, 0), cols16);
+        stream_strips(e, rows, cfg->nr, kb_i64(b, 0), cols);
         return;
     }
-    kb_value whole = kb_muli(b, kb_udiv(b, cols16, kb_i64(b, cfg->nr)), cfg->nr);
+    kb_value whole = kb_muli(b, kb_udiv(b, cols, kb_i64(b, cfg->nr)), cfg->nr);
     stream_strips(e, rows, cfg->nr, kb_i64(b, 0), whole);
-    stream_strips(e, rows, KF_PANEL, whole, cols16);
+    stream_strips(e, rows, KF_PANEL, whole, cols);
 }
 
 static void emit_stream(emitter *e)
@@ -449,8 +429,7 @@ static void emit_stream(emitter *e)
     kb_switch_end(b, &sw);
 }
 
-/* ---- block form
- * ------------------------------------------------------------------------------------------- */
+/* ---- block form ------------------------------------------------------------------------------ */
 
 static void zero_c(emitter *e)
 {
@@ -465,142 +444,81 @@ static void zero_c(emitter *e)
     kb_loop_end(b, &l, NULL);
 }
 
-/* bbuf[len][nr] = widened W[k0 .. k0+len)[strip], bf16; |strip| is at k0. */
+/* bbuf[len][nr] = W[k0 .. k0+len)[strip] as f32; |strip| is at k0. */
 static void widen_panel(emitter *e, kb_value strip, uint32_t nr, kb_value len)
 {
     kb *b = e->b;
-    const uint32_t lanes = e->cfg->lanes;
+    const uint32_t lanes = e->cfg->lanes, step = k_step(e->cfg);
     kb_loop l;
-    kb_loop_begin(b, &l, kb_i64(b, 0), len, 2, 0, NULL);
-    kb_value row = kb_muli(b, l.iv, ROW_BYTES / 2);
+    kb_loop_begin(b, &l, kb_i64(b, 0), len, step, 0, NULL);
     kb_value dst = kb_offset(b, e->bbuf, kb_muli(b, l.iv, 4 * (int64_t)nr));
+    kb_value w[KF_REGTILE_SUMS], next[KF_REGTILE_SUMS];
+    load_rows(e, strip, l.iv, 0, nr / lanes, w, next);
     for (uint32_t v = 0; v < nr / lanes; v++) {
-        kb_value pair = kb_load(b, KB_I32, lanes, weight_ptr(e, strip, row, v), lanes * 4);
         kb_value at = kb_offset_c(b, dst, 4 * (int64_t)v * lanes);
-        kb_store(b, low_half(b, pair, lanes), at, lanes * 4);
-        kb_store(b, high_half(b, pair, lanes), kb_offset_c(b, at, 4 * (int64_t)nr), lanes * 4);
+        kb_store(b, w[v], at, lanes * 4);
+        if (step == 2)
+            kb_store(b, next[v], kb_offset_c(b, at, 4 * (int64_t)nr), lanes * 4);
     }
     kb_loop_end(b, &l, NULL);
 }
 
-typedef struct block {
-    kb_value strip; /* the strip of W at row k0 */
-    kb_value a;     /* A' of the tile, column k0 */
-    kb_value c;     /* C of the tile at the strip's column */
-    kb_value len;   /* k of this block, padded */
+typedef struct prefetch {
+    emitter *e;
+    kb_value strip; /* of W, at row k0 */
     uint32_t nr;
-} block;
-
-static void block_row(emitter *e, regtile *t, const block *blk, kb_value k, uint32_t dk)
-{
-    kb *b = e->b;
-    const uint32_t lanes = e->cfg->lanes;
-    kb_value w[MAX_SUMS];
-    for (uint32_t v = 0; v < t->vectors; v++) {
-        kb_value p;
-        if (e->cfg->weight == KF_WEIGHT_F32) {
-            p = weight_ptr(e, blk->strip, kb_addi(b, kb_muli(b, k, ROW_BYTES), dk * ROW_BYTES), v);
-        } else {
-            p = kb_index(b, e->bbuf, KB_F32, kb_muli(b, k, blk->nr));
-            p = kb_offset_c(b, p, 4 * ((int64_t)dk * blk->nr + v * lanes));
-        }
-        w[v] = kb_load(b, KB_F32, lanes, p, lanes * 4);
-    }
-    fma_row(e, t, k, dk, w);
-}
-
-static void block_span(emitter *e, regtile *t, const block *blk, kb_value lo, kb_value hi,
-                       uint32_t unroll)
-{
-    kb_loop l;
-    const uint32_t n = t->rows * t->vectors;
-    kb_loop_begin(e->b, &l, lo, hi, unroll, n, t->sums);
-    memcpy(t->sums, l.carried, n * sizeof t->sums[0]);
-    for (uint32_t dk = 0; dk < unroll; dk++)
-        block_row(e, t, blk, l.iv, dk);
-    kb_loop_end(e->b, &l, t->sums);
-    memcpy(t->sums, l.carried, n * sizeof t->sums[0]);
-}
-
-/* The micro-kernel for a group of |rows| rows that starts at row |r0| of the tile. */
-static void block_group(emitter *e, const block *blk, uint32_t rows, kb_value r0)
-{
-    kb *b = e->b;
-    const kf_matmul_config *cfg = e->cfg;
-    regtile t = {.rows = rows, .vectors = blk->nr / cfg->lanes};
-    t.a = kb_index(b, blk->a, KB_F32, kb_muli(b, r0, e->lda));
-    kb_value c = kb_index(b, blk->c, KB_F32, kb_muli(b, r0, e->tile.ldc));
-    for (uint32_t i = 0; i < rows * t.vectors; i++) {
-        const uint32_t r = i / t.vectors, v = i % t.vectors;
-        const int64_t at = 4 * ((int64_t)r * e->tile.ldc + v * cfg->lanes);
-        t.sums[i] = kb_load(b, KB_F32, cfg->lanes, kb_offset_c(b, c, at), cfg->lanes * 4);
-    }
-    kb_value whole = kb_muli(b, kb_udiv(b, blk->len, kb_i64(b, cfg->k_unroll)), cfg->k_unroll);
-    block_span(e, &t, blk, kb_i64(b, 0), whole, cfg->k_unroll);
-    if (k_padded(cfg) % cfg->k_unroll != 0)
-        block_span(e, &t, blk, whole, blk->len, 1);
-    store_sums(e, &t, c);
-}
+} prefetch;
 
 /* Group |g|'s share of the lines that the next strip of W will widen, while this one computes. */
-static void prefetch_next_strip(emitter *e, const block *blk, kb_value g)
+static void prefetch_next_strip(kb *b, void *user, kb_value g)
 {
-    kb *b = e->b;
-    const kf_matmul_config *cfg = e->cfg;
-    const uint32_t panel_lines = cfg->weight == KF_WEIGHT_BF16 ? cfg->kc / 2 : cfg->kc;
+    const prefetch *p = user;
+    const kf_matmul_config *cfg = p->e->cfg;
+    const uint32_t lines = cfg->kc * k_bytes(cfg) / LINE_BYTES;
     const uint32_t groups = (cfg->tile_m + cfg->mr - 1) / cfg->mr;
-    const uint32_t share = (panel_lines + groups - 1) / groups;
-    kb_value line = kb_muli(b, g, (int64_t)share * ROW_BYTES);
-    for (uint32_t panel = 0; panel < blk->nr / KF_PANEL; panel++) {
-        const int64_t at = (int64_t)(blk->nr / KF_PANEL + panel) * (int64_t)panel_bytes(cfg);
-        kb_value p = kb_offset(b, kb_offset_c(b, blk->strip, at), line);
+    const uint32_t share = (lines + groups - 1) / groups;
+    kb_value line = kb_muli(b, g, (int64_t)share * LINE_BYTES);
+    for (uint32_t panel = 0; panel < p->nr / KF_PANEL; panel++) {
+        const int64_t at = (int64_t)(p->nr / KF_PANEL + panel) * (int64_t)panel_bytes(cfg);
+        kb_value first = kb_offset(b, kb_offset_c(b, p->strip, at), line);
         for (uint32_t i = 0; i < share; i++)
-            kb_prefetch(b, kb_offset_c(b, p, (int64_t)i * ROW_BYTES));
+            kb_prefetch(b, kb_offset_c(b, first, (int64_t)i * LINE_BYTES));
     }
-}
-
-/* Deals the tile's rows to ceil(rows / mr) groups of nearly equal size and runs each. */
-static void block_groups(emitter *e, const block *blk)
-{
-    kb *b = e->b;
-    const uint32_t mr = e->cfg->mr;
-    kb_value n = kb_udiv(b, kb_addi(b, e->tile.rows, mr - 1), kb_i64(b, mr));
-    kb_value size = kb_udiv(b, e->tile.rows, n);
-    kb_value extra = kb_sub(b, e->tile.rows, kb_mul(b, size, n));
-    kb_loop groups;
-    kb_value r0 = kb_i64(b, 0);
-    kb_loop_begin(b, &groups, kb_i64(b, 0), n, 1, 1, &r0);
-    kb_value bigger = kb_icmp(b, KB_LT, groups.iv, extra);
-    kb_value rows = kb_select(b, bigger, kb_addi(b, size, 1), size);
-    kb_switch sw;
-    kb_switch_begin(b, &sw, rows, mr);
-    for (uint32_t i = 1; i <= mr; i++) {
-        kb_switch_case(b, &sw, i);
-        block_group(e, blk, i, groups.carried[0]);
-    }
-    kb_switch_end(b, &sw);
-    if (e->cfg->prefetch_bytes)
-        prefetch_next_strip(e, blk, groups.iv);
-    kb_value next = kb_add(b, groups.carried[0], rows);
-    kb_loop_end(b, &groups, &next);
 }
 
 static void block_strips(emitter *e, uint32_t nr, kb_value k0, kb_value len, kb_value lo,
                          kb_value hi)
 {
     kb *b = e->b;
+    const kf_matmul_config *cfg = e->cfg;
     kb_loop strips;
     kb_loop_begin(b, &strips, lo, hi, nr, 0, NULL);
-    block blk = {.nr = nr, .len = len, .a = e->a};
-    blk.strip = strip_ptr(e, strips.iv, nr);
-    blk.c = kb_index(b, e->tile.c, KB_F32, strips.iv);
+    kb_value strip = kb_offset(b, strip_ptr(e, strips.iv, nr), kb_muli(b, k0, k_bytes(cfg)));
+    kf_gemm_strip g = {.a = e->a, .lda = e->lda, .b = strip, .ldb = KF_PANEL, .ldc = e->tile.ldc};
+    g.panel_bytes = (int64_t)panel_bytes(cfg);
     if (!e->hooks->a_value)
-        blk.a = kb_index(b, e->a, KB_F32, k0);
-    const bool pairs = e->cfg->weight == KF_WEIGHT_BF16;
-    blk.strip = kb_offset(b, blk.strip, kb_muli(b, k0, pairs ? ROW_BYTES / 2 : ROW_BYTES));
-    if (pairs)
-        widen_panel(e, blk.strip, nr, len);
-    block_groups(e, &blk);
+        g.a = kb_index(b, e->a, KB_F32, k0);
+    if (cfg->weight != KF_WEIGHT_F32) {
+        widen_panel(e, strip, nr, len);
+        g.b = e->bbuf;
+        g.ldb = nr;
+        g.panel_bytes = 4 * KF_PANEL;
+    }
+    g.c = kb_index(b, e->tile.c, KB_F32, strips.iv);
+    g.rows = e->tile.rows;
+    g.len = len;
+    g.nr = nr;
+    g.mr = cfg->mr;
+    g.max_rows = cfg->tile_m;
+    g.k_unroll = cfg->k_unroll;
+    g.k_tail = k_padded(cfg) % cfg->k_unroll != 0;
+    g.lanes = cfg->lanes;
+    prefetch next = {e, strip, nr};
+    if (cfg->prefetch_bytes) {
+        g.after_group = prefetch_next_strip;
+        g.user = &next;
+    }
+    kf_emit_gemm_strip(b, &g);
     kb_loop_end(b, &strips, NULL);
 }
 
@@ -608,7 +526,7 @@ static void emit_block(emitter *e)
 {
     kb *b = e->b;
     const kf_matmul_config *cfg = e->cfg;
-    kb_value cols16 = kb_and(b, kb_addi(b, e->tile.cols, KF_PANEL - 1), kb_i64(b, -KF_PANEL));
+    kb_value cols = padded_cols(e);
     zero_c(e);
     kb_loop blocks;
     kb_loop_begin(b, &blocks, kb_i64(b, 0), kb_i64(b, cfg->k), cfg->kc, 0, NULL);
@@ -617,17 +535,16 @@ static void emit_block(emitter *e)
         stage_a(e, k0, kb_min(b, kb_i64(b, cfg->kc), kb_sub(b, kb_i64(b, cfg->k), k0)));
     kb_value len = kb_min(b, kb_i64(b, cfg->kc), kb_sub(b, kb_i64(b, k_padded(cfg)), k0));
     if (panels(cfg) * KF_PANEL % cfg->nr == 0) {
-        block_strips(e, cfg->nr, k0, len, kb_i64(b, 0), cols16);
+        block_strips(e, cfg->nr, k0, len, kb_i64(b, 0), cols);
     } else {
-        kb_value whole = kb_muli(b, kb_udiv(b, cols16, kb_i64(b, cfg->nr)), cfg->nr);
+        kb_value whole = kb_muli(b, kb_udiv(b, cols, kb_i64(b, cfg->nr)), cfg->nr);
         block_strips(e, cfg->nr, k0, len, kb_i64(b, 0), whole);
-        block_strips(e, KF_PANEL, k0, len, whole, cols16);
+        block_strips(e, KF_PANEL, k0, len, whole, cols);
     }
     kb_loop_end(b, &blocks, NULL);
 }
 
-/* ---- the tile
- * ---------------------------------------------------------------------------------------------- */
+/* ---- the tile -------------------------------------------------------------------------------- */
 
 static void place_tile(emitter *e)
 {

@@ -7,6 +7,7 @@
  *
  * Packed weights. N is padded to a multiple of 16 with zero columns; a *panel* is 16 columns.
  *     f32   [N/16][K][16]            one 64-byte row a k
+ *     f16   [N/16][K][16]            one 32-byte row a k
  *     bf16  [N/16][K/2][16][2]       K padded to even with zeros; 64 bytes hold two k: in each
  * 32-bit lane k is the low half, k+1 the high half, so one shift and one mask widen a vector to the
  * f32 of two rows, with columns in order A gated product is one W whose panels alternate (gate,
@@ -23,11 +24,9 @@
 #ifndef KF_CODEGEN_FAMILIES_MATMUL_H
 #define KF_CODEGEN_FAMILIES_MATMUL_H
 
-#include "codegen/cpu/kernel_builder.h"
+#include "codegen/cpu/gemm.h"
 
-#define KF_PANEL 16
-
-typedef enum kf_matmul_weight { KF_WEIGHT_F32, KF_WEIGHT_BF16 } kf_matmul_weight;
+typedef enum kf_matmul_weight { KF_WEIGHT_F32, KF_WEIGHT_BF16, KF_WEIGHT_F16 } kf_matmul_weight;
 
 typedef enum kf_matmul_form {
     KF_MATMUL_STREAM, /* rows <= mr: every weight is read once, widened in registers; memory bound
@@ -99,8 +98,8 @@ uint32_t kf_matmul_tiles(const kf_matmul_config *cfg, uint32_t rows);
 uint64_t kf_matmul_scratch_bytes(const kf_matmul_config *cfg);
 
 /** Bytes of W in packed form, and packing one weight. |src| is row-major [n][k] as checkpoints
- * store a linear layer, f32 or bf16 bits as |weight| says; |dst| is kf_matmul_packed_bytes long and
- * fully written. */
+ * store a linear layer, f32 or 16-bit patterns as |weight| says; |dst| is kf_matmul_packed_bytes
+ * long and fully written. */
 uint64_t kf_matmul_packed_bytes(kf_matmul_weight weight, uint32_t n, uint32_t k);
 void kf_matmul_pack(kf_matmul_weight weight, uint32_t n, uint32_t k, const void *src, void *dst);
 

@@ -60,13 +60,18 @@ static void make(problem *p)
         p->gamma[i] = 1 + 0.3f * frand(&seed);
     for (size_t i = 0; i < nk; i++) {
         const float f = frand(&seed);
+        const _Float16 half = (_Float16)f;
         uint32_t bits;
         memcpy(&bits, &f, 4);
+        p->w32[i] = p->weight == KF_WEIGHT_F16 ? (float)half : f;
         p->w16[i] = (uint16_t)(bits >> 16);
-        bits = p->weight == KF_WEIGHT_BF16 ? (uint32_t)p->w16[i] << 16 : bits;
-        memcpy(&p->w32[i], &bits, 4);
+        bits &= 0xffff0000u;
+        if (p->weight == KF_WEIGHT_F16)
+            memcpy(&p->w16[i], &half, 2);
+        else if (p->weight == KF_WEIGHT_BF16)
+            memcpy(&p->w32[i], &bits, 4);
     }
-    const void *src = p->weight == KF_WEIGHT_BF16 ? (const void *)p->w16 : (const void *)p->w32;
+    const void *src = p->weight == KF_WEIGHT_F32 ? (const void *)p->w32 : (const void *)p->w16;
     kf_matmul_pack(p->weight, p->n, p->k, src, p->packed);
 }
 
@@ -180,7 +185,7 @@ static kf_matmul_config configured(const problem *p, uint32_t max_rows, const ch
 static void stream_rows_one_to_eight(void **state)
 {
     (void)state;
-    for (uint32_t weight = 0; weight < 2; weight++) {
+    for (uint32_t weight = 0; weight < 3; weight++) {
         for (uint32_t rows = 1; rows <= 8; rows++) {
             problem p = {.n = 100, .k = 70, .rows = rows, .weight = weight, .staged = rows % 2};
             make(&p);
@@ -201,7 +206,7 @@ static void block_row_remainders(void **state)
     (void)state;
     static const uint32_t rows[] = {1, 2, 5, 6, 7, 8, 13, 31, 64, 65};
     for (uint32_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-        problem p = {.n = 150, .k = 300, .rows = rows[i], .weight = i % 2, .staged = i % 3 == 0};
+        problem p = {.n = 150, .k = 300, .rows = rows[i], .weight = i % 3, .staged = i % 2 == 0};
         make(&p);
         kf_matmul_config cfg = configured(&p, 512, "x86-64-v3");
         assert_int_equal(cfg.form, KF_MATMUL_BLOCK);
@@ -220,7 +225,7 @@ static void odd_shapes(void **state)
         uint32_t n, k;
     } shapes[] = {{1, 1}, {16, 2}, {17, 33}, {5, 257}, {48, 64}, {300, 1}};
     for (uint32_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
-        for (uint32_t weight = 0; weight < 2; weight++) {
+        for (uint32_t weight = 0; weight < 3; weight++) {
             for (uint32_t rows = 1; rows <= 20; rows += 19) {
                 problem p = {.n = shapes[i].n,
                              .k = shapes[i].k,
