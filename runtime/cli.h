@@ -97,6 +97,8 @@ typedef struct cli_npy {
 kf_status cli_npy_open(const cli *c, cli_npy *n, const char *path, uint64_t rows, uint64_t cols);
 void cli_npy_row(cli_npy *n, const float *row, uint64_t cols);
 kf_status cli_npy_close(const cli *c, cli_npy *n);
+/** Removes a file that is not closed; safe after closing and on a zeroed struct. */
+void cli_npy_abandon(cli_npy *n);
 
 /* ---- Requests of --jsonl --------------------------------------------------------------------- */
 

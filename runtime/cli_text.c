@@ -7,6 +7,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 kf_status cli_array_add(const cli *c, cli_array *a, const void *data, size_t size_bytes)
 {
@@ -150,7 +151,20 @@ void cli_npy_row(cli_npy *n, const float *row, uint64_t cols)
 kf_status cli_npy_close(const cli *c, cli_npy *n)
 {
     bool failed = ferror(n->f) != 0;
-    if (fclose(n->f) != 0 || failed)
-        return kf_fail(&c->log, KF_ERR_IO, "cannot write %s: %s", n->path, strerror(errno));
-    return KF_OK;
+    failed |= fclose(n->f) != 0;
+    n->f = NULL;
+    if (!failed)
+        return KF_OK;
+    kf_status status = kf_fail(&c->log, KF_ERR_IO, "cannot write %s: %s", n->path, strerror(errno));
+    unlink(n->path);
+    return status;
+}
+
+void cli_npy_abandon(cli_npy *n)
+{
+    if (!n->f)
+        return;
+    fclose(n->f);
+    unlink(n->path);
+    n->f = NULL;
 }

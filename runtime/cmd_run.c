@@ -38,6 +38,7 @@ typedef struct batch {
     size_t at;       /* of the next line */
     uint64_t n_lines, n_requests;
     const float *last_logits;
+    cli_npy logits; /* of --logits; opened before the work, written after it */
 } batch;
 
 /* ---- Text of a slot -------------------------------------------------------------------------- */
@@ -358,21 +359,19 @@ static kf_status write_all_logits(batch *b, const slot *s)
         for (uint32_t row = 0; row < now && status == KF_OK; row++)
             cli_npy_row(&file, kf_session_logits(c->session, row), c->model->vocab_size);
     }
-    kf_status closed = cli_npy_close(c, &file);
+    if (status == KF_OK)
+        status = cli_npy_close(c, &file);
+    cli_npy_abandon(&file);
     KF_TRY(status);
-    KF_TRY(closed);
     return kf_session_truncate(c->session, 0, 0);
 }
 
-static kf_status write_logits(const batch *b)
+static kf_status write_logits(batch *b)
 {
-    const cli *c = b->c;
-    cli_npy file;
-    if (!b->last_logits)
+    if (!b->logits.f || !b->last_logits)
         return KF_OK;
-    KF_TRY(cli_npy_open(c, &file, c->opt.logits, 0, c->model->vocab_size));
-    cli_npy_row(&file, b->last_logits, c->model->vocab_size);
-    return cli_npy_close(c, &file);
+    cli_npy_row(&b->logits, b->last_logits, b->c->model->vocab_size);
+    return cli_npy_close(b->c, &b->logits);
 }
 
 static kf_status alloc_batch(batch *b)
@@ -408,6 +407,7 @@ static void free_batch(batch *b)
         cli_array_free(b->c, &s->ids);
         cli_array_free(b->c, &s->text);
     }
+    cli_npy_abandon(&b->logits);
     cli_array_free(b->c, &b->input);
     kf_free(a, b->slots, b->slots_bytes);
     kf_free(a, b->heap, b->heap_bytes);
@@ -424,10 +424,12 @@ static kf_status run_batch(batch *b)
     }
     KF_TRY(read_prompt(b, &b->slots[0]));
     KF_TRY(start_slot(b, &b->slots[0], o->n_tokens, o->seed, 0));
+    if (o->logits)
+        KF_TRY(cli_npy_open(b->c, &b->logits, o->logits, 0, b->c->model->vocab_size));
     if (o->all_logits)
         KF_TRY(write_all_logits(b, &b->slots[0]));
     KF_TRY(run_all(b));
-    return o->logits ? write_logits(b) : KF_OK;
+    return write_logits(b);
 }
 
 kf_status cli_run(cli *c)
