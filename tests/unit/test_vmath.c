@@ -144,8 +144,9 @@ static double ulp_error(float got, double want)
     const float w = (float)want;
     if (isinf(w) || isinf(got))
         return got == w ? 0 : INFINITY;
-    int e;
-    frexp(want, &e);
+    int e = -125;
+    if (want != 0)
+        frexp(want, &e);
     const double ulp = ldexp(1, (e < -125 ? -125 : e) - 24);
     return fabs((double)got - want) / ulp;
 }
