@@ -37,7 +37,7 @@ typedef struct cli {
     kf_logger log;
     kf_engine *engine;
     kf_session *session;
-    kf_tokenizer *tok; /* NULL: the packed file has none */
+    const kf_tokenizer *tok; /* the engine's; NULL: the packed file has none */
     kf_tok_scratch *scratch;
     kf_launch_stats *stats;
 } cli;

@@ -2,6 +2,7 @@
 /* engine - weights and workers of one opened model. */
 #define _GNU_SOURCE
 #include "runtime/internal.h"
+#include "runtime/tokenizer.h"
 
 #include <limits.h>
 #include <stdio.h>
@@ -44,6 +45,19 @@ static kf_status open_weights(kf_engine *e, const kf_options *o)
     return KF_OK;
 }
 
+static kf_status open_tokenizer(kf_engine *e)
+{
+    const kf_section_view *s = &e->artifact.tokenizer;
+    if (!s->data || s->size_bytes == 0)
+        return KF_OK;
+    const char *where = NULL;
+    kf_status status = kf_tokenizer_open(s->data, s->size_bytes, &e->allocator, &e->tok, &where);
+    if (status != KF_OK)
+        return kf_fail(&e->log, status, "the tokenizer section: %s",
+                       where ? where : kf_status_text(status));
+    return KF_OK;
+}
+
 static kf_status set_context(kf_engine *e, const kf_options *o)
 {
     uint32_t bound = e->model->max_positions;
@@ -66,7 +80,8 @@ static kf_status open_parts(kf_engine *e, const kf_options *o)
         return kf_fail(&e->log, KF_ERR_USAGE, "%u threads; at most %u", o->threads, MAX_THREADS);
     uint32_t threads = o->threads ? o->threads : kf_cpu_count();
     KF_TRY(kf_pool_create(&e->allocator, threads, e->model->scratch_bytes, &e->log, &e->pool));
-    return open_weights(e, o);
+    KF_TRY(open_weights(e, o));
+    return open_tokenizer(e);
 }
 
 kf_status kf_open(const kf_model *model, const kf_options *options, kf_engine **out_engine)
@@ -98,6 +113,7 @@ void kf_close(kf_engine *e)
         return;
     kf_allocator a = e->allocator;
     kf_pool_destroy(e->pool, &a);
+    kf_tokenizer_close(e->tok);
     kf_artifact_close(&e->artifact);
     kf_free(&a, e->random_weights, e->model->weights_bytes);
     pthread_mutex_destroy(&e->step_lock);
@@ -119,4 +135,44 @@ void kf_engine_limits(const kf_engine *e, kf_limits *out)
                        .pool_bytes = m->pool_bytes + m->counter_bytes};
     for (uint32_t i = 0; i < m->n_kv; i++)
         out->kv_bytes += pages * m->kv[i].layers * m->kv[i].page_bytes;
+}
+
+/* ---- Text ------------------------------------------------------------------------------------ */
+
+static kf_status no_tokenizer(const kf_engine *e)
+{
+    return kf_fail(&e->log, KF_ERR_UNSUPPORTED, "'%s' was opened without a tokenizer",
+                   e->model->name);
+}
+
+kf_status kf_encode(kf_engine *e, const char *text, size_t len, int32_t *ids, size_t capacity,
+                    size_t *out_n)
+{
+    kf_tok_scratch *scratch;
+    const uint32_t *found;
+    *out_n = 0;
+    if (!e->tok)
+        return no_tokenizer(e);
+    KF_TRY(kf_tok_scratch_create(e->tok, &scratch));
+    kf_status status = kf_tokenizer_encode(e->tok, scratch, text, len, true, &found, out_n);
+    if (status == KF_OK)
+        memcpy(ids, found, (*out_n < capacity ? *out_n : capacity) * sizeof *ids);
+    kf_tok_scratch_destroy(scratch);
+    return status;
+}
+
+kf_status kf_decode(kf_engine *e, const int32_t *ids, size_t n, char *text, size_t capacity,
+                    size_t *out_len)
+{
+    kf_tok_stream *stream;
+    const char *found;
+    *out_len = 0;
+    if (!e->tok)
+        return no_tokenizer(e);
+    KF_TRY(kf_tok_stream_create(e->tok, true, &stream));
+    kf_status status = kf_tok_stream_decode(stream, (const uint32_t *)ids, n, &found, out_len);
+    if (status == KF_OK && *out_len > 0)
+        memcpy(text, found, *out_len < capacity ? *out_len : capacity);
+    kf_tok_stream_destroy(stream);
+    return status;
 }

@@ -143,6 +143,7 @@ struct kf_engine {
     const unsigned char *weights;
     unsigned char *random_weights; /* Owned; NULL when the file is used */
     kf_pool *pool;                 /* Owned */
+    struct kf_tokenizer *tok;      /* Owned; NULL: the packed file has none */
     pthread_mutex_t step_lock;
     uint32_t context;
     uint32_t page_tokens;

@@ -101,6 +101,16 @@ uint32_t kf_session_length(const kf_session *session, uint32_t sequence);
 /** Keeps the first |n| positions of |sequence|; its other pages become free. */
 kf_status kf_session_truncate(kf_session *session, uint32_t sequence, uint32_t n);
 
+/** Ids of |len| bytes of UTF-8 with the tokenizer's special tokens. At most |capacity| are written;
+ *  |out_n| is how many there are. KF_ERR_UNSUPPORTED: compiled without a tokenizer. */
+kf_status kf_encode(kf_engine *engine, const char *text, size_t len, int32_t *ids, size_t capacity,
+                    size_t *out_n);
+
+/** Text of |n| ids without the special ones; not terminated. At most |capacity| bytes are written;
+ *  |out_len| is how many there are. */
+kf_status kf_decode(kf_engine *engine, const int32_t *ids, size_t n, char *text, size_t capacity,
+                    size_t *out_len);
+
 #ifdef __cplusplus
 }
 #endif

@@ -139,7 +139,7 @@ typedef struct kf_kv_state {
 
 typedef struct kf_sampling_defaults {
     float temperature; /* 0: greedy */
-    float top_p;       /* 1: off */
+    float top_p;       /* 0 or 1: off */
     float min_p;       /* 0: off */
     uint32_t top_k;    /* 0: off */
 } kf_sampling_defaults;

@@ -265,7 +265,7 @@ static kf_status parse_all(cli *c, const verb *v, int argc, char **argv)
                            .repeats = 5,
                            .temperature = d->temperature,
                            .top_k = d->top_k,
-                           .top_p = d->top_p,
+                           .top_p = d->top_p > 0 ? d->top_p : 1,
                            .min_p = d->min_p,
                            .repeat_penalty = 1};
     bool only_operands = false;
@@ -326,18 +326,6 @@ static void log_to_stderr(void *user, kf_log_level level, const char *text)
 
 /* ---- The opened model ------------------------------------------------------------------------ */
 
-static kf_status open_tokenizer(cli *c)
-{
-    const kf_section_view *s = &c->engine->artifact.tokenizer;
-    if (!s->data || s->size_bytes == 0)
-        return KF_OK;
-    const char *where = "";
-    kf_status status = kf_tokenizer_open(s->data, s->size_bytes, NULL, &c->tok, &where);
-    if (status != KF_OK)
-        return kf_fail(&c->log, status, "the tokenizer section: %s", where ? where : "damaged");
-    return kf_tok_scratch_create(c->tok, &c->scratch);
-}
-
 kf_status cli_open(cli *c)
 {
     kf_options o = {.weights_path = c->opt.weights,
@@ -348,7 +336,9 @@ kf_status cli_open(cli *c)
                     .log_user = c->log.user};
     KF_TRY(kf_open(c->model, &o, &c->engine));
     KF_TRY(kf_session_open(c->engine, &c->session));
-    KF_TRY(open_tokenizer(c));
+    c->tok = c->engine->tok;
+    if (c->tok)
+        KF_TRY(kf_tok_scratch_create(c->tok, &c->scratch));
     if (c->opt.has_context || c->opt.verbose) {
         kf_limits l;
         kf_engine_limits(c->engine, &l);
@@ -371,7 +361,6 @@ kf_status cli_open(cli *c)
 void cli_close(cli *c)
 {
     kf_tok_scratch_destroy(c->scratch);
-    kf_tokenizer_close(c->tok);
     kf_session_close(c->session);
     kf_close(c->engine);
     kf_free(&kf_default_allocator, c->stats, c->model->n_launches * sizeof *c->stats);
