@@ -27,7 +27,7 @@ typedef struct options {
     int staged; /* 1: A goes through a prologue that multiplies by a column scale */
     const char *sets[16];
     uint32_t n_sets;
-    const char *dump;
+    const char *dump, *dump_ir; /* files for the assembly and for the unoptimised IR */
 } options;
 
 typedef struct launch {
@@ -110,10 +110,17 @@ static void fail(const char *what)
     exit(1);
 }
 
+static void write_text(const char *path, kf_str text)
+{
+    FILE *f = fopen(path, "w");
+    if (!f || fwrite(text.ptr, 1, text.len, f) != text.len || fclose(f) != 0)
+        fail("cannot write the dump");
+}
+
 static void compile(launch *l, const options *o, kf_arena *arena)
 {
     kf_str error = {0};
-    kf_llvm_options lo = {.verify_each = true};
+    kf_llvm_options lo = {0};
     if (!kf_cpu_arch_find(o->arch, &lo.arch))
         fail("unknown arch");
     kf_matmul_configure(&l->cfg, lo.arch.lanes, lo.arch.regs);
@@ -135,15 +142,17 @@ static void compile(launch *l, const options *o, kf_arena *arena)
     kb_begin_kernel(b, "k");
     kf_emit_matmul_tile(b, &l->cfg, &hooks);
     kb_end_kernel(b);
+    if (o->dump_ir)
+        write_text(o->dump_ir, kf_llvm_print(ll, arena));
+    const double t1 = kf_probe_now();
     kf_llvm_optimize(ll);
+    const double t2 = kf_probe_now();
     kf_str object = kf_llvm_emit_object(ll, arena);
-    printf("# compiled in %.1f ms, object %u bytes\n", 1e3 * (kf_probe_now() - t0), object.len);
-    if (o->dump) {
-        FILE *f = fopen(o->dump, "w");
-        kf_str text = kf_llvm_emit_assembly(ll, arena);
-        fwrite(text.ptr, 1, text.len, f);
-        fclose(f);
-    }
+    const double t3 = kf_probe_now();
+    printf("# IR in %.1f ms, optimised in %.1f ms, object of %u bytes in %.1f ms\n",
+           1e3 * (t1 - t0), 1e3 * (t2 - t1), object.len, 1e3 * (t3 - t2));
+    if (o->dump)
+        write_text(o->dump, kf_llvm_emit_assembly(ll, arena));
     kf_kernel_library *lib = kf_kernel_library_open(arena, object, &error);
     if (!lib)
         fail(error.ptr);
@@ -329,6 +338,8 @@ int main(int argc, char **argv)
             o.staged = 1;
         else if (!strcmp(argv[i], "--dump"))
             o.dump = next, i++;
+        else if (!strcmp(argv[i], "--dump-ir"))
+            o.dump_ir = next, i++;
         else if (!strcmp(argv[i], "--set") && o.n_sets < 16)
             o.sets[o.n_sets++] = next, i++;
         else if (given < 32)

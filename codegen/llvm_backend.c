@@ -21,7 +21,7 @@
 #define COMBINE "instcombine<no-verify-fixpoint>"
 static const char default_pipeline[] =
     "function(sroa,early-cse<memssa>," COMBINE ",simplifycfg,loop-simplify,lcssa,"
-    "loop-mssa(loop-rotate,licm),loop(indvars)," COMBINE ",gvn,loop-mssa(licm),dse,loop-reduce,"
+    "loop-mssa(loop-rotate,licm),loop(indvars)," COMBINE ",gvn,loop-mssa(licm),dse,"
     "early-cse,simplifycfg," COMBINE ")";
 
 struct kf_llvm {
