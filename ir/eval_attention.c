@@ -4,35 +4,11 @@
 #include <string.h>
 
 #include "ir/eval_impl.h"
+#include "ir/rope.h"
 
 #define ATTR(c, kind) KF_ATTR_OF((c)->node, kind)
 
 /* ---- rope ----------------------------------------------------------------------------------------- */
-
-/* The frequency of pair |i| in f32, step by step as PyTorch computes it, because models are trained and
- * published with these very roundings (Su et al. 2021, arXiv:2104.09864; scaling: linear is position
- * interpolation, Chen et al. 2023, arXiv:2306.15595; llama3 is the formula of the Llama 3.1 release, as
- * transformers 5 states it in modeling_rope_utils.py). number / tensor is reciprocal times number there. */
-static float rope_frequency(const kf_attr_rope_table *a, int64_t i)
-{
-    static const float two_pi = 6.28318530717958647692f;
-    float exponent = (float)(2 * i) / (float)a->dim;
-    float freq = 1.0f / (float)pow((double)(float)a->theta, (double)exponent);
-    if (a->scaling == KF_SCALING_NONE)
-        return freq;
-    if (a->scaling == KF_SCALING_LINEAR)
-        return freq / (float)a->factor;
-    double low_wavelength = (double)a->original / a->low;
-    double high_wavelength = (double)a->original / a->high;
-    float wavelength = (1.0f / freq) * two_pi;
-    if (wavelength > (float)low_wavelength)
-        return freq / (float)a->factor;
-    if (wavelength < (float)high_wavelength)
-        return freq;
-    float part = (1.0f / wavelength) * (float)a->original;
-    float smooth = (part - (float)a->low) / (float)(a->high - a->low);
-    return (1.0f - smooth) * freq / (float)a->factor + smooth * freq;
-}
 
 bool kf_eval_rope_table(kf_eval_call *c)
 {
@@ -40,7 +16,7 @@ bool kf_eval_rope_table(kf_eval_call *c)
     int64_t half = a->dim / 2;
     float *freq = KF_NEW_N(c->ctx->arena, float, half);
     for (int64_t i = 0; i < half; i++)
-        freq[i] = rope_frequency(a, i);
+        freq[i] = kf_rope_freq(a, (uint32_t)i);
     for (int64_t n = 0; n < c->in[0]->n; n++) {
         for (int64_t i = 0; i < half; i++) {
             float angle = (float)c->in[0]->data[n] * freq[i];
