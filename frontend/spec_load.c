@@ -219,6 +219,8 @@ typedef struct loader {
 
 static kf_str resolve(loader *l, kf_str path)
 {
+    if (kf_str_eq_c(l->r.spec->dir, "."))
+        return path;
     return kf_fs_join(l->r.arena, l->r.spec->dir, path);
 }
 
@@ -383,8 +385,14 @@ static kf_spec *load_dir(kf_arena *arena, kf_diags *diags, const char *path,
 kf_spec *kf_spec_load(kf_arena *arena, kf_diags *diags, const char *path,
                       const kf_override *overrides, uint32_t n_overrides)
 {
-    if (kf_fs_is_dir(path))
-        return load_dir(arena, diags, path, overrides, n_overrides);
+    if (kf_fs_is_dir(path)) {
+        /* Directories that Kerf wrote for models without an architecture hold a description instead. */
+        kf_str dir_path = kf_str_from(path);
+        kf_str own = kf_fs_join(arena, dir_path, KF_STR("model.yaml"));
+        if (kf_fs_exists(kf_fs_join(arena, dir_path, KF_STR("config.json")).ptr) || !kf_fs_exists(own.ptr))
+            return load_dir(arena, diags, path, overrides, n_overrides);
+        path = own.ptr;
+    }
     kf_str text, dir = kf_fs_dirname(arena, kf_str_from(path));
     int err = kf_fs_read(arena, path, KF_YAML_MAX_BYTES, &text);
     if (err == 0)
