@@ -220,7 +220,7 @@ kb_value kf_pw_row_reduce(kf_pw *pw, const kf_node *n, const kf_coord *ix)
         return NULL;
     params[0] = v ? v : kb_f32(pw->b, 1, 0.0f);
     if (!attr->map)
-        return attr->keep ? v : params[n_accs];
+        return params[n_accs];
     captured c = {.pw = pw, .n = n, .column = n_accs + 1, .col = ix[rank - 1]};
     if (attr->map->n_params == n_accs + 2)
         params[n_accs + 1] = kb_sitofp(pw->b, kb_trunc(pw->b, kf_coord_lanes(pw->b, c.col), KB_I32));

@@ -3,17 +3,17 @@
 
 #include <math.h>
 
+/* Operation by operation as transformers computes it in f32. */
 static float llama3(const kf_attr_rope_table *a, float freq)
 {
-    const float original = (float)a->original, low = (float)a->low, high = (float)a->high;
-    const float slow = freq / (float)a->factor;
-    const float wavelength = 6.2831853071795864769f / freq;
-    if (wavelength < original / high)
+    const float wavelength = (1.0f / freq) * 6.28318530717958647692f;
+    if (wavelength > (float)((double)a->original / a->low))
+        return freq / (float)a->factor;
+    if (wavelength < (float)((double)a->original / a->high))
         return freq;
-    if (wavelength > original / low)
-        return slow;
-    const float smooth = (original / wavelength - low) / (high - low);
-    return (1.0f - smooth) * slow + smooth * freq;
+    const float part = (1.0f / wavelength) * (float)a->original;
+    const float smooth = (part - (float)a->low) / (float)(a->high - a->low);
+    return (1.0f - smooth) * freq / (float)a->factor + smooth * freq;
 }
 
 float kf_rope_freq(const kf_attr_rope_table *attr, uint32_t i)
