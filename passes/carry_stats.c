@@ -146,7 +146,7 @@ bool kf_pass_carry_stats(kf_module *m, kf_pass_ctx *cx)
     bool progress = false;
 
     KF_EACH_FUNC(m, g) {
-        call c;
+        call c = {0};
         while (find_call(m, g, &c) && carry(&c, cx))
             progress = true;
     }
