@@ -60,7 +60,7 @@ static bool check_weight(const kf_target *t, const parts *p, kf_sbuf *why)
     const kf_layout wanted = t->weight_layout(t, &w->type);
     if (w->kind != KF_VALUE_ARG || w->type.rank != 2 || !KF_ATTR_OF(p->node, matmul)->trans_b)
         return kf_refuse(why, "the second operand of the product is not a weight [N,K]");
-    if (w->type.dtype != KF_DTYPE_f32 && w->type.dtype != KF_DTYPE_bf16)
+    if (kf_dtype_infos[w->type.dtype].kind != KF_KIND_FLOAT)
         return kf_refuse(why, "weights of dtype %s have no kernel", kf_dtype_infos[w->type.dtype].name);
     if (!same_layout(&w->type.layout, &wanted))
         return kf_refuse(why, "the weight is not stored in the target's order");
@@ -148,7 +148,7 @@ static kf_matmul_config shape_of(const parts *p, int64_t rows_hi)
 {
     const kf_type *w = kf_value_type(p->g, p->weight);
     kf_matmul_config c = {.n = (uint32_t)w->dim[0].size, .k = (uint32_t)w->dim[1].size};
-    c.weight = w->dtype == KF_DTYPE_bf16 ? KF_WEIGHT_BF16 : KF_WEIGHT_F32;
+    c.weight = w->dtype == KF_DTYPE_f32 ? KF_WEIGHT_F32 : w->dtype == KF_DTYPE_f16 ? KF_WEIGHT_F16 : KF_WEIGHT_BF16;
     c.max_rows = (uint32_t)kf_dim_bound(p->g, kf_value_type(p->g, p->a)->dim[0], rows_hi);
     return c;
 }
