@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* cmd_run - run and bench: hand over to a produced executable, compiling a description first. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "driver/spawn.h"
+#include "driver/verbs.h"
+
+bool kf_is_executable(const char *path)
+{
+    char magic[4] = {0};
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    bool elf = fd >= 0 && read(fd, magic, 4) == 4 && !memcmp(magic, "\177ELF", 4);
+
+    if (fd >= 0)
+        close(fd);
+    return elf;
+}
+
+static int run_exe(kf_compilation *c, const char *exe, const char *verb)
+{
+    const char **argv = KF_NEW_N(c->arena, const char *, (uint32_t)c->opt->n_rest + 3);
+    int n = 0;
+    kf_exit e = {0};
+
+    /* A name without a slash is a file here, not a command on PATH. */
+    argv[n++] = strchr(exe, '/') ? exe : kf_strf(c->arena, "./%s", exe).ptr;
+    argv[n++] = verb;
+    for (int i = 0; i < c->opt->n_rest; i++)
+        argv[n++] = c->opt->rest[i];
+    int err = kf_spawn(argv, NULL, &e);
+    if (err) {
+        kf_diag_add(c->diags, KF_E0701, KF_NO_LOC, "%s: %s", exe, strerror(err));
+        return 0;
+    }
+    return e.signal ? 128 + e.signal : e.status;
+}
+
+static int compile_and_run(kf_compilation *c, const char *verb)
+{
+    const char *tmp = getenv("TMPDIR");
+    kf_str dir = kf_strf(c->arena, "%s/kerf-XXXXXX", tmp && *tmp ? tmp : "/tmp");
+    char *made = mkdtemp((char *)(uintptr_t)dir.ptr);
+    int status = 0;
+
+    if (!made) {
+        kf_diag_add(c->diags, KF_E0603, KF_NO_LOC, "%s: %s", dir.ptr, strerror(errno));
+        return 0;
+    }
+    kf_str exe = kf_strf(c->arena, "%s/model", made), kfw = kf_strf(c->arena, "%s/model.kfw", made);
+    if (kf_compilation_run(c, c->opt->operand) && kf_compile_to(c, exe.ptr, false))
+        status = run_exe(c, exe.ptr, verb);
+    unlink(exe.ptr);
+    unlink(kfw.ptr);
+    rmdir(made);
+    return status;
+}
+
+static int run_or_bench(kf_compilation *c, const char *verb)
+{
+    if (kf_is_executable(c->opt->operand))
+        return run_exe(c, c->opt->operand, verb);
+    return compile_and_run(c, verb);
+}
+
+int kf_verb_run(kf_compilation *c) { return run_or_bench(c, "run"); }
+
+int kf_verb_bench(kf_compilation *c) { return run_or_bench(c, "bench"); }

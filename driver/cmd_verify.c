@@ -1,0 +1,254 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* cmd_verify - the forms of a model against each other; or an executable's own check.
+ *
+ * The evaluator in f64 is the truth. The rounded evaluator, the unfused executable and the fused one are
+ * compared with it on a seeded prompt, logits of every position. Rule: the fused form's RMS error is at
+ * most twice the larger of the other two, plus 1e-5 of the largest logit.
+ */
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/fs.h"
+#include "base/json.h"
+#include "driver/spawn.h"
+#include "driver/verbs.h"
+#include "frontend/weights_random.h"
+#include "ir/eval.h"
+
+#define MAX_NPY_BYTES (1u << 30)
+#define UNFUSED_OFF   "fuse_*,carry_stats,fold_weights"
+
+/** Logits [n, vocab] of one form. */
+typedef struct form {
+    const char *name;
+    const double *logits;
+    double rms, worst_nmse;
+} form;
+
+typedef struct check {
+    kf_compilation *c;
+    uint32_t n;
+    int64_t vocab;
+    int32_t *ids;
+    char dir[4096];
+    form form[4];
+    uint32_t n_forms;
+} check;
+
+/* ---- numbers --------------------------------------------------------------------------------------------- */
+
+static void measure(const check *k, form *f, const double *ref)
+{
+    double sum = 0;
+
+    for (uint32_t r = 0; r < k->n; r++) {
+        double err = 0, size = 0;
+        for (int64_t i = 0; i < k->vocab; i++) {
+            double want = ref[r * k->vocab + i], d = f->logits[r * k->vocab + i] - want;
+            err += d * d;
+            size += want * want;
+        }
+        sum += err;
+        double nmse = err / (size > 0 ? size : 1);
+        if (!(nmse <= f->worst_nmse))
+            f->worst_nmse = nmse;
+    }
+    f->rms = sqrt(sum / ((double)k->n * (double)k->vocab));
+}
+
+static double largest(const check *k, const double *v)
+{
+    double most = 0;
+
+    for (int64_t i = 0; i < k->n * k->vocab; i++)
+        most = fmax(most, fabs(v[i]));
+    return most;
+}
+
+/* splitmix64 (Steele, Lea and Flood 2014) */
+static uint64_t next_random(uint64_t *state)
+{
+    uint64_t z = *state += 0x9e3779b97f4a7c15u;
+
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+    return z ^ z >> 31;
+}
+
+/* ---- forms ----------------------------------------------------------------------------------------------- */
+
+static void add_form(check *k, const char *name, const double *logits)
+{
+    form *f = &k->form[k->n_forms++];
+
+    *f = (form){.name = name, .logits = logits};
+    measure(k, f, k->form[0].logits);
+}
+
+static bool evaluate(check *k, kf_eval_mode mode, const char *name)
+{
+    kf_compilation *c = k->c;
+    kf_sbuf why = {.arena = c->scratch};
+    kf_eval *e = kf_eval_create(c->arena, c->module, mode, kf_compilation_weights(c), 1);
+    uint32_t seq = 0;
+    const int32_t *tokens = k->ids;
+    kf_eval_step step = {1, &seq, &k->n, &tokens};
+    kf_tensor logits;
+
+    if (!kf_eval_run(e, "main", &step, true, &logits, &why)) {
+        kf_diag_add(c->diags, KF_E0901, KF_NO_LOC, "%s: %.*s", name, KF_STR_ARG(kf_sbuf_view(&why)));
+        return false;
+    }
+    add_form(k, name, logits.data);
+    return true;
+}
+
+/* A NumPy file of f32 in C order (numpy.lib.format 1.0): magic, version, header length, header, data. */
+static const double *read_npy(check *k, const char *path)
+{
+    kf_arena *a = k->c->arena;
+    kf_str text;
+    uint64_t want = (uint64_t)k->n * (uint64_t)k->vocab;
+
+    if (kf_fs_read(a, path, MAX_NPY_BYTES, &text) || text.len < 10)
+        return NULL;
+    uint32_t start = 10u + (uint8_t)text.ptr[8] + 256u * (uint8_t)text.ptr[9];
+    if (text.len < start || (text.len - start) / sizeof(float) != want)
+        return NULL;
+    double *out = KF_NEW_N(a, double, want);
+    for (uint64_t i = 0; i < want; i++) {
+        float v;
+        memcpy(&v, text.ptr + start + i * sizeof v, sizeof v);
+        out[i] = v;
+    }
+    return out;
+}
+
+static kf_str ids_text(const check *k)
+{
+    kf_sbuf text = {.arena = k->c->arena};
+
+    for (uint32_t i = 0; i < k->n; i++)
+        kf_sbuf_printf(&text, "%s%d", i ? "," : "", k->ids[i]);
+    return kf_sbuf_view(&text);
+}
+
+static bool run_form(check *k, const char *exe, const char *name)
+{
+    kf_str out = kf_strf(k->c->arena, "%s/logits.npy", k->dir);
+    const char *const argv[] = {exe,     "run",          "--ids", ids_text(k).ptr, "-n", "0",
+                                "--all-logits", out.ptr, "-q",    NULL};
+    kf_exit e = {0};
+    int err = kf_spawn(argv, "/dev/null", &e);
+    const double *logits = err || e.status ? NULL : read_npy(k, out.ptr);
+
+    unlink(out.ptr);
+    if (logits)
+        add_form(k, name, logits);
+    else
+        kf_diag_add(k->c->diags, KF_E0901, KF_NO_LOC, "the %s executable gave no logits (status %d)", name,
+                    e.status);
+    return logits != NULL;
+}
+
+static bool compile_form(check *k, const char *off, const char *name)
+{
+    kf_compilation one = *k->c;
+    kf_str exe = kf_strf(one.arena, "%s/model", k->dir), kfw = kf_strf(one.arena, "%s/model.kfw", k->dir);
+
+    one.runs = (kf_pass_runs){0};
+    bool ok = kf_compilation_graph(&one) && kf_compilation_fuse(&one, off) && kf_compilation_plan(&one) &&
+              kf_compile_to(&one, exe.ptr, false) && run_form(k, exe.ptr, name);
+    unlink(exe.ptr);
+    unlink(kfw.ptr);
+    return ok;
+}
+
+/* ---- the verb -------------------------------------------------------------------------------------------- */
+
+static void print(const check *k, double bound, bool ok)
+{
+    if (k->c->opt->json) {
+        kf_sbuf text = {.arena = k->c->scratch};
+        kf_json w = {.out = &text};
+        kf_json_open(&w, '{');
+        kf_json_kstr(&w, "schema", KF_STR("kerf.verify.1"));
+        kf_json_kbool(&w, "ok", ok);
+        kf_json_kdouble(&w, "bound_rms", bound);
+        kf_json_key(&w, "forms");
+        kf_json_open(&w, '[');
+        for (uint32_t i = 0; i < k->n_forms; i++) {
+            kf_json_open(&w, '{');
+            kf_json_kstr(&w, "form", kf_str_from(k->form[i].name));
+            kf_json_kdouble(&w, "rms", k->form[i].rms);
+            kf_json_kdouble(&w, "worst_row_nmse", k->form[i].worst_nmse);
+            kf_json_close(&w, '}');
+        }
+        kf_json_close(&w, ']');
+        kf_json_close(&w, '}');
+        printf("%.*s\n", KF_STR_ARG(kf_sbuf_view(&text)));
+        return;
+    }
+    printf("%-10s %12s %16s\n", "form", "rms error", "worst row NMSE");
+    for (uint32_t i = 1; i < k->n_forms; i++)
+        printf("%-10s %12.3e %16.3e\n", k->form[i].name, k->form[i].rms, k->form[i].worst_nmse);
+    printf("bound of the fused form: %.3e: %s\n", bound, ok ? "ok" : "exceeded");
+}
+
+static void verify_forms(check *k)
+{
+    kf_compilation *c = k->c;
+
+    if (!kf_compilation_graph(c) || !evaluate(k, KF_EVAL_IDEAL, "reference") ||
+        !evaluate(k, KF_EVAL_ROUNDED, "rounded") || !compile_form(k, UNFUSED_OFF, "unfused") ||
+        !compile_form(k, NULL, "fused"))
+        return;
+    double bound = 2 * fmax(k->form[1].rms, k->form[2].rms) + 1e-5 * largest(k, k->form[0].logits);
+    bool ok = k->form[3].rms <= bound;
+    print(k, bound, ok);
+    if (!ok)
+        kf_diag_add(c->diags, KF_E0901, KF_NO_LOC, "the fused form is off by %.3e RMS, allowed are %.3e",
+                    k->form[3].rms, bound);
+}
+
+static int verify_exe(kf_compilation *c)
+{
+    const char *exe = c->opt->operand;
+    const char *const argv[] = {strchr(exe, '/') ? exe : kf_strf(c->arena, "./%s", exe).ptr, "verify", NULL};
+    kf_exit e = {0};
+    int err = kf_spawn(argv, NULL, &e);
+
+    if (err)
+        kf_diag_add(c->diags, KF_E0701, KF_NO_LOC, "%s: %s", exe, strerror(err));
+    return e.signal ? 128 + e.signal : e.status;
+}
+
+int kf_verb_verify(kf_compilation *c)
+{
+    check k = {.c = c, .n = (uint32_t)c->opt->tokens};
+    const char *tmp = getenv("TMPDIR");
+    uint64_t state = (uint64_t)c->opt->seed;
+
+    if (kf_is_executable(c->opt->operand))
+        return verify_exe(c);
+    if (!kf_compilation_load(c, c->opt->operand) || !kf_compilation_target(c))
+        return 0;
+    if (!kf_compilation_weights(c))
+        c->random = kf_weights_random_source(c->arena, c->spec, state,
+                                             kf_src_given(c->spec->dtype.src) ? c->spec->dtype.v : KF_DTYPE_f32);
+    k.vocab = c->spec->vocab_size.v;
+    k.ids = KF_NEW_N(c->arena, int32_t, k.n);
+    for (uint32_t i = 0; i < k.n; i++)
+        k.ids[i] = (int32_t)(next_random(&state) % (uint64_t)k.vocab);
+    snprintf(k.dir, sizeof k.dir, "%s/kerf-XXXXXX", tmp && *tmp ? tmp : "/tmp");
+    if (!mkdtemp(k.dir)) {
+        kf_diag_add(c->diags, KF_E0603, KF_NO_LOC, "%s: %s", k.dir, strerror(errno));
+        return 0;
+    }
+    verify_forms(&k);
+    rmdir(k.dir);
+    return 0;
+}

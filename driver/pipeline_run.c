@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* pipeline_run - see pipeline_run.h. */
+#include "driver/pipeline_run.h"
+
+#include <string.h>
+
+#include "base/check.h"
+#include "base/fs.h"
+#include "codegen/target_cpu.h"
+#include "frontend/build_graph.h"
+#include "ir/text.h"
+#include "ir/verify.h"
+
+#ifndef KF_CHECKS
+#define KF_CHECKS 0
+#endif
+
+bool kf_compilation_target(kf_compilation *c)
+{
+    const char *t = c->opt->target ? c->opt->target : "cpu";
+
+    if (c->spec && !c->opt->target && c->spec->build.targets.n == 1)
+        t = kf_str_dup(c->arena, c->spec->build.targets.v[0]).ptr;
+    if (strncmp(t, "cpu", 3) || (t[3] && t[3] != ':')) {
+        kf_diag_add(c->diags, KF_E0410, KF_NO_LOC, "target '%s': this build makes code for cpu, cpu:native and cpu:ARCH", t);
+        return false;
+    }
+    c->arch = t[3] ? t + 4 : KF_CPU_ARCH_DEFAULT;
+    c->target = kf_target_cpu(c->arena, c->arch);
+    if (c->target)
+        return true;
+    kf_diag *e = kf_diag_add(c->diags, KF_E0410, KF_NO_LOC, "no CPU micro-architecture is called '%s'", c->arch);
+    kf_str names[64];
+    kf_cpu_arch arch;
+    uint32_t n = 0;
+    while (n < 64 && kf_cpu_arch_at(n, &arch)) {
+        names[n] = kf_str_from(arch.name);
+        n++;
+    }
+    kf_str near = kf_str_nearest(kf_str_from(c->arch), names, n);
+    if (near.len)
+        kf_diag_hint(c->diags, e, "did you mean 'cpu:%.*s'?", KF_STR_ARG(near));
+    return false;
+}
+
+/* --set KEY=VALUE,... and --dtype as overrides of the description. */
+static uint32_t overrides(kf_compilation *c, kf_override *out, uint32_t max)
+{
+    uint32_t n = 0;
+
+    for (const char *s = c->opt->set; s && *s && n < max;) {
+        size_t len = strcspn(s, ",");
+        const char *eq = memchr(s, '=', len);
+        if (!eq) {
+            kf_diag_add(c->diags, KF_E0803, KF_NO_LOC, "--set takes KEY=VALUE, not '%.*s'", (int)len, s);
+            return n;
+        }
+        out[n++] = (kf_override){{s, (uint32_t)(eq - s)}, {eq + 1, (uint32_t)(s + len - eq - 1)}};
+        s += len + (s[len] == ',');
+    }
+    if (c->opt->dtype && n < max)
+        out[n++] = (kf_override){KF_STR("build.dtypes.weights"), kf_str_from(c->opt->dtype)};
+    return n;
+}
+
+bool kf_compilation_load(kf_compilation *c, const char *path)
+{
+    kf_override set[32];
+    uint32_t n = overrides(c, set, 32);
+
+    if (kf_diags_errors(c->diags))
+        return false;
+    c->spec = kf_spec_load(c->arena, c->diags, path, set, n);
+    if (!c->spec)
+        return false;
+    kf_str weights = c->opt->weights ? kf_str_from(c->opt->weights) : c->spec->weights.v;
+    if (!weights.len || c->opt->no_weights)
+        return true;
+    kf_str dir = kf_str_dup(c->arena, weights);
+    kf_str single = kf_fs_join(c->arena, dir, KF_STR("model.safetensors"));
+    kf_str index = kf_fs_join(c->arena, dir, KF_STR("model.safetensors.index.json"));
+    bool named = c->opt->weights || !kf_fs_is_dir(c->spec->path.ptr);
+    if (kf_fs_is_dir(dir.ptr) && !named && !kf_fs_exists(single.ptr) && !kf_fs_exists(index.ptr))
+        return true; /* a directory with only config.json is legal */
+    c->checkpoint = kf_checkpoint_open(c->arena, c->diags, dir);
+    return c->checkpoint && kf_checkpoint_check(c->arena, c->diags, c->checkpoint, c->spec);
+}
+
+const kf_tensor_source *kf_compilation_weights(const kf_compilation *c)
+{
+    return c->checkpoint ? kf_checkpoint_source(c->checkpoint) : c->random;
+}
+
+bool kf_compilation_graph(kf_compilation *c)
+{
+    kf_sbuf why = {.arena = c->scratch};
+
+    c->module = kf_build_graph(c->arena, c->diags, c->spec, kf_compilation_weights(c));
+    if (!c->module)
+        return false;
+    kf_check_set_context("build_graph", c->module->name.ptr);
+    if (!kf_module_verify(c->module, KF_VERIFY_GRAPH, &why)) {
+        fprintf(stderr, "%.*s\n", KF_STR_ARG(kf_sbuf_view(&why)));
+        KF_ASSERT(false, "the graph that the frontend builds is valid");
+    }
+    return true;
+}
+
+bool kf_compilation_fuse(kf_compilation *c, const char *off)
+{
+    const kf_options *o = c->opt;
+    const char *all_off = o->pass_off && off ? kf_strf(c->arena, "%s,%s", o->pass_off, off).ptr
+                          : off              ? off
+                                             : o->pass_off;
+    kf_pipeline_options p = {.off = all_off,
+                             .dump = o->pass_dump,
+                             .time = o->pass_time,
+                             .trace = o->pass_trace,
+                             .passes = o->passes,
+                             .stop_after = o->stop_after,
+                             .dump_dir = o->dump_dir,
+                             .verify_each = o->verify_each || KF_CHECKS,
+                             .out = stderr};
+
+    if (!kf_pipeline_check(&p, c->diags))
+        return false;
+    c->passes = (kf_pass_ctx){.arena = c->arena, .scratch = c->scratch, .target = c->target, .diags = c->diags};
+    kf_pipeline_run(c->module, &c->passes, &p, &c->runs);
+    return kf_diags_errors(c->diags) == 0;
+}
+
+bool kf_compilation_plan(kf_compilation *c)
+{
+    kf_sbuf why = {.arena = c->scratch};
+
+    kf_check_set_context("schedule", c->module->name.ptr);
+    c->plan = kf_schedule(c->module, c->target, c->arena);
+    if (!kf_plan_verify(c->plan, &why)) {
+        fprintf(stderr, "%.*s\n", KF_STR_ARG(kf_sbuf_view(&why)));
+        KF_ASSERT(false, "the plan is valid");
+    }
+    kf_check_set_context(NULL, NULL);
+    return true;
+}
+
+void kf_compilation_close(kf_compilation *c)
+{
+    if (c->checkpoint)
+        kf_checkpoint_close(c->checkpoint);
+    c->checkpoint = NULL;
+}
+
+bool kf_compilation_run(kf_compilation *c, const char *path)
+{
+    return kf_compilation_load(c, path) && kf_compilation_target(c) && kf_compilation_graph(c) &&
+           kf_compilation_fuse(c, NULL) && kf_compilation_plan(c);
+}

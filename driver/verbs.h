@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* verbs - one function per verb; each returns an exit status and leaves diagnostics in the sink. */
+#ifndef KF_DRIVER_VERBS_H
+#define KF_DRIVER_VERBS_H
+
+#include "driver/pipeline_run.h"
+
+#define VERB(name, operands, summary) int kf_verb_##name(kf_compilation *c);
+#include "driver/options.def"
+#undef VERB
+
+/** Compiles into |output| (an executable, without weights if the description has none). Used by run, bench and
+ *  verify too. |library|: --emit lib. */
+bool kf_compile_to(kf_compilation *c, const char *output, bool library);
+
+/** True if |path| is an ELF file. */
+bool kf_is_executable(const char *path);
+
+/** One plain line per stage, or in place on a terminal; nothing with -q. */
+void kf_progress(const kf_compilation *c, const char *stage, double fraction);
+void kf_progress_end(const kf_compilation *c);
+
+#endif
