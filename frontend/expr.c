@@ -2,17 +2,17 @@
 /* expr - Pratt parser (Pratt 1973), type rules, evaluation and printing of expressions. */
 #include "frontend/expr.h"
 
+#include "base/check.h"
+#include "frontend/expr_parse.h"
+
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/check.h"
-#include "frontend/expr_parse.h"
-
 const char *const kf_expr_var_names[KF_EXPR_VAR_COUNT] = {
-    [KF_EXPR_X] = "x", [KF_EXPR_SCORE_VAR] = "score", [KF_EXPR_H] = "h",
-    [KF_EXPR_Q] = "q", [KF_EXPR_K] = "k",
+    [KF_EXPR_X] = "x", [KF_EXPR_SCORE_VAR] = "score", [KF_EXPR_H] = "h", [KF_EXPR_Q] = "q",
+    [KF_EXPR_K] = "k",
 };
 
 /* Binary operators, longest spelling first. All associate to the left. */
@@ -29,7 +29,7 @@ static const struct binary_op {
 /* ---- nodes ---- */
 
 kf_expr *kf_expr_fail(kf_expr_parser *p, kf_diag_code code, uint32_t begin, uint32_t end,
-                            const char *fmt, ...)
+                      const char *fmt, ...)
 {
     if (p->failed)
         return NULL;
@@ -92,7 +92,7 @@ static bool wants_pred(kf_fn fn, uint32_t i)
 }
 
 kf_expr *kf_expr_fn(kf_expr_parser *p, kf_fn fn, const kf_expr *a, const kf_expr *b,
-                          const kf_expr *c)
+                    const kf_expr *c)
 {
     const kf_fn_info *info = &kf_fn_infos[fn];
     const kf_expr *args[3] = {a, b, c};
@@ -137,8 +137,14 @@ static char peek(kf_expr_parser *p)
     return p->at < p->text.len ? p->text.ptr[p->at] : '\0';
 }
 
-static bool is_letter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_'; }
-static bool is_digit(char c) { return c >= '0' && c <= '9'; }
+static bool is_letter(char c)
+{
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_';
+}
+static bool is_digit(char c)
+{
+    return c >= '0' && c <= '9';
+}
 
 static kf_expr *expected(kf_expr_parser *p, const char *what)
 {
@@ -251,9 +257,9 @@ static bool check_arg(kf_expr_parser *p, const kf_expr_word *w, char want, const
         return false;
     }
     bool is_const = arg->op == KF_EXPR_NUM && !arg->is_pred;
-    bool ok = is_const && (want == 'n' ? arg->num > 0
-                                       : arg->num >= 1 && arg->num <= INT32_MAX &&
-                                             arg->num == floor(arg->num));
+    bool ok = is_const &&
+              (want == 'n' ? arg->num > 0
+                           : arg->num >= 1 && arg->num <= INT32_MAX && arg->num == floor(arg->num));
     if (!ok)
         kf_expr_fail(p, KF_E0205, arg->begin, arg->end, "this argument of '%s' must be %s", w->name,
                      want == 'n' ? "a number above 0, written out"
@@ -261,8 +267,7 @@ static bool check_arg(kf_expr_parser *p, const kf_expr_word *w, char want, const
     return ok;
 }
 
-static kf_expr *parse_word(kf_expr_parser *p, const kf_expr_word *w, kf_str name,
-                                 uint32_t begin)
+static kf_expr *parse_word(kf_expr_parser *p, const kf_expr_word *w, kf_str name, uint32_t begin)
 {
     const kf_expr *args[KF_EXPR_MAX_ARGS] = {0};
     if (w->expand == NULL)
@@ -353,8 +358,8 @@ static kf_expr *parse_unary(kf_expr_parser *p)
 static kf_expr *parse_binary(kf_expr_parser *p, uint8_t min_binds)
 {
     if (++p->depth > KF_EXPR_MAX_NESTING)
-        return kf_expr_fail(p, KF_E0707, p->at, p->at + 1, "the expression nests deeper than %u levels",
-                            KF_EXPR_MAX_NESTING);
+        return kf_expr_fail(p, KF_E0707, p->at, p->at + 1,
+                            "the expression nests deeper than %u levels", KF_EXPR_MAX_NESTING);
     kf_expr *left = parse_unary(p);
     while (left != NULL) {
         const struct binary_op *op = peek_binary(p);
@@ -376,8 +381,11 @@ static const kf_expr *check_result(kf_expr_parser *p, const kf_expr *e)
     bool want_pred = p->kind == KF_EXPR_MASK;
     if (e->is_pred != want_pred)
         return kf_expr_fail(p, KF_E0203, 0, p->text.len, "a %s is a %s, this is a %s",
-                            want_pred ? "mask" : p->kind == KF_EXPR_ACT ? "activation" : "score",
-                            want_pred ? "truth value" : "number", want_pred ? "number" : "truth value");
+                            want_pred                ? "mask"
+                            : p->kind == KF_EXPR_ACT ? "activation"
+                                                     : "score",
+                            want_pred ? "truth value" : "number",
+                            want_pred ? "number" : "truth value");
     if (p->kind == KF_EXPR_MASK && !kf_expr_is_causal(e))
         return kf_expr_fail(p, KF_E0406, 0, p->text.len,
                             "the mask does not imply k <= q; write it as 'causal & ...'");
@@ -403,7 +411,10 @@ const kf_expr *kf_expr_parse(kf_arena *arena, kf_diags *diags, const kf_yaml_nod
 
 /* ---- what a tree means ---- */
 
-static bool is_var(const kf_expr *e, kf_expr_var var) { return e->op == KF_EXPR_VAR && e->var == var; }
+static bool is_var(const kf_expr *e, kf_expr_var var)
+{
+    return e->op == KF_EXPR_VAR && e->var == var;
+}
 
 bool kf_expr_is_causal(const kf_expr *e)
 {

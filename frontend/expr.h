@@ -3,8 +3,8 @@
  *
  * A Pratt parser gives a typed tree over the rows of fn.def: every operator and every word (causal,
  * window, softcap, ...) is written out as scalar functions while reading, so the tree has numbers,
- * variables and functions only. No loops, no state, bounded size. Places in messages are places in the
- * user's file. Precedence, loosest first:  |   &   < <= > >= == !=   + -   * /   unary - !
+ * variables and functions only. No loops, no state, bounded size. Places in messages are places in
+ * the user's file. Precedence, loosest first:  |   &   < <= > >= == !=   + -   * /   unary - !
  */
 #ifndef KF_FRONTEND_EXPR_H
 #define KF_FRONTEND_EXPR_H

@@ -20,14 +20,14 @@ typedef struct kf_expr_parser {
 
 /** Reports once per expression; returns NULL so that callers can return it. */
 kf_expr *kf_expr_fail(kf_expr_parser *p, kf_diag_code code, uint32_t begin, uint32_t end,
-                            const char *fmt, ...) __attribute__((format(printf, 5, 6)));
+                      const char *fmt, ...) __attribute__((format(printf, 5, 6)));
 
 /* Nodes; NULL operands and broken limits give NULL. Types are checked against fn.def. */
 kf_expr *kf_expr_num(kf_expr_parser *p, double v);
 kf_expr *kf_expr_truth(kf_expr_parser *p, bool v);
 kf_expr *kf_expr_var_of(kf_expr_parser *p, kf_expr_var var);
 kf_expr *kf_expr_fn(kf_expr_parser *p, kf_fn fn, const kf_expr *a, const kf_expr *b,
-                          const kf_expr *c);
+                    const kf_expr *c);
 
 typedef struct kf_expr_word kf_expr_word;
 typedef kf_expr *(*kf_expr_expand_fn)(kf_expr_parser *p, const kf_expr *const *args);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* expr_words - what the words of masks and scores mean, in functions of fn.def. */
+#include "frontend/expr_parse.h"
+
 #include <math.h>
 #include <string.h>
-
-#include "frontend/expr_parse.h"
 
 static kf_expr *causal(kf_expr_parser *p, const kf_expr *const *args)
 {
@@ -57,8 +57,8 @@ static kf_expr *power_of_two(kf_expr_parser *p, double a, double c)
                       kf_expr_fn(p, KF_FN_add, scaled, kf_expr_num(p, -c * ln2), NULL), NULL, NULL);
 }
 
-/** Slopes 2^(-8(h+1)/m) for the first m = 2^floor(log2 H) heads; further heads j = h - m take every other
- *  slope of 2m heads, 2^(-4(2j+1)/m) (the authors' rule for H that is no power of two). */
+/** Slopes 2^(-8(h+1)/m) for the first m = 2^floor(log2 H) heads; further heads j = h - m take every
+ * other slope of 2m heads, 2^(-4(2j+1)/m) (the authors' rule for H that is no power of two). */
 static kf_expr *alibi(kf_expr_parser *p, const kf_expr *const *args)
 {
     (void)args;
@@ -68,12 +68,12 @@ static kf_expr *alibi(kf_expr_parser *p, const kf_expr *const *args)
     const kf_expr *slope = power_of_two(p, 8.0 / m, 8.0 / m);
     if (m != n_heads) {
         const kf_expr *rest = power_of_two(p, 8.0 / m, 4.0 / m - 8.0);
-        const kf_expr *is_first = kf_expr_fn(p, KF_FN_lt, kf_expr_var_of(p, KF_EXPR_H),
-                                             kf_expr_num(p, m), NULL);
+        const kf_expr *is_first =
+            kf_expr_fn(p, KF_FN_lt, kf_expr_var_of(p, KF_EXPR_H), kf_expr_num(p, m), NULL);
         slope = kf_expr_fn(p, KF_FN_select, is_first, slope, rest);
     }
-    const kf_expr *distance = kf_expr_fn(p, KF_FN_sub, kf_expr_var_of(p, KF_EXPR_K),
-                                         kf_expr_var_of(p, KF_EXPR_Q), NULL);
+    const kf_expr *distance =
+        kf_expr_fn(p, KF_FN_sub, kf_expr_var_of(p, KF_EXPR_K), kf_expr_var_of(p, KF_EXPR_Q), NULL);
     return kf_expr_fn(p, KF_FN_mul, slope, distance, NULL);
 }
 
@@ -89,12 +89,13 @@ static const kf_expr_word words[] = {
 
 enum { N_WORDS = sizeof words / sizeof *words };
 
-static const char kind_letters[] = {[KF_EXPR_ACT] = 'A', [KF_EXPR_MASK] = 'M', [KF_EXPR_SCORE] = 'S'};
+static const char kind_letters[] = {
+    [KF_EXPR_ACT] = 'A', [KF_EXPR_MASK] = 'M', [KF_EXPR_SCORE] = 'S'};
 
 /** Per variable the kinds it may stand in. */
 static const char *const var_kinds[KF_EXPR_VAR_COUNT] = {
-    [KF_EXPR_X] = "A", [KF_EXPR_SCORE_VAR] = "S", [KF_EXPR_H] = "MS", [KF_EXPR_Q] = "MS",
-    [KF_EXPR_K] = "MS",
+    [KF_EXPR_X] = "A",  [KF_EXPR_SCORE_VAR] = "S", [KF_EXPR_H] = "MS",
+    [KF_EXPR_Q] = "MS", [KF_EXPR_K] = "MS",
 };
 
 /* hidden_act of config.json -> fn.def (transformers/activations.py). */

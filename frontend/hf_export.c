@@ -3,10 +3,10 @@
  *
  * It looks at the structure alone, so an open composition of the right shape has a config.json too.
  */
-#include <math.h>
-
 #include "base/json.h"
 #include "frontend/weights_random.h"
+
+#include <math.h>
 
 /** The decoder that all known architectures share, found in a Spec. */
 typedef struct decoder {
@@ -23,9 +23,14 @@ static const struct act_name {
     kf_fn fn;
     const char *name;
 } act_names[] = {
-    {KF_FN_silu, "silu"},           {KF_FN_gelu, "gelu"},       {KF_FN_gelu_tanh, "gelu_pytorch_tanh"},
-    {KF_FN_gelu_quick, "quick_gelu"}, {KF_FN_relu, "relu"},     {KF_FN_relu2, "relu2"},
-    {KF_FN_tanh, "tanh"},           {KF_FN_sigmoid, "sigmoid"},
+    {KF_FN_silu, "silu"},
+    {KF_FN_gelu, "gelu"},
+    {KF_FN_gelu_tanh, "gelu_pytorch_tanh"},
+    {KF_FN_gelu_quick, "quick_gelu"},
+    {KF_FN_relu, "relu"},
+    {KF_FN_relu2, "relu2"},
+    {KF_FN_tanh, "tanh"},
+    {KF_FN_sigmoid, "sigmoid"},
 };
 
 static const char *find_act(const kf_expr *e)
@@ -64,7 +69,8 @@ static bool has_default_names(const kf_blocks *blocks)
 static bool is_plain_causal(const kf_expr *e)
 {
     return e->op == KF_EXPR_FN && e->fn == KF_FN_le && e->arg[0]->op == KF_EXPR_VAR &&
-           e->arg[0]->var == KF_EXPR_K && e->arg[1]->op == KF_EXPR_VAR && e->arg[1]->var == KF_EXPR_Q;
+           e->arg[0]->var == KF_EXPR_K && e->arg[1]->op == KF_EXPR_VAR &&
+           e->arg[1]->var == KF_EXPR_Q;
 }
 
 static bool is_plain_attention(const kf_spec_attention *a, double eps)
@@ -84,11 +90,12 @@ static bool find_decoder(const kf_spec *spec, decoder *d)
     d->eps = m[2].u.norm.eps.v;
     d->repeat = &m[1].u.repeat;
     d->head = &m[3].u.linear;
-    const kf_block *attention = find_branch(&spec->block[0].body.block[0], KF_BLOCK_ATTENTION, d->eps);
+    const kf_block *attention =
+        find_branch(&spec->block[0].body.block[0], KF_BLOCK_ATTENTION, d->eps);
     const kf_block *glu = find_branch(&spec->block[0].body.block[1], KF_BLOCK_GLU, d->eps);
     if (attention == NULL || glu == NULL || d->head->bias.v ||
-        !kf_str_eq_c(d->repeat->weights.v, "model.layers.{i}") || !has_default_names(&spec->model) ||
-        !has_default_names(&spec->block[0].body))
+        !kf_str_eq_c(d->repeat->weights.v, "model.layers.{i}") ||
+        !has_default_names(&spec->model) || !has_default_names(&spec->block[0].body))
         return false;
     d->attention = &attention->u.attention;
     d->glu = &glu->u.glu;
@@ -123,7 +130,8 @@ static void write_rope(kf_json *j, const kf_spec_rope *rope)
     if (rope->type.v == KF_ROPE_LLAMA3) {
         kf_json_kdouble(j, "low_freq_factor", rope->low_freq_factor.v);
         kf_json_kdouble(j, "high_freq_factor", rope->high_freq_factor.v);
-        kf_json_kint(j, "original_max_position_embeddings", rope->original_max_position_embeddings.v);
+        kf_json_kint(j, "original_max_position_embeddings",
+                     rope->original_max_position_embeddings.v);
     }
     kf_json_close(j, '}');
 }

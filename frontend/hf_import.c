@@ -1,24 +1,25 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* hf_import - config.json and generation_config.json as a description with `family:`.
  *
- * Every key is a row of the tables below: copied, known to be harmless, or harmless only at a neutral
- * value. A key in no table is a warning; one that changes the mathematics in a way that is not supported
- * is an error (E0402), never silence. Values stay nodes of config.json, so later errors point into it.
+ * Every key is a row of the tables below: copied, known to be harmless, or harmless only at a
+ * neutral value. A key in no table is a warning; one that changes the mathematics in a way that is
+ * not supported is an error (E0402), never silence. Values stay nodes of config.json, so later
+ * errors point into it.
  */
-#include <stdlib.h>
-#include <string.h>
-
 #include "base/fs.h"
 #include "base/vec.h"
 #include "frontend/presets/preset.h"
 #include "frontend/spec_read.h"
 
+#include <stdlib.h>
+#include <string.h>
+
 typedef enum key_action {
-    COPY,        /* a key of the description under the same name; null: absent */
-    GENERATION,  /* a key of generation: */
-    HARMLESS,    /* does not reach the logits */
-    NEUTRAL,     /* harmless while null, or equal to |neutral| */
-    CODE,        /* read below */
+    COPY,       /* a key of the description under the same name; null: absent */
+    GENERATION, /* a key of generation: */
+    HARMLESS,   /* does not reach the logits */
+    NEUTRAL,    /* harmless while null, or equal to |neutral| */
+    CODE,       /* read below */
 } key_action;
 
 static const struct config_key {
@@ -218,8 +219,8 @@ static void apply_key(importer *m, const struct config_key *row, const kf_yaml_p
     }
 }
 
-static void apply_keys(importer *m, const kf_yaml_node *map, const struct config_key *table, size_t n,
-                       const char *file)
+static void apply_keys(importer *m, const kf_yaml_node *map, const struct config_key *table,
+                       size_t n, const char *file)
 {
     enum { MAX_WARNINGS = 20 };
     uint32_t unknown = 0;
@@ -244,8 +245,8 @@ static void apply_keys(importer *m, const kf_yaml_node *map, const struct config
 static void report_arch(importer *m, const kf_yaml_node *name)
 {
     kf_str known[32];
-    kf_diag *d = kf_diag_add(m->r->diags, KF_E0401, name->loc, "architecture '%.*s' is not supported",
-                             KF_STR_ARG(name->text));
+    kf_diag *d = kf_diag_add(m->r->diags, KF_E0401, name->loc,
+                             "architecture '%.*s' is not supported", KF_STR_ARG(name->text));
     kf_sbuf list = {.arena = m->r->arena};
     for (uint32_t i = 0; i < kf_n_archs && i < 32; i++) {
         known[i] = kf_str_from(kf_archs[i].name);
@@ -278,7 +279,8 @@ static bool find_arch(importer *m)
     return false;
 }
 
-/** What the architecture fixes goes over config.json; its other defaults only where a key is absent. */
+/** What the architecture fixes goes over config.json; its other defaults only where a key is
+ * absent. */
 static void apply_arch(importer *m)
 {
     for (const kf_arch_key *k = m->arch->key; k < m->arch->key + KF_ARCH_MAX_KEYS && k->key; k++) {
@@ -307,8 +309,13 @@ static void add_if_given(importer *m, pair_list *list, const char *key, kf_yaml_
 
 static void warn_rope_keys(importer *m, const kf_yaml_node *map)
 {
-    static const char *const known[] = {"rope_theta", "rope_type", "type", "factor", "low_freq_factor",
-                                        "high_freq_factor", "original_max_position_embeddings",
+    static const char *const known[] = {"rope_theta",
+                                        "rope_type",
+                                        "type",
+                                        "factor",
+                                        "low_freq_factor",
+                                        "high_freq_factor",
+                                        "original_max_position_embeddings",
                                         "partial_rotary_factor"};
     for (uint32_t i = 0; map != NULL && i < map->n; i++) {
         const kf_yaml_node *key = map->u.pairs[i].key;
@@ -352,7 +359,8 @@ static void apply_rope(importer *m)
     }
     for (uint32_t i = 0; map != NULL && i < map->n; i++)
         if (map->u.pairs[i].value->kind == KF_YAML_MAP) {
-            changes_maths(m, map->u.pairs[i].key, "is a rope of its own for some layers, which is not supported");
+            changes_maths(m, map->u.pairs[i].key,
+                          "is a rope of its own for some layers, which is not supported");
             return;
         }
     pair_list list = {0};
@@ -386,7 +394,8 @@ static void apply_window(importer *m)
         const kf_yaml_node *type = types->value->u.items[i];
         if (type->kind == KF_YAML_SCALAR && kf_str_eq_c(type->text, "full_attention"))
             continue;
-        kf_diag_add(m->r->diags, KF_E0402, type->loc, "layer type '%.*s' of layer %u is not supported",
+        kf_diag_add(m->r->diags, KF_E0402, type->loc,
+                    "layer type '%.*s' of layer %u is not supported",
                     KF_STR_ARG(type->kind == KF_YAML_SCALAR ? type->text : KF_STR("?")), i);
         m->ok = false;
         return;
@@ -423,7 +432,8 @@ kf_yaml_node *kf_hf_import(kf_reader *r, kf_str dir, kf_src from)
     }
     importer m = {.r = r, .ok = true};
     m.config = kf_json_read(r->arena, r->diags, path);
-    if (m.config == NULL || !kf_expect_kind(r, m.config, KF_YAML_MAP, "config.json") || !find_arch(&m))
+    if (m.config == NULL || !kf_expect_kind(r, m.config, KF_YAML_MAP, "config.json") ||
+        !find_arch(&m))
         return NULL;
     apply_keys(&m, m.config, config_keys, sizeof config_keys / sizeof *config_keys, "config.json");
     apply_arch(&m);
@@ -436,8 +446,9 @@ kf_yaml_node *kf_hf_import(kf_reader *r, kf_str dir, kf_src from)
         dtype = value_of(&m, "torch_dtype");
     if (dtype != NULL)
         add_pair(&m, &m.out, "dtype", dtype);
-    add_pair(&m, &m.out, "family",
-             kf_yaml_new_scalar(r->arena, kf_str_from(m.arch->family), m.src.loc, KF_ORIGIN_CONFIG));
+    add_pair(
+        &m, &m.out, "family",
+        kf_yaml_new_scalar(r->arena, kf_str_from(m.arch->family), m.src.loc, KF_ORIGIN_CONFIG));
     if (m.generation.len > 0)
         add_pair(&m, &m.out, "generation", new_map(&m, &m.generation, m.src));
     return new_map(&m, &m.out, m.src);

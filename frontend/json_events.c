@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* json_events - strict JSON (RFC 8259) as events of the builder, so that values keep their places.
  *
- * Not through libyaml although JSON is nearly YAML: libyaml refuses \u surrogate pairs and keys of more
- * than 1,024 characters, and accepts what is not JSON. jansson is strict but forgets positions.
+ * Not through libyaml although JSON is nearly YAML: libyaml refuses \u surrogate pairs and keys of
+ * more than 1,024 characters, and accepts what is not JSON. jansson is strict but forgets
+ * positions.
  */
-#include <string.h>
-
 #include "frontend/yaml_build.h"
+
+#include <string.h>
 
 typedef struct json_reader {
     kf_yaml_builder *b;
@@ -36,8 +37,10 @@ static int hex4(const json_reader *r, uint32_t at)
         return -1;
     for (uint32_t i = at; i < at + 4; i++) {
         char c = r->text.ptr[i];
-        int d = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10
-              : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+        int d = c >= '0' && c <= '9'   ? c - '0'
+                : c >= 'a' && c <= 'f' ? c - 'a' + 10
+                : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                       : -1;
         if (d < 0)
             return -1;
         v = v << 4 | d;

@@ -1,22 +1,24 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* safetensors - checks in the order of the format: length, text, shape of the JSON, entries, tiling. */
+/* safetensors - checks in the order of the format: length, text, shape of the JSON, entries,
+ * tiling. */
 #include "frontend/safetensors.h"
+
+#include "base/json.h"
 
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include "base/json.h"
 
 /* Types of the format and their bits (safetensors/src/tensor.rs). */
 static const struct st_type {
     const char *name;
     uint32_t bits;
 } st_types[] = {
-    {"BOOL", 8},    {"F4", 4},       {"F6_E2M3", 6}, {"F6_E3M2", 6}, {"U8", 8},    {"I8", 8},
-    {"F8_E5M2", 8}, {"F8_E4M3", 8},  {"F8_E8M0", 8}, {"I16", 16},    {"U16", 16},  {"F16", 16},
-    {"BF16", 16},   {"I32", 32},     {"U32", 32},    {"F32", 32},    {"C64", 64},  {"F64", 64},
-    {"I64", 64},    {"U64", 64},     {"F8_E4M3FNUZ", 8}, {"F8_E5M2FNUZ", 8},
+    {"BOOL", 8},        {"F4", 4},          {"F6_E2M3", 6}, {"F6_E3M2", 6}, {"U8", 8},
+    {"I8", 8},          {"F8_E5M2", 8},     {"F8_E4M3", 8}, {"F8_E8M0", 8}, {"I16", 16},
+    {"U16", 16},        {"F16", 16},        {"BF16", 16},   {"I32", 32},    {"U32", 32},
+    {"F32", 32},        {"C64", 64},        {"F64", 64},    {"I64", 64},    {"U64", 64},
+    {"F8_E4M3FNUZ", 8}, {"F8_E5M2FNUZ", 8},
 };
 
 typedef struct st_reader {
@@ -135,9 +137,10 @@ static bool read_shape(st_reader *r, kf_st_tensor *t, const json_t *shape, uint3
     t->rank = (uint8_t)rank;
     t->dim = dim;
     if (total_bits % 8 != 0 || total_bits / 8 != t->end - t->begin)
-        return malformed(r, "tensor '%.*s': shape and type need %llu bits, its offsets span %llu bytes",
-                         KF_STR_ARG(t->name), (unsigned long long)total_bits,
-                         (unsigned long long)(t->end - t->begin));
+        return malformed(
+            r, "tensor '%.*s': shape and type need %llu bits, its offsets span %llu bytes",
+            KF_STR_ARG(t->name), (unsigned long long)total_bits,
+            (unsigned long long)(t->end - t->begin));
     return true;
 }
 
@@ -184,7 +187,8 @@ static bool check_metadata(st_reader *r, json_t *metadata)
         return malformed(r, "__metadata__ is not an object");
     const char *key;
     json_t *value;
-    json_object_foreach(metadata, key, value) {
+    json_object_foreach(metadata, key, value)
+    {
         if (!json_is_string(value))
             return malformed(r, "__metadata__: the value of '%.80s' is not a string", key);
     }
@@ -236,7 +240,8 @@ static bool read_entries(st_reader *r, json_t *root)
     r->tensor = KF_NEW_N(r->arena, kf_st_tensor, json_object_size(root) + 1);
     const char *key;
     json_t *value;
-    json_object_foreach(root, key, value) {
+    json_object_foreach(root, key, value)
+    {
         bool ok = strcmp(key, "__metadata__") == 0 ? check_metadata(r, value)
                                                    : read_entry(r, kf_str_from(key), value);
         if (!ok)
@@ -251,10 +256,8 @@ bool kf_st_parse(kf_arena *arena, kf_diags *diags, uint32_t file, kf_str head, u
     uint32_t n;
     if (!kf_st_header_size(diags, file, head, file_size, &n))
         return false;
-    st_reader r = {.arena = arena,
-                   .diags = diags,
-                   .loc = {file, 0, 0, 0},
-                   .data_size = file_size - 8 - n};
+    st_reader r = {
+        .arena = arena, .diags = diags, .loc = {file, 0, 0, 0}, .data_size = file_size - 8 - n};
     if (head.len - 8 < n) {
         kf_diag_add(diags, KF_E0303, r.loc, "the file became shorter while its header was read");
         return false;
@@ -287,7 +290,8 @@ kf_str kf_st_write_header(kf_arena *arena, const kf_st_tensor *tensors, uint32_t
         kf_sbuf_char(&out, ',');
         kf_json name = {.out = &out}; /* checkpoint names need JSON's escapes, not ours */
         kf_json_str(&name, t->name);
-        kf_sbuf_printf(&out, ":{\"dtype\":\"%s\",\"shape\":[", kf_dtype_infos[t->dtype].safetensors);
+        kf_sbuf_printf(&out, ":{\"dtype\":\"%s\",\"shape\":[",
+                       kf_dtype_infos[t->dtype].safetensors);
         for (uint32_t d = 0; d < t->rank; d++) {
             kf_sbuf_printf(&out, "%s%lld", d > 0 ? "," : "", (long long)t->dim[d]);
             size *= (uint64_t)t->dim[d];

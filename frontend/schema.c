@@ -2,12 +2,12 @@
 /* schema - values by the type of their key, defaults, unknown keys and their suggestions. */
 #include "frontend/schema.h"
 
+#include "base/check.h"
+
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include "base/check.h"
 
 /* ---- the table ---- */
 
@@ -161,8 +161,8 @@ static void add_hint_for_key(kf_reader *r, kf_scope scope, kf_scope other, kf_st
 
 void kf_report_unknown_key(kf_reader *r, kf_scope scope, kf_scope other, const kf_yaml_node *key)
 {
-    kf_diag *d = kf_diag_add(r->diags, KF_E0102, key->loc, "unknown key '%.*s'",
-                             KF_STR_ARG(key->text));
+    kf_diag *d =
+        kf_diag_add(r->diags, KF_E0102, key->loc, "unknown key '%.*s'", KF_STR_ARG(key->text));
     add_hint_for_key(r, scope, other, key->text, d);
     const kf_scope_info *info = &kf_scope_infos[scope];
     kf_diag_note(r->diags, d, KF_NO_LOC, "'%s' has %u keys; see docs/SPEC.md", info->title,
@@ -281,10 +281,10 @@ static bool is_one_of(kf_str s, const char *const *list)
 
 static bool read_bool(kf_reader *r, const kf_yaml_node *node, const char *name, bool *out)
 {
-    static const char *const yes[] = {"yes", "Yes", "YES", "on", "On", "ON", "True", "TRUE", "y",
-                                      "Y", "1", NULL};
-    static const char *const no[] = {"no", "No", "NO", "off", "Off", "OFF", "False", "FALSE", "n",
-                                     "N", "0", NULL};
+    static const char *const yes[] = {"yes",  "Yes",  "YES", "on", "On", "ON",
+                                      "True", "TRUE", "y",   "Y",  "1",  NULL};
+    static const char *const no[] = {"no",    "No",    "NO", "off", "Off", "OFF",
+                                     "False", "FALSE", "n",  "N",   "0",   NULL};
     if (node->kind == KF_YAML_SCALAR && !node->quoted) {
         *out = kf_str_eq_c(node->text, "true");
         if (*out || kf_str_eq_c(node->text, "false"))
@@ -304,8 +304,9 @@ static bool read_str(kf_reader *r, const kf_yaml_node *node, const char *name, d
         return false;
     }
     if (node->text.len < min || node->text.len > max) {
-        kf_diag_add(r->diags, KF_E0106, node->loc, "'%s' has %u characters; it must have %.0f to %.0f",
-                    name, node->text.len, min, max);
+        kf_diag_add(r->diags, KF_E0106, node->loc,
+                    "'%s' has %u characters; it must have %.0f to %.0f", name, node->text.len, min,
+                    max);
         return false;
     }
     *out = node->text;
@@ -348,9 +349,9 @@ static bool read_memory(kf_reader *r, const kf_yaml_node *node, const char *name
     static const struct unit {
         const char *name;
         int64_t bytes;
-    } units[] = {{"B", 1},       {"KiB", 1 << 10},  {"MiB", 1 << 20},     {"GiB", 1 << 30},
-                 {"TiB", 1ll << 40}, {"KB", 1000}, {"MB", 1000000}, {"GB", 1000000000},
-                 {"TB", 1000000000000}};
+    } units[] = {{"B", 1},         {"KiB", 1 << 10},   {"MiB", 1 << 20},
+                 {"GiB", 1 << 30}, {"TiB", 1ll << 40}, {"KB", 1000},
+                 {"MB", 1000000},  {"GB", 1000000000}, {"TB", 1000000000000}};
     if (node->kind != KF_YAML_SCALAR || node->text.len == 0 || node->text.len > 40) {
         wrong_type(r, node, name, "an amount of memory like 512MiB");
         return false;
@@ -369,12 +370,13 @@ static bool read_memory(kf_reader *r, const kf_yaml_node *node, const char *name
             continue;
         if (v >= 1 && !__builtin_mul_overflow(v, units[i].bytes, out))
             return true;
-        kf_diag_add(r->diags, KF_E0106, node->loc, "'%s' is %.*s; it must be above 0 and below 2^63 bytes",
-                    name, KF_STR_ARG(node->text));
+        kf_diag_add(r->diags, KF_E0106, node->loc,
+                    "'%s' is %.*s; it must be above 0 and below 2^63 bytes", name,
+                    KF_STR_ARG(node->text));
         return false;
     }
-    kf_diag *d = kf_diag_add(r->diags, KF_E0112, node->loc, "'%s' needs a unit: B, KiB, MiB, GiB or TiB",
-                             name);
+    kf_diag *d = kf_diag_add(r->diags, KF_E0112, node->loc,
+                             "'%s' needs a unit: B, KiB, MiB, GiB or TiB", name);
     if (*end == '\0')
         kf_diag_hint(r->diags, d, "%lldMiB?", (long long)v);
     return false;
@@ -399,8 +401,8 @@ static bool read_word(kf_reader *r, const kf_yaml_node *node, const kf_key *key,
         known[i] = kf_str_from(names[i]);
         kf_sbuf_printf(&list, "%s%s", i == 0 ? "" : i + 1 == n ? " or " : ", ", names[i]);
     }
-    kf_diag *d = kf_diag_add(r->diags, KF_E0113, node->loc, "'%s' is %.*s; this is '%.*s'", key->name,
-                             KF_STR_ARG(kf_sbuf_view(&list)), KF_STR_ARG(node->text));
+    kf_diag *d = kf_diag_add(r->diags, KF_E0113, node->loc, "'%s' is %.*s; this is '%.*s'",
+                             key->name, KF_STR_ARG(kf_sbuf_view(&list)), KF_STR_ARG(node->text));
     kf_str near = kf_str_nearest(node->text, known, n);
     if (near.len > 0)
         kf_diag_hint(r->diags, d, "did you mean '%.*s'?", KF_STR_ARG(near));
@@ -427,7 +429,8 @@ static bool read_ints(kf_reader *r, const kf_yaml_node *node, const kf_key *key,
     int64_t *v = KF_NEW_N(r->arena, int64_t, n + 1);
     for (uint32_t i = 0; i < n; i++)
         ok = kf_read_int(r, is_list ? node->u.items[i] : node, key->name, key->min, key->max,
-                         &v[i]) && ok;
+                         &v[i]) &&
+             ok;
     out->v = v;
     out->n = n;
     return ok;

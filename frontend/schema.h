@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* schema - reading and printing mappings by the table schema.def. Private to the frontend.
  *
- * Scalars are typed here, by the key they stand under and never by how they look: 1e-5 and 1_000_000 are
- * numbers, only true and false are booleans, memory has a unit.
+ * Scalars are typed here, by the key they stand under and never by how they look: 1e-5 and
+ * 1_000_000 are numbers, only true and false are booleans, memory has a unit.
  */
 #ifndef KF_FRONTEND_SCHEMA_H
 #define KF_FRONTEND_SCHEMA_H
@@ -88,15 +88,17 @@ typedef struct kf_reader {
     kf_spec *spec;
 } kf_reader;
 
-/** Reads |map| into |out| (the scope's struct). |owner| is what the mapping belongs to, for the place of a
- *  missing key. Unknown keys are reported unless |other| (a scope, or KF_SCOPE_COUNT) knows them. Returns false
- *  after any error; what could be read is stored. |map| NULL: defaults only. */
+/** Reads |map| into |out| (the scope's struct). |owner| is what the mapping belongs to, for the
+ * place of a missing key. Unknown keys are reported unless |other| (a scope, or KF_SCOPE_COUNT)
+ * knows them. Returns false after any error; what could be read is stored. |map| NULL: defaults
+ * only. */
 bool kf_schema_read(kf_reader *r, kf_scope scope, kf_scope other, const kf_yaml_node *map,
                     kf_src owner, void *out);
 
 const kf_key *kf_schema_find(kf_scope scope, kf_str name);
 
-/** Reports |key| (a scalar node) as unknown among the keys of two scopes, with alias or nearest name. */
+/** Reports |key| (a scalar node) as unknown among the keys of two scopes, with alias or nearest
+ * name. */
 void kf_report_unknown_key(kf_reader *r, kf_scope scope, kf_scope other, const kf_yaml_node *key);
 
 /** Parses the expression under |key| of |map|, or the default text that |sv| holds. */

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* spec - the typed model description: what the user asked for, checked and normalized.
  *
- * In memory there is only the open composition: a tree of blocks. A preset (`family:`) or a Hugging Face
- * directory is written out as one while reading, so nothing behind this header knows of model families.
- * Every value carries its place in the user's text and where it came from; shapes and checkpoint names
- * of all parameters are resolved here. Everything lives in the caller's arena and is immutable after
- * kf_spec_load. Reading is spec_load.c (files, precedence) and spec_read.c (blocks); the way back to text is
- * spec_print.c.
+ * In memory there is only the open composition: a tree of blocks. A preset (`family:`) or a Hugging
+ * Face directory is written out as one while reading, so nothing behind this header knows of model
+ * families. Every value carries its place in the user's text and where it came from; shapes and
+ * checkpoint names of all parameters are resolved here. Everything lives in the caller's arena and
+ * is immutable after kf_spec_load. Reading is spec_load.c (files, precedence) and spec_read.c
+ * (blocks); the way back to text is spec_print.c.
  */
 #ifndef KF_FRONTEND_SPEC_H
 #define KF_FRONTEND_SPEC_H
@@ -22,20 +22,53 @@ typedef struct kf_src {
 } kf_src;
 
 /* A value with its source. kf_sv_word holds an enumerator of the field's set. */
-typedef struct kf_sv_int { int64_t v; kf_src src; } kf_sv_int;
-typedef struct kf_sv_num { double v; kf_src src; } kf_sv_num;
-typedef struct kf_sv_bool { bool v; kf_src src; } kf_sv_bool;
-typedef struct kf_sv_str { kf_str v; kf_src src; } kf_sv_str;
-typedef struct kf_sv_word { int v; kf_src src; } kf_sv_word;
+typedef struct kf_sv_int {
+    int64_t v;
+    kf_src src;
+} kf_sv_int;
+typedef struct kf_sv_num {
+    double v;
+    kf_src src;
+} kf_sv_num;
+typedef struct kf_sv_bool {
+    bool v;
+    kf_src src;
+} kf_sv_bool;
+typedef struct kf_sv_str {
+    kf_str v;
+    kf_src src;
+} kf_sv_str;
+typedef struct kf_sv_word {
+    int v;
+    kf_src src;
+} kf_sv_word;
 /** A dtype; origin NONE means "not chosen" (as stored, or the target's default). */
-typedef struct kf_sv_dtype { kf_dtype v; kf_src src; } kf_sv_dtype;
+typedef struct kf_sv_dtype {
+    kf_dtype v;
+    kf_src src;
+} kf_sv_dtype;
 /** A list of strings or of integers. */
-typedef struct kf_sv_strs { const kf_str *v; uint32_t n; kf_src src; } kf_sv_strs;
-typedef struct kf_sv_ints { const int64_t *v; uint32_t n; kf_src src; } kf_sv_ints;
+typedef struct kf_sv_strs {
+    const kf_str *v;
+    uint32_t n;
+    kf_src src;
+} kf_sv_strs;
+typedef struct kf_sv_ints {
+    const int64_t *v;
+    uint32_t n;
+    kf_src src;
+} kf_sv_ints;
 /** An expression: its text as written (with places) and its meaning. expr NULL: none. */
-typedef struct kf_sv_expr { kf_str text; const kf_expr *expr; kf_src src; } kf_sv_expr;
+typedef struct kf_sv_expr {
+    kf_str text;
+    const kf_expr *expr;
+    kf_src src;
+} kf_sv_expr;
 
-static inline bool kf_src_given(kf_src src) { return src.origin != KF_ORIGIN_NONE; }
+static inline bool kf_src_given(kf_src src)
+{
+    return src.origin != KF_ORIGIN_NONE;
+}
 
 typedef enum kf_block_kind {
 #define BLOCK(name, word, has_body, summary) KF_BLOCK_##name,
@@ -97,14 +130,15 @@ typedef struct kf_spec_rope {
     kf_sv_word style;   /* kf_rope_style */
     uint32_t rotated_dim;
     /* scaling: */
-    kf_sv_word type;    /* kf_rope_type */
+    kf_sv_word type; /* kf_rope_type */
     kf_sv_num factor;
-    kf_sv_num low_freq_factor;  /* llama3 */
-    kf_sv_num high_freq_factor; /* llama3 */
+    kf_sv_num low_freq_factor;                  /* llama3 */
+    kf_sv_num high_freq_factor;                 /* llama3 */
     kf_sv_int original_max_position_embeddings; /* llama3 */
 } kf_spec_rope;
 
-/** Causal self attention. Parameters: q, k, v, o and their biases; q_norm and k_norm gains [head_dim]. */
+/** Causal self attention. Parameters: q, k, v, o and their biases; q_norm and k_norm gains
+ * [head_dim]. */
 typedef struct kf_spec_attention {
     kf_sv_int num_attention_heads;
     kf_sv_int num_key_value_heads; /* divides num_attention_heads */
@@ -149,7 +183,7 @@ typedef struct kf_spec_linear {
     kf_sv_int out;
     bool out_is_vocab; /* written as the word vocab_size */
     kf_sv_bool bias;
-    kf_sv_str tied;         /* "embedding": shares the embedding's table and has no weight of its own */
+    kf_sv_str tied; /* "embedding": shares the embedding's table and has no weight of its own */
     const kf_block *tied_to; /* that block, or NULL */
 } kf_spec_linear;
 
@@ -196,12 +230,12 @@ typedef struct kf_spec_block {
 
 /** `build:` - how to build, apart from what the model is. */
 typedef struct kf_spec_build {
-    kf_sv_strs targets; /* "cpu", "cpu:native", "cuda:sm_90"; default cpu */
+    kf_sv_strs targets;                   /* "cpu", "cpu:native", "cuda:sm_90"; default cpu */
     kf_sv_dtype weights, activations, kv; /* dtypes */
-    kf_sv_int max_sequences; /* bound of S: sequences in one call */
-    kf_sv_int max_tokens;    /* bound of N: tokens in one call */
+    kf_sv_int max_sequences;              /* bound of S: sequences in one call */
+    kf_sv_int max_tokens;                 /* bound of N: tokens in one call */
     kf_sv_int max_positions; /* bound of past + new per sequence; default max_position_embeddings */
-    kf_sv_int memory;           /* bytes; 0: no limit */
+    kf_sv_int memory;        /* bytes; 0: no limit */
     kf_sv_strs require, forbid; /* fusion contracts */
 } kf_spec_build;
 
@@ -217,10 +251,10 @@ typedef struct kf_spec_generation {
 } kf_spec_generation;
 
 typedef struct kf_spec {
-    uint32_t file;  /* diagnostics file number of the description */
-    kf_str path;    /* as given */
-    kf_str dir;     /* directory that relative paths start from */
-    kf_str text;    /* source text, for digests */
+    uint32_t file; /* diagnostics file number of the description */
+    kf_str path;   /* as given */
+    kf_str dir;    /* directory that relative paths start from */
+    kf_str text;   /* source text, for digests */
     kf_sv_str name;
     kf_sv_int vocab_size;
     kf_sv_int hidden_size;
@@ -243,8 +277,9 @@ typedef struct kf_override {
     kf_str value;
 } kf_override;
 
-/** Reads |path|: a YAML file, or a Hugging Face directory. Reports all errors that it can find; returns
- *  NULL when there was any. Files that the description names besides config.json are not opened. */
+/** Reads |path|: a YAML file, or a Hugging Face directory. Reports all errors that it can find;
+ * returns NULL when there was any. Files that the description names besides config.json are not
+ * opened. */
 kf_spec *kf_spec_load(kf_arena *arena, kf_diags *diags, const char *path,
                       const kf_override *overrides, uint32_t n_overrides);
 
@@ -252,15 +287,15 @@ kf_spec *kf_spec_load(kf_arena *arena, kf_diags *diags, const char *path,
 kf_spec *kf_spec_load_text(kf_arena *arena, kf_diags *diags, const char *path, const char *dir,
                            kf_str text, const kf_override *overrides, uint32_t n_overrides);
 
-/** Appends the normalized open composition: YAML that reads back as an equal Spec. |origins|: a comment
- *  behind each value that did not come from the spec file itself says where it came from. */
+/** Appends the normalized open composition: YAML that reads back as an equal Spec. |origins|: a
+ * comment behind each value that did not come from the spec file itself says where it came from. */
 void kf_spec_print(const kf_spec *spec, bool origins, kf_sbuf *out);
 
 /** Parameter of |block| by role, or NULL. */
 const kf_spec_param *kf_block_param(const kf_block *block, kf_param_role role);
 
-/** Visits every parameter tensor of the model once, in model order: |name| is the checkpoint name with
- *  the layer number filled in, |block| its owner. Stops and returns false when |visit| does. */
+/** Visits every parameter tensor of the model once, in model order: |name| is the checkpoint name
+ * with the layer number filled in, |block| its owner. Stops and returns false when |visit| does. */
 typedef bool (*kf_spec_visit_fn)(void *user, kf_str name, const kf_spec_param *param,
                                  const kf_block *block);
 bool kf_spec_each_param(kf_arena *arena, const kf_spec *spec, kf_spec_visit_fn visit, void *user);

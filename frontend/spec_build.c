@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* spec_build - `build:` and `generation:`, and the checks that need the whole model: bounds and size. */
-#include <string.h>
-
+/* spec_build - `build:` and `generation:`, and the checks that need the whole model: bounds and
+ * size. */
 #include "frontend/spec_read.h"
+
+#include <string.h>
 
 #define MAX_TENSORS 1000000u
 
@@ -36,8 +37,8 @@ static bool check_targets(kf_reader *r, const kf_sv_strs *targets)
     return true;
 }
 
-static void add_blocks(const kf_spec *spec, const kf_blocks *blocks, double times, double elem_bytes,
-                       totals *t)
+static void add_blocks(const kf_spec *spec, const kf_blocks *blocks, double times,
+                       double elem_bytes, totals *t)
 {
     for (uint32_t i = 0; i < blocks->n; i++) {
         const kf_block *b = &blocks->block[i];
@@ -60,7 +61,9 @@ static void add_blocks(const kf_spec *spec, const kf_blocks *blocks, double time
 
 static double dtype_bytes(kf_sv_dtype first, kf_sv_dtype second)
 {
-    kf_dtype d = kf_src_given(first.src) ? first.v : kf_src_given(second.src) ? second.v : KF_DTYPE_f32;
+    kf_dtype d = kf_src_given(first.src)    ? first.v
+                 : kf_src_given(second.src) ? second.v
+                                            : KF_DTYPE_f32;
     return kf_dtype_infos[d].bytes;
 }
 
@@ -72,8 +75,9 @@ static bool check_size(kf_reader *r)
     totals t = {0};
     add_blocks(spec, &spec->model, 1, dtype_bytes(b->weights, spec->dtype), &t);
     if (t.tensors > MAX_TENSORS) {
-        kf_diag_add(r->diags, KF_E0709, spec->model.block[0].src.loc, "the model has %llu tensors; the limit is %u",
-                    (unsigned long long)t.tensors, MAX_TENSORS);
+        kf_diag_add(r->diags, KF_E0709, spec->model.block[0].src.loc,
+                    "the model has %llu tensors; the limit is %u", (unsigned long long)t.tensors,
+                    MAX_TENSORS);
         return false;
     }
     double kv = t.kv_values * dtype_bytes(b->kv, f32) * (double)b->max_positions.v *
@@ -103,7 +107,8 @@ static bool check_bounds(kf_reader *r)
         return false;
     }
     if (b->max_sequences.v > b->max_tokens.v) {
-        kf_loc loc = kf_src_given(b->max_sequences.src) ? b->max_sequences.src.loc : b->max_tokens.src.loc;
+        kf_loc loc =
+            kf_src_given(b->max_sequences.src) ? b->max_sequences.src.loc : b->max_tokens.src.loc;
         kf_diag_add(r->diags, KF_E0107, loc, "max_sequences %lld exceeds max_tokens %lld",
                     (long long)b->max_sequences.v, (long long)b->max_tokens.v);
         return false;
@@ -122,8 +127,7 @@ static bool check_ids(kf_reader *r)
         int64_t id = is_bos ? g->bos_token_id.v : g->eos_token_id.v[i];
         if (id < vocab)
             continue;
-        kf_diag_add(r->diags, KF_E0107,
-                    is_bos ? g->bos_token_id.src.loc : g->eos_token_id.src.loc,
+        kf_diag_add(r->diags, KF_E0107, is_bos ? g->bos_token_id.src.loc : g->eos_token_id.src.loc,
                     "%s_token_id %lld is not below vocab_size %lld", is_bos ? "bos" : "eos",
                     (long long)id, (long long)vocab);
         ok = false;
@@ -138,9 +142,14 @@ bool kf_read_build(kf_reader *r, const kf_yaml_node *root)
     const kf_yaml_node *generation = kf_yaml_get(root, "generation");
     kf_spec_build *b = &r->spec->build;
     bool ok = kf_schema_read(r, KF_SCOPE_BUILD, KF_SCOPE_COUNT, build, none, b);
-    ok = kf_schema_read(r, KF_SCOPE_DTYPES, KF_SCOPE_COUNT, kf_yaml_get(build, "dtypes"), none, b) && ok;
-    ok = kf_schema_read(r, KF_SCOPE_FUSION, KF_SCOPE_COUNT, kf_yaml_get(build, "fusion"), none, b) && ok;
+    ok =
+        kf_schema_read(r, KF_SCOPE_DTYPES, KF_SCOPE_COUNT, kf_yaml_get(build, "dtypes"), none, b) &&
+        ok;
+    ok =
+        kf_schema_read(r, KF_SCOPE_FUSION, KF_SCOPE_COUNT, kf_yaml_get(build, "fusion"), none, b) &&
+        ok;
     ok = kf_schema_read(r, KF_SCOPE_GENERATION, KF_SCOPE_COUNT, generation, none,
-                        &r->spec->generation) && ok;
+                        &r->spec->generation) &&
+         ok;
     return ok && check_targets(r, &b->targets) && check_bounds(r) && check_ids(r) && check_size(r);
 }

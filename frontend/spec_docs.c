@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* spec_docs - docs/SPEC.md from the tables: keys, blocks, parameters, words of expressions. */
-#include <math.h>
-
 #include "frontend/presets/preset.h"
 #include "frontend/schema.h"
 
+#include <math.h>
+
 static const char *const type_names[KF_KEY_TYPE_COUNT] = {
-    [KF_KEY_int] = "whole number", [KF_KEY_num] = "number",       [KF_KEY_bool] = "true or false",
-    [KF_KEY_str] = "string",       [KF_KEY_dtype] = "type",       [KF_KEY_memory] = "memory with unit",
-    [KF_KEY_strs] = "strings",     [KF_KEY_ints] = "whole numbers", [KF_KEY_act] = "activation",
-    [KF_KEY_mask] = "mask",        [KF_KEY_score] = "score",      [KF_KEY_node] = "see below",
+    [KF_KEY_int] = "whole number",   [KF_KEY_num] = "number",
+    [KF_KEY_bool] = "true or false", [KF_KEY_str] = "string",
+    [KF_KEY_dtype] = "type",         [KF_KEY_memory] = "memory with unit",
+    [KF_KEY_strs] = "strings",       [KF_KEY_ints] = "whole numbers",
+    [KF_KEY_act] = "activation",     [KF_KEY_mask] = "mask",
+    [KF_KEY_score] = "score",        [KF_KEY_node] = "see below",
 };
 
 static void write_type(const kf_key *key, kf_sbuf *out)
@@ -59,10 +61,15 @@ static void write_blocks(kf_sbuf *out)
 #define UNSUPPORTED(word) kf_sbuf_c(out, " `" word "`");
 #include "frontend/blocks.def"
 #undef UNSUPPORTED
-    kf_sbuf_c(out, ".\n\n## Parameters\n\nA parameter is called `SCOPE.BLOCK.ROLE`: the name under `blocks:` or `model`, the "
-                   "block's word (numbered from its second\noccurrence in the scope on: `rms_norm2`) and one "
-                   "of these roles. `weight_names:` gives its name in the checkpoint; inside a\nrepeated block "
-                   "that name follows the repeat's `weights:` prefix and a dot.\n\n| role | of |\n|---|---|\n");
+    kf_sbuf_c(
+        out,
+        ".\n\n## Parameters\n\nA parameter is called `SCOPE.BLOCK.ROLE`: the name under `blocks:` "
+        "or `model`, the "
+        "block's word (numbered from its second\noccurrence in the scope on: `rms_norm2`) and one "
+        "of these roles. `weight_names:` gives its name in the checkpoint; inside a\nrepeated "
+        "block "
+        "that name follows the repeat's `weights:` prefix and a dot.\n\n| role | of "
+        "|\n|---|---|\n");
     for (int i = 0; i < KF_PARAM_ROLE_COUNT; i++)
         kf_sbuf_printf(out, "| `%s` | %s |\n", kf_param_infos[i].word, kf_param_infos[i].summary);
     kf_sbuf_char(out, '\n');
@@ -72,8 +79,8 @@ static void write_families(kf_sbuf *out)
 {
     kf_sbuf_c(out, "## Families\n\n");
     for (uint32_t i = 0; i < kf_n_presets; i++)
-        kf_sbuf_printf(out, "`family: %s` - %s. It stands for\n\n```yaml\n%s```\n\n", kf_presets[i].family,
-                       kf_presets[i].summary, kf_presets[i].text);
+        kf_sbuf_printf(out, "`family: %s` - %s. It stands for\n\n```yaml\n%s```\n\n",
+                       kf_presets[i].family, kf_presets[i].summary, kf_presets[i].text);
     kf_sbuf_c(out, "Architectures read from `config.json`:");
     for (uint32_t i = 0; i < kf_n_archs; i++)
         kf_sbuf_printf(out, " `%s`", kf_archs[i].name);
@@ -82,15 +89,26 @@ static void write_families(kf_sbuf *out)
 
 static void write_expressions(kf_sbuf *out)
 {
-    kf_sbuf_c(out, "## Expressions\n\n"
-                   "`act` is a number over `x`, or the name of one function. `mask` is a truth value over `h, q, k`: "
-                   "head, and absolute\npositions of query and key; it must imply `k <= q`. `score` is a number "
-                   "over `score, h, q, k`. Operators, loosest first:\n`|`, `&`, `< <= > >= == !=`, `+ -`, "
-                   "`* /`, then `-` and `!` before a value. At most 1024 nodes.\n\n| word | in | meaning |\n|---|---|---|\n");
+    kf_sbuf_c(
+        out,
+        "## Expressions\n\n"
+        "`act` is a number over `x`, or the name of one function. `mask` is a truth value over `h, "
+        "q, k`: "
+        "head, and absolute\npositions of query and key; it must imply `k <= q`. `score` is a "
+        "number "
+        "over `score, h, q, k`. Operators, loosest first:\n`|`, `&`, `< <= > >= == !=`, `+ -`, "
+        "`* /`, then `-` and `!` before a value. At most 1024 nodes.\n\n| word | in | meaning "
+        "|\n|---|---|---|\n");
 #define WORD(word, kinds, args, expand, summary)                                                   \
-    kf_sbuf_printf(out, "| `%s%s` | %s | %s |\n", word,                                             \
-                   args[0] == 'c' ? "(n)" : args[0] == 's' ? "(score, c)" : args[0] == 'h' ? "(h, q, k)" : "", \
-                   kinds[0] == 'S' ? "score" : kinds[1] == 'S' ? "mask, score" : "mask", summary);
+    kf_sbuf_printf(out, "| `%s%s` | %s | %s |\n", word,                                            \
+                   args[0] == 'c'   ? "(n)"                                                        \
+                   : args[0] == 's' ? "(score, c)"                                                 \
+                   : args[0] == 'h' ? "(h, q, k)"                                                  \
+                                    : "",                                                          \
+                   kinds[0] == 'S'   ? "score"                                                     \
+                   : kinds[1] == 'S' ? "mask, score"                                               \
+                                     : "mask",                                                     \
+                   summary);
 #include "frontend/expr_words.def"
 #undef WORD
     kf_sbuf_c(out, "\n| function | arguments | meaning |\n|---|---|---|\n");
@@ -101,16 +119,24 @@ static void write_expressions(kf_sbuf *out)
 
 void kf_spec_docs(kf_sbuf *out)
 {
-    kf_sbuf_c(out, "<!-- Generated from frontend/schema.def, blocks.def, expr_words.def and ir/fn.def by tests/unit/test_frontend_docs. -->\n"
-                   "# Model descriptions\n\n"
-                   "A description is a YAML file, or a Hugging Face directory. It says what the model is: as a directory "
-                   "(`from:`), as a\nfamily with dimensions (`family:`), or block by block (`blocks:` and "
-                   "`model:`). The first two stand for the third;\n`kerf inspect SPEC --stage spec` prints it with the "
-                   "origin of every value. A flag wins over a key of the file, that over\n`config.json`, that "
-                   "over the family's default.\n\n"
-                   "Values are typed by their key: `1e-5` and `1_000_000` are numbers, only `true` and `false` are truth "
-                   "values, memory has a\nunit (`512MiB`). Files hold at most 1 MiB, 64 levels, 100000 YAML events; "
-                   "aliases at most 10000 nodes. Tags, merge\nkeys and several documents are refused.\n\n## Keys\n\n");
+    kf_sbuf_c(
+        out,
+        "<!-- Generated from frontend/schema.def, blocks.def, expr_words.def and ir/fn.def by "
+        "tests/unit/test_frontend_docs. -->\n"
+        "# Model descriptions\n\n"
+        "A description is a YAML file, or a Hugging Face directory. It says what the model is: as "
+        "a directory "
+        "(`from:`), as a\nfamily with dimensions (`family:`), or block by block (`blocks:` and "
+        "`model:`). The first two stand for the third;\n`kerf inspect SPEC --stage spec` prints it "
+        "with the "
+        "origin of every value. A flag wins over a key of the file, that over\n`config.json`, that "
+        "over the family's default.\n\n"
+        "Values are typed by their key: `1e-5` and `1_000_000` are numbers, only `true` and "
+        "`false` are truth "
+        "values, memory has a\nunit (`512MiB`). Files hold at most 1 MiB, 64 levels, 100000 YAML "
+        "events; "
+        "aliases at most 10000 nodes. Tags, merge\nkeys and several documents are refused.\n\n## "
+        "Keys\n\n");
     write_keys(out);
     write_blocks(out);
     write_families(out);

@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* spec_load - from files and flags to one normalized description, then to the Spec.
  *
- * Precedence is decided on nodes, before anything is typed: flags over the spec's keys over config.json
- * over the family's defaults. A family is then written out, so that reading knows open compositions only.
+ * Precedence is decided on nodes, before anything is typed: flags over the spec's keys over
+ * config.json over the family's defaults. A family is then written out, so that reading knows open
+ * compositions only.
  */
-#include <errno.h>
-#include <string.h>
-
 #include "base/fs.h"
 #include "base/vec.h"
 #include "frontend/presets/preset.h"
 #include "frontend/spec_read.h"
+
+#include <errno.h>
+#include <string.h>
 
 /* ---- merging ---- */
 
@@ -167,13 +168,15 @@ static bool check_dimensions(kf_reader *r, const kf_yaml_node *root, kf_src owne
     if (!kf_schema_read(r, KF_SCOPE_FAMILY, KF_SCOPE_TOP, root, owner, &dims))
         return false;
     int64_t positions = 2048;
-    if (limit != NULL && !kf_read_int(r, limit, "max_position_embeddings", 1, INT32_MAX, &positions))
+    if (limit != NULL &&
+        !kf_read_int(r, limit, "max_position_embeddings", 1, INT32_MAX, &positions))
         return false;
     if (!kf_src_given(dims.sliding_window.src) || dims.sliding_window.v >= positions)
         return true;
-    kf_diag_add(r->diags, KF_E0402, dims.sliding_window.src.loc,
-                "'sliding_window' %lld is below max_position_embeddings %lld; windows are not supported",
-                (long long)dims.sliding_window.v, (long long)positions);
+    kf_diag_add(
+        r->diags, KF_E0402, dims.sliding_window.src.loc,
+        "'sliding_window' %lld is below max_position_embeddings %lld; windows are not supported",
+        (long long)dims.sliding_window.v, (long long)positions);
     return false;
 }
 
@@ -187,14 +190,15 @@ kf_yaml_node *kf_expand_family(kf_reader *r, const kf_yaml_node *root, kf_str fa
         const kf_yaml_pair *pair = kf_yaml_find(root, open_keys[i]);
         if (pair == NULL)
             continue;
-        kf_diag *d = kf_diag_add(r->diags, KF_E0115, pair->key->loc, "'%s' beside a family", open_keys[i]);
+        kf_diag *d =
+            kf_diag_add(r->diags, KF_E0115, pair->key->loc, "'%s' beside a family", open_keys[i]);
         kf_diag_note(r->diags, d, owner.loc, "the family is named here");
         return NULL;
     }
     if (!check_dimensions(r, root, owner))
         return NULL;
-    kf_yaml_node *text = kf_yaml_parse(r->arena, r->diags, 0, kf_str_from(preset->text),
-                                       KF_ORIGIN_FAMILY);
+    kf_yaml_node *text =
+        kf_yaml_parse(r->arena, r->diags, 0, kf_str_from(preset->text), KF_ORIGIN_FAMILY);
     expander x = {r, root, owner};
     kf_yaml_node *open = instantiate(&x, text);
     /* The dimensions are used up; what remains is a description of its own. */
@@ -277,7 +281,8 @@ static kf_str default_name(kf_arena *arena, kf_str path)
             break;
         }
     kf_str name = kf_str_dup(arena, (kf_str){path.ptr + begin, end - begin});
-    return name.len > 0 && !kf_str_eq_c(name, ".") && !kf_str_eq_c(name, "..") ? name : KF_STR("model");
+    return name.len > 0 && !kf_str_eq_c(name, ".") && !kf_str_eq_c(name, "..") ? name
+                                                                               : KF_STR("model");
 }
 
 static void take_top(loader *l)
@@ -330,7 +335,8 @@ static kf_spec *read_root(loader *l)
     }
     bool ok = kf_schema_read(r, KF_SCOPE_TOP, KF_SCOPE_COUNT, l->root, whole, &l->top);
     if (!has_family && kf_yaml_get(l->root, "model") == NULL) {
-        kf_diag_add(r->diags, KF_E0104, whole.loc, "no model: give 'family:', 'from:', or 'blocks:' and 'model:'");
+        kf_diag_add(r->diags, KF_E0104, whole.loc,
+                    "no model: give 'family:', 'from:', or 'blocks:' and 'model:'");
         ok = false;
     }
     if (!ok)
@@ -386,10 +392,12 @@ kf_spec *kf_spec_load(kf_arena *arena, kf_diags *diags, const char *path,
                       const kf_override *overrides, uint32_t n_overrides)
 {
     if (kf_fs_is_dir(path)) {
-        /* Directories that Kerf wrote for models without an architecture hold a description instead. */
+        /* Directories that Kerf wrote for models without an architecture hold a description
+         * instead. */
         kf_str dir_path = kf_str_from(path);
         kf_str own = kf_fs_join(arena, dir_path, KF_STR("model.yaml"));
-        if (kf_fs_exists(kf_fs_join(arena, dir_path, KF_STR("config.json")).ptr) || !kf_fs_exists(own.ptr))
+        if (kf_fs_exists(kf_fs_join(arena, dir_path, KF_STR("config.json")).ptr) ||
+            !kf_fs_exists(own.ptr))
             return load_dir(arena, diags, path, overrides, n_overrides);
         path = own.ptr;
     }

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* spec_print - the Spec as the open composition that reads back as an equal Spec.
  *
- * Printed are required keys, derived ones and whatever differs from the schema's default, in the schema's
- * order; so two descriptions of one model print alike. Blocks without blocks inside take one line.
+ * Printed are required keys, derived ones and whatever differs from the schema's default, in the
+ * schema's order; so two descriptions of one model print alike. Blocks without blocks inside take
+ * one line.
  */
-#include <string.h>
-
 #include "base/vec.h"
 #include "frontend/schema.h"
+
+#include <string.h>
 
 typedef struct note {
     const char *key;
@@ -23,9 +24,8 @@ typedef struct printer {
 } printer;
 
 static const char *const origin_names[] = {
-    [KF_ORIGIN_NONE] = "default",       [KF_ORIGIN_FAMILY] = "family",
-    [KF_ORIGIN_CONFIG] = "config.json", [KF_ORIGIN_SPEC] = "spec",
-    [KF_ORIGIN_FLAG] = "flag",
+    [KF_ORIGIN_NONE] = "default", [KF_ORIGIN_FAMILY] = "family", [KF_ORIGIN_CONFIG] = "config.json",
+    [KF_ORIGIN_SPEC] = "spec",    [KF_ORIGIN_FLAG] = "flag",
 };
 
 static void indent(printer *p, uint32_t depth)
@@ -106,10 +106,14 @@ static void print_rope(printer *p, const kf_spec_rope *rope, bool *is_first)
 static void print_leaf(printer *p, const kf_block *b)
 {
     static const kf_scope scopes[KF_BLOCK_KIND_COUNT] = {
-        [KF_BLOCK_EMBEDDING] = KF_SCOPE_EMBEDDING, [KF_BLOCK_LINEAR] = KF_SCOPE_LINEAR,
-        [KF_BLOCK_RMS_NORM] = KF_SCOPE_RMS_NORM,   [KF_BLOCK_LAYER_NORM] = KF_SCOPE_LAYER_NORM,
-        [KF_BLOCK_ATTENTION] = KF_SCOPE_ATTENTION, [KF_BLOCK_GLU] = KF_SCOPE_GLU,
-        [KF_BLOCK_MLP] = KF_SCOPE_MLP,             [KF_BLOCK_REPEAT] = KF_SCOPE_REPEAT,
+        [KF_BLOCK_EMBEDDING] = KF_SCOPE_EMBEDDING,
+        [KF_BLOCK_LINEAR] = KF_SCOPE_LINEAR,
+        [KF_BLOCK_RMS_NORM] = KF_SCOPE_RMS_NORM,
+        [KF_BLOCK_LAYER_NORM] = KF_SCOPE_LAYER_NORM,
+        [KF_BLOCK_ATTENTION] = KF_SCOPE_ATTENTION,
+        [KF_BLOCK_GLU] = KF_SCOPE_GLU,
+        [KF_BLOCK_MLP] = KF_SCOPE_MLP,
+        [KF_BLOCK_REPEAT] = KF_SCOPE_REPEAT,
     };
     bool is_first = true;
     kf_sbuf_printf(p->out, "%s: {", kf_block_infos[b->kind].word);

@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* spec_read - blocks from nodes: every check of the model itself, shapes and names of parameters.
  *
- * Widths flow through a sequence as tokens will; a block whose input does not fit what comes before is
- * an error here, so that nothing behind the Spec has to doubt it.
+ * Widths flow through a sequence as tokens will; a block whose input does not fit what comes before
+ * is an error here, so that nothing behind the Spec has to doubt it.
  */
 #include "frontend/spec_read.h"
+
+#include "base/vec.h"
+#include "frontend/presets/preset.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include "base/vec.h"
-#include "frontend/presets/preset.h"
 
 const kf_block_info kf_block_infos[KF_BLOCK_KIND_COUNT] = {
 #define BLOCK(name, word, has_body, summary) {word, has_body, summary},
@@ -39,7 +39,8 @@ typedef struct name_entry {
     bool is_used;
 } name_entry;
 
-/** An entry of blocks, or the model: what numbers the blocks of one kind and names their parameters. */
+/** An entry of blocks, or the model: what numbers the blocks of one kind and names their
+ * parameters. */
 typedef struct scope {
     kf_reader *r;
     kf_str name;
@@ -52,7 +53,10 @@ typedef struct scope {
     KF_VEC(kf_spec_param *) params;
 } scope;
 
-static kf_src src_at(const kf_yaml_node *node) { return (kf_src){node->loc, node->origin}; }
+static kf_src src_at(const kf_yaml_node *node)
+{
+    return (kf_src){node->loc, node->origin};
+}
 
 /* ---- parameters ---- */
 
@@ -91,7 +95,8 @@ static void add_param(scope *s, kf_block *b, kf_param_role role, int64_t d0, con
     if (b->param == NULL)
         b->param = KF_NEW_N(s->r->arena, kf_spec_param, MAX_PARAMS);
     kf_spec_param *p = &b->param[b->n_params++];
-    *p = (kf_spec_param){.role = role, .rank = d1 > 0 ? 2 : 1, .dim = {d0, d1}, .why = {why0, why1}};
+    *p =
+        (kf_spec_param){.role = role, .rank = d1 > 0 ? 2 : 1, .dim = {d0, d1}, .why = {why0, why1}};
     const char *word = kf_param_infos[role].word;
     p->key = kf_strf(s->r->arena, "%.*s.%s", KF_STR_ARG(b->label), word);
     resolve_name(s, p, p->key.ptr + s->name.len + 1);
@@ -182,10 +187,11 @@ static bool read_linear(scope *s, kf_block *b, const kf_yaml_node *map)
             return false;
         }
         if (b->out_dim != r->spec->vocab_size.v || b->in_dim != r->spec->hidden_size.v)
-            return inconsistent(r, u->tied.src.loc,
-                                "the embedding's table is [%lld, %lld], this linear needs [%lld, %lld]",
-                                (long long)r->spec->vocab_size.v, (long long)r->spec->hidden_size.v,
-                                (long long)b->out_dim, (long long)b->in_dim);
+            return inconsistent(
+                r, u->tied.src.loc,
+                "the embedding's table is [%lld, %lld], this linear needs [%lld, %lld]",
+                (long long)r->spec->vocab_size.v, (long long)r->spec->hidden_size.v,
+                (long long)b->out_dim, (long long)b->in_dim);
         u->tied_to = e;
     }
     if (u->bias.v)
@@ -209,8 +215,8 @@ static bool read_norm(scope *s, kf_block *b, const kf_yaml_node *map)
 /** scaling: of rope; |u| holds what the rest of rope said. */
 static bool read_scaling(kf_reader *r, const kf_yaml_node *map, kf_spec_rope *u, kf_src owner)
 {
-    static const char *const later[] = {"dynamic", "yarn", "longrope", "su", "ntk", "mrope",
-                                        "proportional"};
+    static const char *const later[] = {"dynamic", "yarn",  "longrope",    "su",
+                                        "ntk",     "mrope", "proportional"};
     const kf_yaml_node *type = map != NULL ? kf_yaml_get(map, "type") : NULL;
     for (size_t i = 0; type != NULL && i < sizeof later / sizeof *later; i++) {
         if (!kf_str_eq_c(type->text, later[i]) || type->kind != KF_YAML_SCALAR)
@@ -237,7 +243,8 @@ static bool read_scaling(kf_reader *r, const kf_yaml_node *map, kf_spec_rope *u,
 
 static bool read_rope(kf_reader *r, const kf_yaml_node *node, int64_t head_dim, kf_spec_rope *u)
 {
-    bool is_none = node == NULL || (node->kind == KF_YAML_SCALAR && kf_str_eq_c(node->text, "none"));
+    bool is_none =
+        node == NULL || (node->kind == KF_YAML_SCALAR && kf_str_eq_c(node->text, "none"));
     u->factor.v = 1;
     if (is_none) {
         if (node != NULL)
@@ -312,7 +319,8 @@ static bool read_attention(scope *s, kf_block *b, const kf_yaml_node *map)
 {
     kf_reader *r = s->r;
     kf_spec_attention *u = &b->u.attention;
-    if (!kf_schema_read(r, KF_SCOPE_ATTENTION, KF_SCOPE_COUNT, map, b->src, u) || !derive_heads(r, b))
+    if (!kf_schema_read(r, KF_SCOPE_ATTENTION, KF_SCOPE_COUNT, map, b->src, u) ||
+        !derive_heads(r, b))
         return false;
     kf_expr_env env = {(uint32_t)u->num_attention_heads.v};
     bool ok = read_rope(r, kf_yaml_get(map, "rope"), u->head_dim.v, &u->rope);
@@ -389,15 +397,16 @@ static bool read_parallel(scope *s, kf_block *b, const kf_yaml_node *node)
     b->u.parallel.n_branches = node->n;
     b->u.parallel.branch = KF_NEW_N(s->r->arena, kf_blocks, node->n + 1);
     if (node->n < 2) {
-        kf_diag_add(s->r->diags, KF_E0117, node->loc, "'parallel' has %u branch%s; it needs two", node->n,
-                    node->n == 1 ? "" : "es");
+        kf_diag_add(s->r->diags, KF_E0117, node->loc, "'parallel' has %u branch%s; it needs two",
+                    node->n, node->n == 1 ? "" : "es");
         return false;
     }
     for (uint32_t i = 0; i < node->n; i++) {
         kf_blocks *branch = &b->u.parallel.branch[i];
-        ok = read_sequence(s, node->u.items[i], "a branch of parallel", b->in_dim, branch) &&
-             keeps_width(s->r, node->u.items[i]->loc, "a branch of 'parallel'", branch, b->in_dim) &&
-             ok;
+        ok =
+            read_sequence(s, node->u.items[i], "a branch of parallel", b->in_dim, branch) &&
+            keeps_width(s->r, node->u.items[i]->loc, "a branch of 'parallel'", branch, b->in_dim) &&
+            ok;
     }
     return ok;
 }
@@ -433,7 +442,8 @@ static bool read_repeat(scope *s, kf_block *b, const kf_yaml_node *map)
         const kf_yaml_pair *pair = kf_yaml_find(map, later[i]);
         if (pair == NULL)
             continue;
-        kf_diag_add(r->diags, KF_E0403, pair->key->loc, "'%s' in 'repeat' is not supported yet", later[i]);
+        kf_diag_add(r->diags, KF_E0403, pair->key->loc, "'%s' in 'repeat' is not supported yet",
+                    later[i]);
         return false;
     }
     if (!kf_schema_read(r, KF_SCOPE_REPEAT, KF_SCOPE_COUNT, map, b->src, u) || !find_block(r, u))
@@ -446,7 +456,8 @@ static bool read_repeat(scope *s, kf_block *b, const kf_yaml_node *map)
     const kf_spec_block *block = &r->spec->block[u->block_index];
     if (b->in_dim != r->spec->hidden_size.v)
         return keeps_width(r, b->src.loc, "'repeat'",
-                           &(kf_blocks){&(kf_block){.out_dim = r->spec->hidden_size.v}, 1}, b->in_dim);
+                           &(kf_blocks){&(kf_block){.out_dim = r->spec->hidden_size.v}, 1},
+                           b->in_dim);
     return keeps_width(r, block->src.loc, "a repeated block", &block->body, b->in_dim);
 }
 
@@ -458,13 +469,14 @@ static bool report_unknown_block(kf_reader *r, const kf_yaml_node *word)
     for (size_t i = 0; i < sizeof unsupported_words / sizeof *unsupported_words; i++) {
         if (!kf_str_eq_c(word->text, unsupported_words[i]))
             continue;
-        kf_diag_add(r->diags, KF_E0403, word->loc, "'%s' is not supported yet", unsupported_words[i]);
+        kf_diag_add(r->diags, KF_E0403, word->loc, "'%s' is not supported yet",
+                    unsupported_words[i]);
         return false;
     }
     for (uint32_t i = 0; i < KF_BLOCK_KIND_COUNT; i++)
         known[i] = kf_str_from(kf_block_infos[i].word);
-    kf_diag *d = kf_diag_add(r->diags, KF_E0102, word->loc, "unknown block '%.*s'",
-                             KF_STR_ARG(word->text));
+    kf_diag *d =
+        kf_diag_add(r->diags, KF_E0102, word->loc, "unknown block '%.*s'", KF_STR_ARG(word->text));
     kf_str near = kf_str_nearest(word->text, known, KF_BLOCK_KIND_COUNT);
     if (near.len > 0)
         kf_diag_hint(r->diags, d, "did you mean '%.*s'?", KF_STR_ARG(near));
@@ -523,12 +535,13 @@ static bool read_block(scope *s, const kf_yaml_node *item, int64_t in_dim, kf_bl
         word = item->u.pairs[0].key;
         body = item->u.pairs[0].value;
     } else if (item->kind != KF_YAML_SCALAR) {
-        kf_diag *d = kf_diag_add(r->diags, KF_E0105, item->loc,
-                                 "a block is one word with its keys; this is %s",
-                                 item->kind == KF_YAML_MAP && item->n > 1 ? "a mapping of several"
-                                                                          : kf_yaml_kind_name(item));
+        kf_diag *d = kf_diag_add(
+            r->diags, KF_E0105, item->loc, "a block is one word with its keys; this is %s",
+            item->kind == KF_YAML_MAP && item->n > 1 ? "a mapping of several"
+                                                     : kf_yaml_kind_name(item));
         if (item->kind == KF_YAML_MAP && item->n > 1)
-            kf_diag_note(r->diags, d, item->u.pairs[1].key->loc, "indent this below the word, or give it a '-'");
+            kf_diag_note(r->diags, d, item->u.pairs[1].key->loc,
+                         "indent this below the word, or give it a '-'");
         return false;
     }
     if (body != NULL && body->kind == KF_YAML_SCALAR && body->text.len == 0 && !body->quoted)
@@ -539,7 +552,8 @@ static bool read_block(scope *s, const kf_yaml_node *item, int64_t in_dim, kf_bl
         return false;
     uint32_t nth = ++s->count[b->kind];
     if (++s->n_blocks > MAX_SCOPE_BLOCKS) {
-        kf_diag_add(r->diags, KF_E0709, word->loc, "more than %u blocks in one scope", MAX_SCOPE_BLOCKS);
+        kf_diag_add(r->diags, KF_E0709, word->loc, "more than %u blocks in one scope",
+                    MAX_SCOPE_BLOCKS);
         return false;
     }
     b->label = kf_strf(r->arena, nth > 1 ? "%.*s.%s%u" : "%.*s.%s", KF_STR_ARG(s->name),
@@ -605,12 +619,13 @@ static bool check_model(kf_reader *r)
         ok = check_places(r, &spec->block[i].body, false) && ok;
         if (spec->block[i].used)
             continue;
-        kf_diag_add(r->diags, KF_E0117, spec->block[i].src.loc, "block '%.*s' is not used by the model",
-                    KF_STR_ARG(spec->block[i].name));
+        kf_diag_add(r->diags, KF_E0117, spec->block[i].src.loc,
+                    "block '%.*s' is not used by the model", KF_STR_ARG(spec->block[i].name));
         ok = false;
     }
     if (first->kind != KF_BLOCK_EMBEDDING) {
-        kf_diag_add(r->diags, KF_E0117, first->src.loc, "the model does not begin with 'embedding'");
+        kf_diag_add(r->diags, KF_E0117, first->src.loc,
+                    "the model does not begin with 'embedding'");
         ok = false;
     }
     if (last->kind != KF_BLOCK_LINEAR || last->out_dim != spec->vocab_size.v) {
@@ -656,7 +671,8 @@ static bool read_named_blocks(kf_reader *r, const kf_yaml_node *blocks, scope *b
         s.name = block->name;
         s.loc = block->src.loc;
         ok = read_sequence(&s, pair->value, pair->key->text.ptr, r->spec->hidden_size.v,
-                           &block->body) && check_unique_names(&s) && ok;
+                           &block->body) &&
+             check_unique_names(&s) && ok;
     }
     return ok;
 }
@@ -701,8 +717,8 @@ bool kf_read_blocks(kf_reader *r, const kf_yaml_node *root)
     s.name = KF_STR("model");
     s.is_model = true;
     s.loc = model->loc;
-    ok = read_sequence(&s, model, "model", r->spec->hidden_size.v,
-                       &r->spec->model) && check_unique_names(&s) && ok;
+    ok = read_sequence(&s, model, "model", r->spec->hidden_size.v, &r->spec->model) &&
+         check_unique_names(&s) && ok;
     return ok && check_names_used(r, &base) && check_model(r);
 }
 

@@ -5,23 +5,24 @@
 
 #include "frontend/schema.h"
 
-/** Reads `blocks:`, `model:` and `weight_names:` of the normalized description |root| into r->spec, whose
- *  scalars (vocab_size, hidden_size) are there already. */
+/** Reads `blocks:`, `model:` and `weight_names:` of the normalized description |root| into r->spec,
+ * whose scalars (vocab_size, hidden_size) are there already. */
 bool kf_read_blocks(kf_reader *r, const kf_yaml_node *root);
 
-/** Reads `build:` and `generation:`, and checks the bounds and the memory limit; needs the blocks. */
+/** Reads `build:` and `generation:`, and checks the bounds and the memory limit; needs the blocks.
+ */
 bool kf_read_build(kf_reader *r, const kf_yaml_node *root);
 
-/** A description with its family written out: adds `blocks:` and `model:` to the pairs of |root|. |owner|:
- *  where the family was named. Returns NULL after reporting. */
+/** A description with its family written out: adds `blocks:` and `model:` to the pairs of |root|.
+ * |owner|: where the family was named. Returns NULL after reporting. */
 kf_yaml_node *kf_expand_family(kf_reader *r, const kf_yaml_node *root, kf_str family, kf_src owner);
 
-/** Pairs of |over| put on top of |base|: mappings are merged key by key, everything else is replaced. Either
- *  may be NULL. */
+/** Pairs of |over| put on top of |base|: mappings are merged key by key, everything else is
+ * replaced. Either may be NULL. */
 kf_yaml_node *kf_yaml_merge(kf_arena *arena, kf_yaml_node *base, kf_yaml_node *over);
 
-/** Reads config.json and generation_config.json of |dir| as a description with `family:`. |from| is where
- *  the directory was named. Returns NULL after reporting. */
+/** Reads config.json and generation_config.json of |dir| as a description with `family:`. |from| is
+ * where the directory was named. Returns NULL after reporting. */
 kf_yaml_node *kf_hf_import(kf_reader *r, kf_str dir, kf_src from);
 
 #endif

@@ -1,7 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* weights - opening shards under the rules of conventions for hostile indexes, and reading tensors. */
+/* weights - opening shards under the rules of conventions for hostile indexes, and reading tensors.
+ */
 #define _GNU_SOURCE /* realpath */
 #include "frontend/weights.h"
+
+#include "base/check.h"
+#include "base/fs.h"
+#include "base/vec.h"
+#include "frontend/safetensors.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -10,11 +16,6 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-#include "base/check.h"
-#include "base/fs.h"
-#include "base/vec.h"
-#include "frontend/safetensors.h"
 
 #define MAX_INDEX_BYTES 100000000u
 #define MAX_SHARDS      4096u
@@ -63,7 +64,10 @@ typedef struct opener {
     kf_checkpoint *c;
 } opener;
 
-static kf_loc whole(uint32_t file) { return (kf_loc){file, 0, 0, 0}; }
+static kf_loc whole(uint32_t file)
+{
+    return (kf_loc){file, 0, 0, 0};
+}
 
 static bool io_error(opener *o, kf_loc loc, int err)
 {
@@ -135,7 +139,8 @@ static bool is_below(const char *path, const char *dir)
     return strncmp(path, dir, n) == 0 && (path[n] == '/' || n == 1);
 }
 
-/** Links may stay in the directory, or lead from snapshots/X to the blobs of the same hub cache entry. */
+/** Links may stay in the directory, or lead from snapshots/X to the blobs of the same hub cache
+ * entry. */
 static bool link_is_allowed(const char *dir, const char *target)
 {
     if (is_below(target, dir))
@@ -153,8 +158,8 @@ static bool check_shard_name(opener *o, kf_loc loc, kf_str dir, kf_str name)
 {
     if (name.len == 0 || name.len > 255 || memchr(name.ptr, '/', name.len) != NULL ||
         name.ptr[0] == '.') {
-        kf_diag_add(o->diags, KF_E0304, loc, "shard '%.*s' is not the name of a file beside the index",
-                    KF_STR_ARG(name));
+        kf_diag_add(o->diags, KF_E0304, loc,
+                    "shard '%.*s' is not the name of a file beside the index", KF_STR_ARG(name));
         return false;
     }
     char *real_dir = realpath(kf_str_dup(o->arena, dir).ptr, NULL);
@@ -204,7 +209,8 @@ static bool check_mapping(opener *o, kf_loc loc, json_t *map)
 {
     const char *key;
     json_t *value;
-    json_object_foreach(map, key, value) {
+    json_object_foreach(map, key, value)
+    {
         const tensor_entry *e = find_entry(o->c, kf_str_from(key));
         kf_str shard_name = kf_str_from(json_string_value(value));
         if (e != NULL && kf_str_eq(o->c->shards.data[e->shard].name, shard_name))
@@ -237,7 +243,8 @@ static bool read_index(opener *o, kf_loc loc, kf_str dir, json_t *root)
     }
     const char *key;
     json_t *value;
-    json_object_foreach(map, key, value) {
+    json_object_foreach(map, key, value)
+    {
         if (!json_is_string(value)) {
             kf_diag_add(o->diags, KF_E0304, loc, "tensor '%.200s': its shard is not a string", key);
             return false;
@@ -347,9 +354,15 @@ void kf_checkpoint_close(kf_checkpoint *c)
     c->shards.len = 0;
 }
 
-const kf_tensor_source *kf_checkpoint_source(const kf_checkpoint *c) { return &c->source; }
+const kf_tensor_source *kf_checkpoint_source(const kf_checkpoint *c)
+{
+    return &c->source;
+}
 
-uint32_t kf_checkpoint_n_tensors(const kf_checkpoint *c) { return c->tensors.len; }
+uint32_t kf_checkpoint_n_tensors(const kf_checkpoint *c)
+{
+    return c->tensors.len;
+}
 
 uint64_t kf_checkpoint_bytes(const kf_checkpoint *c)
 {
@@ -406,11 +419,10 @@ static void report_missing(checker *k, kf_str name, const kf_spec_param *p, kf_l
 static void report_shape(checker *k, kf_str name, const kf_spec_param *p, const kf_st_tensor *t,
                          kf_loc loc)
 {
-    kf_diag *d = kf_diag_add(k->diags, KF_E0306, loc,
-                             "tensor '%.*s' is %.*s, the description implies %.*s",
-                             KF_STR_ARG(name),
-                             KF_STR_ARG(shape_text(k->arena, t->rank, t->dim)),
-                             KF_STR_ARG(shape_text(k->arena, p->rank, p->dim)));
+    kf_diag *d =
+        kf_diag_add(k->diags, KF_E0306, loc, "tensor '%.*s' is %.*s, the description implies %.*s",
+                    KF_STR_ARG(name), KF_STR_ARG(shape_text(k->arena, t->rank, t->dim)),
+                    KF_STR_ARG(shape_text(k->arena, p->rank, p->dim)));
     for (uint32_t i = 0; i < p->rank; i++)
         if (t->rank != p->rank || t->dim[i] != p->dim[i])
             kf_diag_note(k->diags, d, KF_NO_LOC, "%lld is %s", (long long)p->dim[i], p->why[i]);

@@ -2,17 +2,17 @@
 /* weights_random - counter-based random numbers, streamed into one safetensors file. */
 #include "frontend/weights_random.h"
 
-#include <errno.h>
-#include <math.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
-
 #include "base/fs.h"
 #include "base/hash.h"
 #include "base/json.h"
 #include "base/vec.h"
 #include "frontend/safetensors.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
 
 enum { CHUNK_ELEMS = 1 << 16 };
 
@@ -39,12 +39,13 @@ static uint64_t splitmix64(uint64_t x)
     return x ^ (x >> 31);
 }
 
-/** Nearly normal, mean 0, deviation 1: four 16-bit uniforms summed (variance 4/12), bounded by 3.5. */
+/** Nearly normal, mean 0, deviation 1: four 16-bit uniforms summed (variance 4/12), bounded by 3.5.
+ */
 static float normal_at(uint64_t key, uint64_t index)
 {
     uint64_t r = splitmix64(key ^ splitmix64(index));
-    int32_t sum = (int32_t)(r & 0xffff) + (int32_t)(r >> 16 & 0xffff) + (int32_t)(r >> 32 & 0xffff) +
-                  (int32_t)(r >> 48);
+    int32_t sum = (int32_t)(r & 0xffff) + (int32_t)(r >> 16 & 0xffff) +
+                  (int32_t)(r >> 32 & 0xffff) + (int32_t)(r >> 48);
     return (float)(sum - 131070) * (1.7320508f / 65536);
 }
 
@@ -97,14 +98,17 @@ static bool add_tensor(void *user, kf_str name, const kf_spec_param *p, const kf
     kf_hash h = kf_hash_bytes(name.ptr, name.len);
     r.key = splitmix64(s->seed ^ h.lo);
     r.mean = is_gain(p->role) ? 1 : 0;
-    r.spread = p->rank == 2 ? (float)(1 / sqrt((double)p->dim[1])) : is_gain(p->role) ? 0.1f : 0.02f;
+    r.spread = p->rank == 2       ? (float)(1 / sqrt((double)p->dim[1]))
+               : is_gain(p->role) ? 0.1f
+                                  : 0.02f;
     r.t.begin = 0;
     r.t.end = (uint64_t)p->dim[0] * (p->rank == 2 ? (uint64_t)p->dim[1] : 1);
     kf_vec_push(s->arena, &s->tensors, r);
     return true;
 }
 
-static random_source *new_source(kf_arena *arena, const kf_spec *spec, uint64_t seed, kf_dtype dtype)
+static random_source *new_source(kf_arena *arena, const kf_spec *spec, uint64_t seed,
+                                 kf_dtype dtype)
 {
     random_source *s = KF_NEW(arena, random_source);
     s->arena = arena;
@@ -146,8 +150,8 @@ static int source_read(const kf_tensor_source *self, const kf_tensor_info *info,
     return 0;
 }
 
-const kf_tensor_source *kf_weights_random_source(kf_arena *arena, const kf_spec *spec, uint64_t seed,
-                                                 kf_dtype dtype)
+const kf_tensor_source *kf_weights_random_source(kf_arena *arena, const kf_spec *spec,
+                                                 uint64_t seed, kf_dtype dtype)
 {
     random_source *s = new_source(arena, spec, seed, dtype);
     qsort(s->tensors.data, s->tensors.len, sizeof *s->tensors.data, compare_names);
@@ -223,13 +227,16 @@ static int write_description(kf_arena *arena, const kf_spec *spec, kf_str dir, k
         kf_spec copy = *spec;
         copy.weights = (kf_sv_str){KF_STR("."), {KF_NO_LOC, KF_ORIGIN_SPEC}};
         kf_spec_print(&copy, false, &text);
-        return kf_fs_write(kf_fs_join(arena, dir, KF_STR("model.yaml")).ptr, kf_sbuf_view(&text), 0644);
+        return kf_fs_write(kf_fs_join(arena, dir, KF_STR("model.yaml")).ptr, kf_sbuf_view(&text),
+                           0644);
     }
-    int err = kf_fs_write(kf_fs_join(arena, dir, KF_STR("config.json")).ptr, kf_sbuf_view(&text), 0644);
+    int err =
+        kf_fs_write(kf_fs_join(arena, dir, KF_STR("config.json")).ptr, kf_sbuf_view(&text), 0644);
     if (err != 0)
         return err;
     kf_str generation = generation_json(arena, &spec->generation);
-    return kf_fs_write(kf_fs_join(arena, dir, KF_STR("generation_config.json")).ptr, generation, 0644);
+    return kf_fs_write(kf_fs_join(arena, dir, KF_STR("generation_config.json")).ptr, generation,
+                       0644);
 }
 
 bool kf_weights_random_write(kf_arena *arena, kf_diags *diags, const kf_spec *spec, const char *dir,
@@ -245,6 +252,7 @@ bool kf_weights_random_write(kf_arena *arena, kf_diags *diags, const kf_spec *sp
     if (err == 0)
         return true;
     uint32_t file = kf_diags_add_file(diags, path, KF_STR(""));
-    kf_diag_add(diags, KF_E0603, (kf_loc){file, 0, 0, 0}, "cannot write the weights: %s", strerror(err));
+    kf_diag_add(diags, KF_E0603, (kf_loc){file, 0, 0, 0}, "cannot write the weights: %s",
+                strerror(err));
     return false;
 }

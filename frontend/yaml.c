@@ -1,17 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* yaml - libyaml's events into the builder, file reading, and access to nodes.
  *
- * Directives are refused before libyaml sees the text: none is needed, and its check for repeated %TAG
- * lines is quadratic. Its marks count characters; places count bytes, hence the running conversion.
+ * Directives are refused before libyaml sees the text: none is needed, and its check for repeated
+ * %TAG lines is quadratic. Its marks count characters; places count bytes, hence the running
+ * conversion.
  */
 #include "frontend/yaml.h"
+
+#include "base/fs.h"
+#include "frontend/yaml_build.h"
 
 #include <errno.h>
 #include <string.h>
 #include <yaml.h>
-
-#include "base/fs.h"
-#include "frontend/yaml_build.h"
 
 /** Characters to bytes; moves forwards with the events. */
 typedef struct char_cursor {
@@ -66,8 +67,7 @@ static bool on_scalar(kf_yaml_builder *b, char_cursor *c, const yaml_event_t *e,
     kf_str value = {(const char *)e->data.scalar.value, (uint32_t)e->data.scalar.length};
     bool quoted = e->data.scalar.style != YAML_PLAIN_SCALAR_STYLE;
     bool verbatim = is_verbatim(b, loc, c->bytes, value, quoted);
-    return kf_yaml_on_scalar(b, loc, value, quoted, verbatim,
-                             cstr_or_empty(e->data.scalar.anchor));
+    return kf_yaml_on_scalar(b, loc, value, quoted, verbatim, cstr_or_empty(e->data.scalar.anchor));
 }
 
 static const yaml_char_t *event_tag(const yaml_event_t *e)

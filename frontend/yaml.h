@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* yaml - text of a YAML or JSON file to a tree of nodes with places; the only reader of either.
  *
- * It knows nothing of models: scalars stay text, the schema types them later (scalar.h). What it does
- * decide is what hostile input may cost. YAML arrives as libyaml events, JSON as events of our own
- * tokenizer (json_events.c); one builder turns both into nodes and counts against the same limits, so
- * that no input can make the reader slow, deep or large before it is refused.
+ * It knows nothing of models: scalars stay text, the schema types them later (scalar.h). What it
+ * does decide is what hostile input may cost. YAML arrives as libyaml events, JSON as events of our
+ * own tokenizer (json_events.c); one builder turns both into nodes and counts against the same
+ * limits, so that no input can make the reader slow, deep or large before it is refused.
  */
 #ifndef KF_FRONTEND_YAML_H
 #define KF_FRONTEND_YAML_H
@@ -32,7 +32,8 @@ typedef enum kf_yaml_kind { KF_YAML_SCALAR, KF_YAML_SEQ, KF_YAML_MAP } kf_yaml_k
 
 typedef struct kf_yaml_pair kf_yaml_pair;
 
-/** A node. Aliased nodes are shared, so the tree is a DAG whose expansion is bounded by the limits. */
+/** A node. Aliased nodes are shared, so the tree is a DAG whose expansion is bounded by the limits.
+ */
 typedef struct kf_yaml_node {
     kf_yaml_kind kind;
     kf_origin origin;
@@ -74,7 +75,8 @@ const kf_yaml_pair *kf_yaml_find(const kf_yaml_node *map, const char *key);
 /** "a mapping", "a sequence" or "a scalar", for messages. */
 const char *kf_yaml_kind_name(const kf_yaml_node *node);
 
-/** The place of byte |offset| of a scalar's value; the whole scalar when offsets do not map to columns. */
+/** The place of byte |offset| of a scalar's value; the whole scalar when offsets do not map to
+ * columns. */
 kf_loc kf_yaml_loc_at(const kf_yaml_node *scalar, uint32_t offset, uint32_t len);
 
 /** New nodes, for what is not written by the user (presets, flags). Text is borrowed. */

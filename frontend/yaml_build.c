@@ -233,8 +233,11 @@ uint32_t kf_yaml_utf8_prefix(kf_str text)
     uint32_t i = 0;
     while (i < text.len) {
         uint8_t c = s[i];
-        uint32_t n = c < 0x80 ? 1 : c >= 0xc2 && c < 0xe0 ? 2 : c >= 0xe0 && c < 0xf0 ? 3
-                   : c >= 0xf0 && c < 0xf5 ? 4 : 0;
+        uint32_t n = c < 0x80                ? 1
+                     : c >= 0xc2 && c < 0xe0 ? 2
+                     : c >= 0xe0 && c < 0xf0 ? 3
+                     : c >= 0xf0 && c < 0xf5 ? 4
+                                             : 0;
         if (n == 0 || n > text.len - i)
             return i;
         uint32_t cp = n == 1 ? c : c & (0x7fu >> n);

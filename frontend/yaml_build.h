@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* yaml_build - the builder behind yaml.h: events in, nodes out, limits counted. Private to the reader. */
+/* yaml_build - the builder behind yaml.h: events in, nodes out, limits counted. Private to the
+ * reader. */
 #ifndef KF_FRONTEND_YAML_BUILD_H
 #define KF_FRONTEND_YAML_BUILD_H
 
