@@ -14,6 +14,11 @@ int64_t kf_config_get(const kf_config *c, const char *key)
     return -1;
 }
 
+int64_t kf_cost_at(const kf_cost *c, int64_t tokens, int64_t rows, int64_t keys)
+{
+    return c->fixed + c->per_token * tokens + c->per_row * rows + c->per_key * keys;
+}
+
 int64_t kf_tile_count(const kf_tile_expr *e, const int64_t *sym_values)
 {
     int64_t n = e->constant;

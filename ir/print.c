@@ -379,12 +379,8 @@ static void print_with_callees(const printer *p, uint32_t func, bool *printed, b
     print_func(p, g);
 }
 
-void kf_module_print_notes(const kf_module *m, uint32_t flags, const kf_print_notes *notes, kf_sbuf *out)
+void kf_module_print_head(const kf_module *m, kf_sbuf *out)
 {
-    printer p = {m, flags, notes, out};
-    kf_sbuf_c(out, "module @");
-    kf_name_print(m->name, out);
-    kf_sbuf_c(out, " {\n");
     for (uint32_t i = 0; i < m->mesh.len; i++) {
         kf_sbuf_c(out, i ? ", " : "  mesh ");
         kf_sbuf_str(out, m->mesh.data[i]);
@@ -393,6 +389,15 @@ void kf_module_print_notes(const kf_module *m, uint32_t flags, const kf_print_no
     for (uint32_t i = 0; i < m->syms.len; i++)
         kf_sbuf_printf(out, "  dim %.*s in %" PRId64 "..%" PRId64 "\n",
                        KF_STR_ARG(m->syms.data[i].name), m->syms.data[i].lo, m->syms.data[i].hi);
+}
+
+void kf_module_print_notes(const kf_module *m, uint32_t flags, const kf_print_notes *notes, kf_sbuf *out)
+{
+    printer p = {m, flags, notes, out};
+    kf_sbuf_c(out, "module @");
+    kf_name_print(m->name, out);
+    kf_sbuf_c(out, " {\n");
+    kf_module_print_head(m, out);
     bool first = !m->syms.len && !m->mesh.len;
     bool *printed = KF_NEW_N(out->arena, bool, m->funcs.len ? m->funcs.len : 1);
     for (uint32_t i = 0; i < m->funcs.len; i++)

@@ -19,6 +19,8 @@ typedef struct kf_print_notes {
 
 /** kf_module_print with |notes| (may be NULL) in place. Prints broken graphs too. */
 void kf_module_print_notes(const kf_module *m, uint32_t flags, const kf_print_notes *notes, kf_sbuf *out);
+/** "mesh ..." and "dim ..." lines. */
+void kf_module_print_head(const kf_module *m, kf_sbuf *out);
 /** "(args) {", the nodes and "}" of a region body whose closing brace stands at |indent| columns. */
 void kf_body_print(const kf_graph *body, uint32_t flags, uint32_t indent, kf_sbuf *out);
 void kf_recipe_print(const kf_module *m, const kf_recipe *r, bool with_type, kf_sbuf *out);
