@@ -2,9 +2,8 @@
 /* Two texts grow at the same time, one token each a step, with a model that was compiled as a
  * library:
  *
- *     kerf compile examples/shakespeare --emit lib -o build/shakespeare
- *     cc -Ibuild/shakespeare examples/two_sequences.c build/shakespeare/libshakespeare.a \
- *        -lpcre2-8 -lutf8proc -lm -lpthread -o two_sequences
+ *     kerf compile examples/shakespeare --emit lib -o model
+ *     cc -I. examples/two_sequences.c model.a -lpcre2-8 -lutf8proc -lm -lpthread -o two_sequences
  *     ./two_sequences
  */
 #include "model.h"
