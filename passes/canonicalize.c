@@ -7,7 +7,8 @@
  *
  * Requirements on a rule. It keeps the type of what it replaces; looks at the node and its operands only; is
  * monotonic (fewer nodes, or the same number in a form that no rule turns back), so that the pass ends.
- * After the rules, operands of commutative ops are put in the order of their structure (constants last) and
+ * After the rules, operands of commutative ops are put in the order of their structure (full shapes first,
+ * broadcast ones, parameters, constants) and
  * nodes in depth-first order from the results: names, the order of writing and the order of operands leave
  * no trace, which is what makes equal computations print equal.
  * Why here      before every pass that matches patterns.
@@ -216,14 +217,23 @@ static bool apply_rules(kf_graph *g, uint32_t index)
     return false;
 }
 
-/* Constants last, parameters before them, else by structure. */
-static bool in_order(const kf_graph *g, const uint64_t *hash, kf_value a, kf_value b)
+/* What has the result's shape first, then what is broadcast, then parameters, constants last. */
+static int operand_rank(const kf_graph *g, const kf_node *n, kf_value v)
 {
     double c;
-    int rank_a = kf_value_const(g, a, &c) ? 2 : kf_value_is_param(g, a) ? 1 : 0;
-    int rank_b = kf_value_const(g, b, &c) ? 2 : kf_value_is_param(g, b) ? 1 : 0;
 
-    return rank_a != rank_b ? rank_a < rank_b : hash[a] <= hash[b];
+    if (kf_value_const(g, v, &c))
+        return 3;
+    if (kf_value_is_param(g, v))
+        return 2;
+    return kf_type_static_elems(kf_value_type(g, v)) < kf_type_static_elems(kf_value_type(g, n->out[0]));
+}
+
+static bool in_order(const kf_graph *g, const uint64_t *hash, const kf_node *n)
+{
+    int a = operand_rank(g, n, n->in[0]), b = operand_rank(g, n, n->in[1]);
+
+    return a != b ? a < b : hash[n->in[0]] <= hash[n->in[1]];
 }
 
 static bool order_operands(kf_graph *g, kf_arena *scratch)
@@ -234,7 +244,7 @@ static bool order_operands(kf_graph *g, kf_arena *scratch)
     for (uint32_t i = 0; i < g->nodes.len; i++) {
         kf_node *n = &g->nodes.data[i];
         if (n->op == KF_OP_NONE || !(kf_op_infos[n->op].traits & KF_COMM) ||
-            in_order(g, hash, n->in[0], n->in[1]))
+            in_order(g, hash, n))
             continue;
         kf_value first = n->in[0];
         n->in[0] = n->in[1];

@@ -84,7 +84,10 @@ static void form(kf_graph *g, uint32_t root, kf_pass_ctx *cx)
     }
     if (!matches(&s, cx))
         return; /* form_regions says so, if it cannot help either */
-    kf_selection_grow(&s, prologue, cx);
+    bool *skip = KF_NEW_N(cx->scratch, bool, g->nodes.len);
+    for (uint32_t i = 0; i < g->nodes.len; i++)
+        skip[i] = prologue[i] || kf_node_is_row_value(g, &g->nodes.data[i]);
+    kf_selection_grow(&s, skip, cx);
     kf_graph *body = kf_selection_body(&s, &operands, &results);
     kf_family family = kf_region_family(cx->target, body, &why);
     kf_str title = kf_node_title(cx->scratch, g, &n);

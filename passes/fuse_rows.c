@@ -30,6 +30,8 @@ static bool form(kf_graph *g, uint32_t root, kf_pass_ctx *cx)
     const kf_node n = g->nodes.data[root];
 
     s.owned[root] = true;
+    for (uint32_t i = 0; i < g->nodes.len; i++)
+        skip[i] = kf_node_is_row_value(g, &g->nodes.data[i]);
     kf_selection_grow(&s, skip, cx);
     if (count(s.owned, g->nodes.len) < 2)
         return false;

@@ -93,21 +93,47 @@ kf_graph *kf_selection_body(const kf_selection *s, kf_value_list *out_operands, 
     return body;
 }
 
-kf_family kf_region_family(const kf_target *target, const kf_graph *body, kf_sbuf *why)
+/* What a body holds decides which families may make it, best first. A weight's product is never made by the
+ * general contraction together with other work: that would be slow without saying so. Nor is a reduction
+ * joined to a general contraction: each pass over the row would compute the products again. */
+static uint32_t candidates(const kf_graph *body, kf_family *out)
 {
-    bool contracts = false, attends = false;
+    bool attends = false, stores = false, reduces = false, contracts = false, weighs = false;
 
     for (uint32_t i = 0; i < body->nodes.len; i++) {
-        contracts |= body->nodes.data[i].op == KF_OP_matmul;
-        attends |= body->nodes.data[i].op == KF_OP_attention;
+        const kf_node *n = &body->nodes.data[i];
+        attends |= n->op == KF_OP_attention;
+        stores |= n->op == KF_OP_kv_append;
+        reduces |= (kf_op_infos[n->op].traits & KF_ROWRED) != 0;
+        contracts |= n->op == KF_OP_matmul;
+        weighs |= n->op == KF_OP_matmul && kf_value_type(body, n->in[1])->layout.n_splits;
     }
-    for (int f = 0; f < KF_FAMILY_COUNT; f++) {
+    out[0] = attends ? KF_FAMILY_attention
+             : weighs  ? KF_FAMILY_matmul
+             : contracts ? KF_FAMILY_contract
+             : stores    ? KF_FAMILY_index
+             : reduces   ? KF_FAMILY_row_reduce
+                         : KF_FAMILY_map;
+    if (out[0] == KF_FAMILY_contract && reduces)
+        return 0;
+    if (!weighs || attends || body->nodes.len > 1)
+        return 1;
+    out[1] = KF_FAMILY_contract;
+    return 2;
+}
+
+kf_family kf_region_family(const kf_target *target, const kf_graph *body, kf_sbuf *why)
+{
+    kf_family family[2];
+    uint32_t n = candidates(body, family);
+
+    if (n == 0)
+        kf_sbuf_c(why, "a row reduction would compute the products again in each of its passes");
+    for (uint32_t i = 0; i < n; i++) {
         kf_sbuf reason = {.arena = why->arena};
-        if (target->match(target, (kf_family)f, body, &reason))
-            return (kf_family)f;
-        bool near = attends ? f == KF_FAMILY_attention : contracts ? f == KF_FAMILY_matmul : true;
-        if (near)
-            *why = reason;
+        if (target->match(target, family[i], body, &reason))
+            return family[i];
+        *why = reason;
     }
     return KF_FAMILY_COUNT;
 }
@@ -130,8 +156,7 @@ void kf_selection_commit(const kf_selection *s, kf_family family, kf_str name, k
 
 /* ---- what may be copied in ----------------------------------------------------------------------------- */
 
-/* One number a row, made from few numbers a row: a finished row statistic. */
-static bool is_row_value(const kf_graph *g, const kf_node *n)
+bool kf_node_is_row_value(const kf_graph *g, const kf_node *n)
 {
     return n->op == KF_OP_row_reduce && !KF_ATTR_OF(n, row_reduce)->keep &&
            kf_value_type(g, n->in[0])->rank == 2;
@@ -153,7 +178,7 @@ static bool pull(kf_selection *s, kf_value v)
 
     if (!n || !kf_node_is_loose(n) || selected(s, n))
         return false;
-    if (!is_row_value(s->g, n) && !is_cheap_view(s->g, n))
+    if (!kf_node_is_row_value(s->g, n) && !is_cheap_view(s->g, n))
         return false;
     s->copied[n - s->g->nodes.data] = true;
     return true;

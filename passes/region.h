@@ -20,8 +20,7 @@ kf_selection kf_selection_new(kf_graph *g, kf_arena *scratch);
 typedef KF_VEC(kf_value) kf_value_list;
 kf_graph *kf_selection_body(const kf_selection *s, kf_value_list *out_operands, kf_value_list *out_results);
 
-/** The first family that |target| matches |body| with, or KF_FAMILY_COUNT; then |why| says what the last
- *  family that came near objected to. */
+/** The family whose kernel |target| makes of |body|, or KF_FAMILY_COUNT; then |why| holds its objection. */
 kf_family kf_region_family(const kf_target *target, const kf_graph *body, kf_sbuf *why);
 
 /** Makes the region: appends the node, redirects users, removes owned nodes and sorts. Node indices change. */
@@ -29,6 +28,10 @@ void kf_selection_commit(const kf_selection *s, kf_family family, kf_str name, k
 
 /** True if node |n| may still be put into a region. */
 bool kf_node_is_loose(const kf_node *n);
+
+/** One number a row, made from a few numbers a row: a finished row statistic. It needs all column blocks of its
+ *  row, so it never joins the region that makes them; regions that read it compute it anew. */
+bool kf_node_is_row_value(const kf_graph *g, const kf_node *n);
 
 /** Adds to |s| as copied everything cheap that owned nodes read: values of one number a row, views of
  *  arguments. */
