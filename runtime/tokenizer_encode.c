@@ -174,7 +174,8 @@ static kf_status cut_needles(kf_tok_scratch *s, const kf_tok_needles *set, const
             continue;
         if (done < start)
             KF_TOK_TRY(add_piece(out, part_of(parent, done, start)));
-        KF_TOK_TRY(add_piece(out, (kf_tok_piece){.id = added->id}));
+        if (start < end) /* else all of it was white space that the last token took */
+            KF_TOK_TRY(add_piece(out, (kf_tok_piece){.id = added->id}));
         done = end;
     }
     if (done < parent->len)
