@@ -5,7 +5,6 @@
 #include "base/diag.h"
 #include "base/fs.h"
 #include "base/hash.h"
-#include "base/install.h"
 #include "base/json.h"
 #include "base/str.h"
 #include "base/vec.h"
@@ -564,16 +563,6 @@ static void fs_handles_paths(void **state)
     assert_non_null(strstr(self.ptr, "test_base"));
 }
 
-static void install_is_found_beside_the_program(void **state)
-{
-    (void)state;
-    kf_install install;
-    kf_str missing = KF_STR("");
-    assert_int_equal(kf_install_find(arena, &install, &missing), 0);
-    assert_true(kf_fs_exists(install.runtime_archive.ptr));
-    assert_true(kf_fs_is_dir(install.include_dir.ptr));
-}
-
 /* ---- hash and JSON ---- */
 
 static void hash_is_xxh3_128(void **state)
@@ -690,7 +679,6 @@ int main(void)
         T(fs_keeps_the_old_file_until_commit),
         T(fs_reports_a_full_disk),
         T(fs_handles_paths),
-        T(install_is_found_beside_the_program),
         T(hash_is_xxh3_128),
         T(json_is_valid_whatever_comes),
         T(broken_invariant_exits_70),
