@@ -72,6 +72,7 @@ commands=$(awk -v s="$file" -v S="$folder" -v t="$scratch/t" -v kerf="$build/bin
     }' "$file")
 [ -n "$commands" ] || { echo "run.sh: no RUN: line in $file" >&2 && exit 1; }
 
+export KF_BUILD_DIR=$build
 export PATH="$build/bin:$here:$tools:$PATH"
 while IFS= read -r command; do
     bash -o pipefail -c "$command" </dev/null
