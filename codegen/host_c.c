@@ -169,18 +169,18 @@ static uint32_t emit_launches(const emitter *e)
 
 /* ---- phases --------------------------------------------------------------------------------------------- */
 
+/* A place stands above the calls that come from it: behind them the formatter would align it. */
 static void emit_call(const emitter *e, const kf_plan_phase *ph, uint32_t l, const char *layer,
-                      const char *indent)
+                      const char *indent, kf_str *last_place)
 {
     kf_str where = place(e, ph->launches.data[l].loc);
-    kf_str call = kf_strf(e->arena, "%skf_tiles(w, &%.*s, %s);", indent,
-                          KF_STR_ARG(launch_name(e, ph, l)), layer);
-    kf_str note = kf_strf(e->arena, " /* %.*s */", KF_STR_ARG(where));
+    kf_str note = kf_strf(e->arena, "%s/* %.*s */\n", indent, KF_STR_ARG(where));
 
-    kf_sbuf_str(e->out, call);
-    if (where.len && call.len + note.len <= LINE_WIDTH)
+    if (where.len && note.len <= LINE_WIDTH && !kf_str_eq(where, *last_place))
         kf_sbuf_str(e->out, note);
-    kf_sbuf_char(e->out, '\n');
+    *last_place = where;
+    kf_sbuf_printf(e->out, "%skf_tiles(w, &%.*s, %s);\n", indent,
+                   KF_STR_ARG(launch_name(e, ph, l)), layer);
 }
 
 static uint32_t emit_phase(const emitter *e, const kf_plan_phase *ph)
@@ -195,8 +195,10 @@ static uint32_t emit_phase(const emitter *e, const kf_plan_phase *ph)
         if (st->loop)
             kf_sbuf_printf(e->out, "    for (uint32_t layer = %u; layer < %u; layer++) {\n", st->first_layer,
                            st->first_layer + st->times);
+        kf_str last_place = KF_STR("");
         for (uint32_t l = st->first; l < st->first + st->n; l++)
-            emit_call(e, ph, l, st->loop ? "layer" : "0", st->loop ? "        " : "    ");
+            emit_call(e, ph, l, st->loop ? "layer" : "0", st->loop ? "        " : "    ",
+                      &last_place);
         if (st->loop)
             kf_sbuf_c(e->out, "    }\n");
     }
