@@ -6,7 +6,7 @@
 #include <string.h>
 
 #define MAX_GROUPS 64
-#define NO_ATOM UINT32_MAX
+#define NO_ATOM    UINT32_MAX
 #define MAX_REPEAT 65535
 
 /* Parts of character classes. */
@@ -20,7 +20,7 @@
 #define WORD_BASE "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}"
 /* Oniguruma counts these Latin-1 numbers as word characters. */
 #define WORD_ONIGURUMA "\\x{B2}\\x{B3}\\x{B9}\\x{BC}-\\x{BE}"
-#define XDIGIT "0-9A-Fa-f"
+#define XDIGIT         "0-9A-Fa-f"
 /* Numbers that Unicode 17 adds; the library's digit test knows them. */
 #define NUMERIC_17 "\\x{11DE0}-\\x{11DE9}\\x{16FF4}-\\x{16FF6}"
 /* The library's punctuation test is older than PCRE2's category P; these are the differences. */
@@ -42,10 +42,11 @@ static const struct {
 #undef YOUNGER
 };
 
-/* General categories and the scripts whose additions are known. */
+/* General categories and the scripts whose additions are known. Mn lacks: a character left it after
+ * Unicode 14, and a class cannot take one out again. */
 static const char *const properties[] = {
-    "L",  "Lu", "Ll", "Lt", "Lm", "Lo", "M",  "Mn", "Mc", "Me", "N",  "Nd", "Nl", "No", "P",  "Pc",
-    "Pd", "Ps", "Pe", "Pi", "Pf", "Po", "S",  "Sm", "Sc", "Sk", "So", "Z",  "Zs", "Zl", "Zp", "Han"};
+    "L",  "Lu", "Ll", "Lt", "Lm", "Lo", "M",  "Mc", "Me", "N",  "Nd", "Nl", "No", "P",  "Pc", "Pd",
+    "Ps", "Pe", "Pi", "Pf", "Po", "S",  "Sm", "Sc", "Sk", "So", "Z",  "Zs", "Zl", "Zp", "Han"};
 
 #define COUNT(a) (sizeof(a) / sizeof *(a))
 
@@ -291,8 +292,9 @@ static bool add_boundary(reader *r, bool negated)
     kf_sbuf word = {.arena = r->out.arena};
     add_word(&word);
     kf_sbuf_c(&word, WORD_ONIGURUMA);
-    kf_sbuf_printf(&r->out, negated ? "(?:(?<=[%s])(?=[%s])|(?<![%s])(?![%s]))"
-                                    : "(?:(?<=[%s])(?![%s])|(?<![%s])(?=[%s]))",
+    kf_sbuf_printf(&r->out,
+                   negated ? "(?:(?<=[%s])(?=[%s])|(?<![%s])(?![%s]))"
+                           : "(?:(?<=[%s])(?![%s])|(?<![%s])(?=[%s]))",
                    word.ptr, word.ptr, word.ptr, word.ptr);
     return true;
 }

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* pattern - regular expressions of tokenizer.json (Oniguruma syntax, Unicode 16) rewritten for PCRE2.
+/* pattern - regular expressions of tokenizer.json (Oniguruma syntax, Unicode 16) rewritten for
+ * PCRE2.
  *
- * What has another meaning in PCRE2 is spelled out (\s, \w, \h, \p{..}, {n,m}+, {,n}); what cannot be
- * spelled out is an error, never a guess. Patterns are meant for PCRE2_UTF | PCRE2_UCP |
+ * What has another meaning in PCRE2 is spelled out (\s, \w, \h, \p{..}, {n,m}+, {,n}); what cannot
+ * be spelled out is an error, never a guess. Patterns are meant for PCRE2_UTF | PCRE2_UCP |
  * PCRE2_MULTILINE with a newline of LF.
  */
 #ifndef KF_FRONTEND_PATTERN_H

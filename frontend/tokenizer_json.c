@@ -3,12 +3,12 @@
  * normalizer, pre-tokenizer, post-processor and decoder are tokenizer_steps.c's. */
 #include "frontend/tokenizer_json.h"
 
-#include <errno.h>
-#include <string.h>
-
 #include "base/fs.h"
 #include "frontend/pattern.h"
 #include "frontend/tokenizer_read.h"
+
+#include <errno.h>
+#include <string.h>
 
 /* Ids may leave holes, but not so many that a small file asks for much memory. */
 #define MAX_HOLES(n) ((n) * 16 + 65536)
@@ -205,10 +205,17 @@ static bool read_flags(kf_tok_reader *r, json_t *model)
 
 static bool read_model(kf_tok_reader *r, json_t *model)
 {
-    static const char *const keys[] = {
-        "type",         "dropout",  "unk_token",     "continuing_subword_prefix",
-        "end_of_word_suffix", "fuse_unk", "byte_fallback", "ignore_merges",
-        "vocab",        "merges",   NULL};
+    static const char *const keys[] = {"type",
+                                       "dropout",
+                                       "unk_token",
+                                       "continuing_subword_prefix",
+                                       "end_of_word_suffix",
+                                       "fuse_unk",
+                                       "byte_fallback",
+                                       "ignore_merges",
+                                       "vocab",
+                                       "merges",
+                                       NULL};
     if (!json_is_object(model))
         return kf_tokr_malformed(r, "model", "expected an object");
     json_t *type = json_object_get(model, "type");
@@ -336,15 +343,13 @@ static void note_ignored(kf_tok_reader *r, json_t *root, const char *key)
 
 static bool read_root(kf_tok_reader *r, json_t *root)
 {
-    static const char *const keys[] = {"version",       "truncation",     "padding",
-                                       "added_tokens",  "normalizer",     "pre_tokenizer",
-                                       "post_processor", "decoder",       "model",
-                                       NULL};
+    static const char *const keys[] = {
+        "version",       "truncation",     "padding", "added_tokens", "normalizer",
+        "pre_tokenizer", "post_processor", "decoder", "model",        NULL};
     kf_str version;
     if (!json_is_object(root))
         return kf_tokr_malformed(r, "tokenizer", "expected an object");
-    if (!kf_tokr_known_keys(r, "", root, keys) ||
-        !kf_tokr_string(r, "", root, "version", &version))
+    if (!kf_tokr_known_keys(r, "", root, keys) || !kf_tokr_string(r, "", root, "version", &version))
         return false;
     if (!kf_str_eq_c(version, "1.0"))
         return kf_tokr_unsupported(r, "version", "only 1.0 is supported");
@@ -358,7 +363,8 @@ static bool read_root(kf_tok_reader *r, json_t *root)
            kf_tokr_decoder(r, "decoder", json_object_get(root, "decoder"));
 }
 
-/* Deepest nesting of brackets outside of strings; jansson's own limit is a constant of its build. */
+/* Deepest nesting of brackets outside of strings; jansson's own limit is a constant of its build.
+ */
 static uint32_t depth_of(kf_str json)
 {
     uint32_t depth = 0, deepest = 0;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* tokenizer_json - compiles a Hugging Face tokenizer.json into the table that the runtime maps.
  *
- * BPE models only (byte-level and SentencePiece-style). Whatever the runtime cannot do exactly as the
- * tokenizers library does is a diagnostic that names the JSON path, never an approximation.
+ * BPE models only (byte-level and SentencePiece-style). Whatever the runtime cannot do exactly as
+ * the tokenizers library does is a diagnostic that names the JSON path, never an approximation.
  */
 #ifndef KF_FRONTEND_TOKENIZER_JSON_H
 #define KF_FRONTEND_TOKENIZER_JSON_H

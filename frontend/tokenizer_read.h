@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tokenizer_read - what the readers of tokenizer.json's parts share; not for others. Every function that
- * returns bool has reported to the sink when it returns false. */
+/* tokenizer_read - what the readers of tokenizer.json's parts share; not for others. Every function
+ * that returns bool has reported to the sink when it returns false. */
 #ifndef KF_FRONTEND_TOKENIZER_READ_H
 #define KF_FRONTEND_TOKENIZER_READ_H
 
-#include <jansson.h>
-
 #include "base/diag.h"
 #include "frontend/tokenizer_table.h"
+
+#include <jansson.h>
 
 typedef struct kf_tok_reader {
     kf_tok_builder b;

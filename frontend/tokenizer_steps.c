@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The steps of tokenizer.json: each type of the library is a row of a table with the keys it may have
- * and the function that adds its steps. A type without a row is not supported. */
+/* The steps of tokenizer.json: each type of the library is a row of a table with the keys it may
+ * have and the function that adds its steps. A type without a row is not supported. */
 #include "frontend/tokenizer_read.h"
 
 #define PCRE2_CODE_UNIT_WIDTH 8
+#include "frontend/pattern.h"
+
 #include <pcre2.h>
 #include <string.h>
 
-#include "frontend/pattern.h"
-
-#define MAX_KEYS 6
+#define MAX_KEYS  6
 #define MAX_STRIP 65535
 #define GPT2_PATTERN                                                                               \
     "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
@@ -89,10 +89,9 @@ static bool check_regex(kf_tok_reader *r, const char *path, kf_str pattern)
     int code;
     PCRE2_SIZE at;
     char text[128];
-    pcre2_code *re = pcre2_compile((PCRE2_SPTR)pattern.ptr, pattern.len,
-                                   PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE |
-                                       PCRE2_NEVER_BACKSLASH_C,
-                                   &code, &at, NULL);
+    pcre2_code *re = pcre2_compile(
+        (PCRE2_SPTR)pattern.ptr, pattern.len,
+        PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C, &code, &at, NULL);
     pcre2_code_free(re);
     if (re != NULL)
         return true;
@@ -348,8 +347,8 @@ static bool read_metaspace(kf_tok_reader *r, const char *path, json_t *obj, kf_t
 {
     json_t *scheme = json_object_get(obj, "prepend_scheme");
     bool prefix;
-    *out_scheme = scheme != NULL && json_is_string(scheme) ? kf_tokr_value(scheme)
-                                                           : KF_STR("always");
+    *out_scheme =
+        scheme != NULL && json_is_string(scheme) ? kf_tokr_value(scheme) : KF_STR("always");
     if (!read_char(r, path, obj, "replacement", out_char) ||
         !kf_tokr_bool(r, path, obj, "add_prefix_space", &yes, &prefix))
         return false;

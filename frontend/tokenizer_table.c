@@ -127,8 +127,8 @@ static void make_char_ids(const kf_tok_builder *b, uint32_t *short_ids, uint32_t
         byte_ids[byte] = kf_tok_builder_find(b, kf_strf(b->arena, "<0x%02X>", byte));
 }
 
-/* True if merged symbols consist of characters only: then the border between two of them is a pair of
- * characters. Merges of byte-fallback or unknown symbols would not be seen in the texts. */
+/* True if merged symbols consist of characters only: then the border between two of them is a pair
+ * of characters. Merges of byte-fallback or unknown symbols would not be seen in the texts. */
 static bool merges_are_of_chars(const kf_tok_builder *b, const uint32_t *byte_ids)
 {
     uint8_t *is_odd = KF_NEW_N(b->arena, uint8_t, b->tokens.len + 1);

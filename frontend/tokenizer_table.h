@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tokenizer_table - collects what a tokenizer consists of and lays it out as runtime/kf_tok_table.h says.
- * It knows nothing of JSON.
+/* tokenizer_table - collects what a tokenizer consists of and lays it out as runtime/kf_tok_table.h
+ * says. It knows nothing of JSON.
  */
 #ifndef KF_FRONTEND_TOKENIZER_TABLE_H
 #define KF_FRONTEND_TOKENIZER_TABLE_H
 
-#include <stddef.h>
-
 #include "base/str.h"
 #include "base/vec.h"
 #include "runtime/kf_tok_table.h"
+
+#include <stddef.h>
 
 typedef struct kf_tok_merge {
     uint32_t left, right, id;
@@ -18,7 +18,7 @@ typedef struct kf_tok_merge {
 /** Zero-initialise with .arena set and .unk_id = KF_TOK_NONE. */
 typedef struct kf_tok_builder {
     kf_arena *arena;
-    uint32_t flags;  /* KF_TOK_FLAG_* */
+    uint32_t flags; /* KF_TOK_FLAG_* */
     uint32_t unk_id;
     kf_tok_str word_pattern;
     KF_VEC(char) strings;
@@ -36,7 +36,8 @@ kf_tok_str kf_tok_builder_str(kf_tok_builder *b, kf_str s);
 /** The text of |id| becomes |s|; ids in between become absent. */
 void kf_tok_builder_set(kf_tok_builder *b, uint32_t id, kf_str s, uint32_t flags);
 
-/** Builds the hash of all tokens that are KF_TOK_ENTRY_MODEL; call once, when these are complete. */
+/** Builds the hash of all tokens that are KF_TOK_ENTRY_MODEL; call once, when these are complete.
+ */
 void kf_tok_builder_index(kf_tok_builder *b);
 
 /** Id of a text of the model's vocabulary, or KF_TOK_NONE. Needs the index. */

@@ -339,8 +339,8 @@ static kf_status normalize_added(kf_tokenizer *t)
     return status;
 }
 
-/* The library asks whether the text that would be decoded is that of a special token; normalization may
- * have made it another one. */
+/* The library asks whether the text that would be decoded is that of a special token; normalization
+ * may have made it another one. */
 static bool is_special_text(const kf_tokenizer *t, const kf_tok_needle *d)
 {
     const kf_tok_entry *own = &t->tokens[t->added[d->added].id];

@@ -32,7 +32,7 @@ typedef struct kf_tok_steps {
 typedef struct kf_tok_needle {
     const char *text; /* Borrowed: from the table, or from kf_tokenizer.normalized_text. */
     uint32_t len;
-    uint32_t added; /* index into the section added */
+    uint32_t added;  /* index into the section added */
     bool is_special; /* left out of decoded text on request */
 } kf_tok_needle;
 

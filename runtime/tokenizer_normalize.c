@@ -88,7 +88,7 @@ static kf_status order_marks(kf_tok_buf *cps, size_t n)
         return KF_OK;
     KF_TOK_TRY(kf_tok_buf_reserve(cps, longest * sizeof *cp));
     cp = (int32_t *)(void *)cps->data;
-    for (size_t i = 0; i<n; i += run> 0 ? run : 1) {
+    for (size_t i = 0; i < n; i += run > 0 ? run : 1) {
         for (run = 0; i + run < n && combining_class(cp[i + run]) != 0;)
             run++;
         if (run > 1)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* fuzz_tokenizer_table - a sound compiled tokenizer with bytes written over it: it is refused, or text
- * goes through it. The input is a list of writes (2 bytes place, 2 bytes kind and value), then text. */
+/* fuzz_tokenizer_table - a sound compiled tokenizer with bytes written over it: it is refused, or
+ * text goes through it. The input is a list of writes (2 bytes place, 2 bytes kind and value), then
+ * text. */
 #include "frontend/tokenizer_json.h"
 #include "runtime/kf_tok_table.h"
 #include "runtime/tokenizer.h"
@@ -18,21 +19,30 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static const char json[] =
     "{\"version\":\"1.0\",\"added_tokens\":[" ADDED("0", "<s>", "false") "," ADDED(
-        "7", "aa", "true") "],\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[{\"type\":"
-                           "\"NFKD\"},{\"type\":\"Strip\",\"strip_left\":true,\"strip_right\":true},"
-                           "{\"type\":\"Prepend\",\"prepend\":\"a\"},{\"type\":\"Replace\","
-                           "\"pattern\":{\"Regex\":\"c+\"},\"content\":\"b\"}]},"
-    "\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Metaspace\","
-    "\"replacement\":\"_\",\"prepend_scheme\":\"first\",\"split\":true},{\"type\":\"Punctuation\"}]},"
-    "\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":"
-    "\"<s>\",\"type_id\":0}},{\"Sequence\":{\"id\":\"A\",\"type_id\":0}}],\"pair\":[],"
-    "\"special_tokens\":{\"<s>\":{\"id\":\"<s>\",\"ids\":[0],\"tokens\":[\"<s>\"]}}},"
-    "\"decoder\":{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"Replace\",\"pattern\":{\"String\":"
-    "\"_\"},\"content\":\" \"},{\"type\":\"ByteFallback\"},{\"type\":\"Fuse\"},{\"type\":\"Strip\","
-    "\"content\":\" \",\"start\":1,\"stop\":2},{\"type\":\"Replace\",\"pattern\":{\"String\":\"ab\"},"
-    "\"content\":\"x\"}]},\"model\":{\"type\":\"BPE\",\"unk_token\":\"u\",\"fuse_unk\":true,"
-    "\"byte_fallback\":true,\"vocab\":{\"<s>\":0,\"a\":1,\"b\":2,\"ab\":3,\"abab\":4,\"u\":5,"
-    "\"<0xC3>\":6},\"merges\":[\"a b\",\"ab ab\"]}}";
+        "7", "aa",
+        "true") "],\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[{\"type\":"
+                "\"NFKD\"},{\"type\":\"Strip\",\"strip_left\":true,\"strip_right\":true},"
+                "{\"type\":\"Prepend\",\"prepend\":\"a\"},{\"type\":\"Replace\","
+                "\"pattern\":{\"Regex\":\"c+\"},\"content\":\"b\"}]},"
+                "\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":"
+                "\"Metaspace\","
+                "\"replacement\":\"_\",\"prepend_scheme\":\"first\",\"split\":true},{\"type\":"
+                "\"Punctuation\"}]},"
+                "\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":"
+                "{\"id\":"
+                "\"<s>\",\"type_id\":0}},{\"Sequence\":{\"id\":\"A\",\"type_id\":0}}],\"pair\":[],"
+                "\"special_tokens\":{\"<s>\":{\"id\":\"<s>\",\"ids\":[0],\"tokens\":[\"<s>\"]}}},"
+                "\"decoder\":{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"Replace\","
+                "\"pattern\":{\"String\":"
+                "\"_\"},\"content\":\" "
+                "\"},{\"type\":\"ByteFallback\"},{\"type\":\"Fuse\"},{\"type\":\"Strip\","
+                "\"content\":\" "
+                "\",\"start\":1,\"stop\":2},{\"type\":\"Replace\",\"pattern\":{\"String\":\"ab\"},"
+                "\"content\":\"x\"}]},\"model\":{\"type\":\"BPE\",\"unk_token\":\"u\",\"fuse_unk\":"
+                "true,"
+                "\"byte_fallback\":true,\"vocab\":{\"<s>\":0,\"a\":1,\"b\":2,\"ab\":3,\"abab\":4,"
+                "\"u\":5,"
+                "\"<0xC3>\":6},\"merges\":[\"a b\",\"ab ab\"]}}";
 
 /* Half of the places are in the header and half of the values are large or small numbers. */
 static void write_over(uint8_t *table, uint64_t size, const uint8_t *w)

@@ -17,7 +17,7 @@
 #include <cmocka.h>
 
 #define GOLDEN_MAX_BYTES (64u << 20)
-#define SAME_TEXT 0xFFFFFFFFu
+#define SAME_TEXT        0xFFFFFFFFu
 
 /* A tokenizer with everything that is needed to use it. */
 typedef struct bench {
@@ -150,8 +150,8 @@ static void check_chosen(bench *b, const char *name)
         uint32_t n_expected = take_ids(&want, expected, 65536);
         assert_int_equal(kf_tokenizer_encode(b->tok, b->scratch, s.ptr, s.len, true, &ids, &n_ids),
                          KF_OK);
-        bool same = n_ids == n_expected &&
-                    (n_ids == 0 || memcmp(ids, expected, n_ids * sizeof *ids) == 0);
+        bool same =
+            n_ids == n_expected && (n_ids == 0 || memcmp(ids, expected, n_ids * sizeof *ids) == 0);
         if (!same)
             fail_msg("%s: chosen string %u: '%.*s'", name, i, KF_STR_ARG(s));
         kf_str text = take_text(&want, s);
@@ -247,7 +247,8 @@ static void *encode_job(void *arg)
         const uint32_t *ids;
         size_t n;
         uint32_t len = j->text.len - at < 1000 ? j->text.len - at : 1000;
-        j->ok = kf_tokenizer_encode(j->tok, scratch, j->text.ptr + at, len, false, &ids, &n) == KF_OK;
+        j->ok =
+            kf_tokenizer_encode(j->tok, scratch, j->text.ptr + at, len, false, &ids, &n) == KF_OK;
         j->hash = fnv(j->hash, ids, n * sizeof *ids);
     }
     kf_tok_scratch_destroy(scratch);
@@ -282,12 +283,12 @@ static void threads_share_one_table(void **state)
     kf_arena_destroy(arena);
 }
 
-/* Inputs on which careless merging, ordering of marks or splitting is quadratic; the time limit of the
- * test is the assertion. */
+/* Inputs on which careless merging, ordering of marks or splitting is quadratic; the time limit of
+ * the test is the assertion. */
 static void megabyte_inputs_are_fast(void **state)
 {
-    static const char *const parts[] = {"a", " ", "\xCC\x81\xCC\x96", "ab ", "\xE6\x97\xA5", "\n ",
-                                        "\xE2\x96\x81", "0"};
+    static const char *const parts[] = {
+        "a", " ", "\xCC\x81\xCC\x96", "ab ", "\xE6\x97\xA5", "\n ", "\xE2\x96\x81", "0"};
     static const char *const names[] = {"gpt2", "llama2", "llama3"};
     (void)state;
     for (size_t k = 0; k < sizeof names / sizeof *names; k++) {
@@ -318,7 +319,8 @@ static void megabyte_inputs_are_fast(void **state)
 
 static void bad_utf8_is_refused(void **state)
 {
-    static const char *const bad[] = {"\xFF", "a\xC3", "\xED\xA0\x80", "\xC0\x80", "\xF4\x90\x80\x80"};
+    static const char *const bad[] = {"\xFF", "a\xC3", "\xED\xA0\x80", "\xC0\x80",
+                                      "\xF4\x90\x80\x80"};
     (void)state;
     bench b;
     kf_arena *arena = kf_arena_create("path");
@@ -349,7 +351,8 @@ static bool collect(void *user, const char *text, size_t len)
     return true;
 }
 
-/* The examples of the Unicode Standard 16.0, tables 3-8 to 3-11, for every way to cut them in two. */
+/* The examples of the Unicode Standard 16.0, tables 3-8 to 3-11, for every way to cut them in two.
+ */
 static void lossy_decoding_replaces_maximal_subparts(void **state)
 {
 #define R KF_UTF8_REPLACEMENT

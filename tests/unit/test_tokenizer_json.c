@@ -16,7 +16,7 @@
 #include <cmocka.h>
 
 #define MODEL "{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\"ab\":2},\"merges\":[\"a b\"]}"
-#define FILE_WITH(member) "{\"version\":\"1.0\"," member ",\"model\":" MODEL "}"
+#define FILE_WITH(member)    "{\"version\":\"1.0\"," member ",\"model\":" MODEL "}"
 #define FILE_OF_MODEL(model) "{\"version\":\"1.0\",\"model\":" model "}"
 
 static kf_arena *arena;
@@ -40,7 +40,8 @@ static bool compile(kf_str json, const void **out_table, uint64_t *out_size, int
                     const kf_diag **out_first)
 {
     kf_diags *diags = kf_diags_create(arena);
-    bool ok = kf_tokenizer_compile(arena, diags, KF_STR("tokenizer.json"), json, out_table, out_size);
+    bool ok =
+        kf_tokenizer_compile(arena, diags, KF_STR("tokenizer.json"), json, out_table, out_size);
     *out_exit = kf_diags_exit_status(diags);
     *out_first = kf_diags_first(diags);
     return ok;
@@ -91,7 +92,8 @@ static void unsupported_features_name_their_path(void **state)
         {FILE_OF_MODEL("{\"vocab\":{}}"), 4, "model.type: "},
         {FILE_OF_MODEL("{\"type\":\"BPE\",\"dropout\":0.1,\"vocab\":{},\"merges\":[]}"), 4,
          "model.dropout: "},
-        {FILE_OF_MODEL("{\"type\":\"BPE\",\"end_of_word_suffix\":\"</w>\",\"vocab\":{},\"merges\":[]}"),
+        {FILE_OF_MODEL(
+             "{\"type\":\"BPE\",\"end_of_word_suffix\":\"</w>\",\"vocab\":{},\"merges\":[]}"),
          4, "model.end_of_word_suffix: "},
         {FILE_OF_MODEL(
              "{\"type\":\"BPE\",\"continuing_subword_prefix\":\"##\",\"vocab\":{},\"merges\":[]}"),
@@ -134,8 +136,10 @@ static void malformed_files_name_their_path(void **state)
         {"{\"version\":\"1.0\"}", 1, "model: "},
         {FILE_OF_MODEL("{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":0},\"merges\":[]}"), 1,
          "model.vocab: "},
-        {FILE_OF_MODEL("{\"type\":\"BPE\",\"vocab\":{\"a\":-1},\"merges\":[]}"), 1, "model.vocab: "},
-        {FILE_OF_MODEL("{\"type\":\"BPE\",\"vocab\":{\"a\":1.5},\"merges\":[]}"), 1, "model.vocab: "},
+        {FILE_OF_MODEL("{\"type\":\"BPE\",\"vocab\":{\"a\":-1},\"merges\":[]}"), 1,
+         "model.vocab: "},
+        {FILE_OF_MODEL("{\"type\":\"BPE\",\"vocab\":{\"a\":1.5},\"merges\":[]}"), 1,
+         "model.vocab: "},
         {FILE_OF_MODEL("{\"type\":\"BPE\",\"vocab\":{\"a\":9999999},\"merges\":[]}"), 1,
          "model.vocab: "},
         {FILE_OF_MODEL("{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[\"a a\"]}"), 1,
@@ -144,8 +148,8 @@ static void malformed_files_name_their_path(void **state)
          "model.merges[0]: "},
         {FILE_OF_MODEL("{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[[\"a\"]]}"), 1,
          "model.merges[0]: "},
-        {FILE_OF_MODEL("{\"type\":\"BPE\",\"unk_token\":\"u\",\"vocab\":{\"a\":0},\"merges\":[]}"), 1,
-         "model.unk_token: "},
+        {FILE_OF_MODEL("{\"type\":\"BPE\",\"unk_token\":\"u\",\"vocab\":{\"a\":0},\"merges\":[]}"),
+         1, "model.unk_token: "},
         {FILE_WITH("\"added_tokens\":[{\"id\":3,\"content\":\"x\"}]"), 1,
          "added_tokens[0].single_word: "},
         {FILE_WITH("\"normalizer\":{\"type\":\"Prepend\"}"), 1, "normalizer.prepend: "},
@@ -186,7 +190,8 @@ static kf_str nested(uint32_t depth)
 {
     kf_sbuf b = {.arena = arena};
     kf_sbuf_c(&b, "{\"version\":\"1.0\",\"model\":" MODEL ",\"normalizer\":");
-    uint32_t sequences = (depth - 2) / 2; /* each is an object and an array; the last object is NFC */
+    uint32_t sequences =
+        (depth - 2) / 2; /* each is an object and an array; the last object is NFC */
     for (uint32_t i = 0; i < sequences; i++)
         kf_sbuf_c(&b, "{\"type\":\"Sequence\",\"normalizers\":[");
     kf_sbuf_c(&b, (depth - 2) % 2 != 0 ? "{\"type\":\"Sequence\",\"normalizers\":[]}"
@@ -244,7 +249,8 @@ static void steps_are_limited(void **state)
         for (uint32_t i = 0; i < KF_TOK_MAX_OPS + extra; i++)
             kf_sbuf_c(&b, i > 0 ? ",{\"type\":\"NFC\"}" : "{\"type\":\"NFC\"}");
         kf_sbuf_c(&b, "]}}");
-        assert_int_equal(compile(kf_sbuf_view(&b), &table, &size, &exit_status, &first), extra == 0);
+        assert_int_equal(compile(kf_sbuf_view(&b), &table, &size, &exit_status, &first),
+                         extra == 0);
     }
 }
 
@@ -254,23 +260,60 @@ static void steps_are_limited(void **state)
 #define TOKEN(id, text, more)                                                                      \
     "{\"id\":" id ",\"content\":\"" text "\",\"lstrip\":true,\"rstrip\":true," more                \
     ",\"special\":true}"
-static const char rich_json[] =
-    "{\"version\":\"1.0\",\"added_tokens\":[" TOKEN("5", "<s>",
-                                                  "\"single_word\":false,\"normalized\":false") ","
-    TOKEN("6", "aa", "\"single_word\":true,\"normalized\":true") "],"
-    "\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"NFKC\"},{\"type\":"
-    "\"Lowercase\"},{\"type\":\"Replace\",\"pattern\":{\"Regex\":\"c+\"},\"content\":\"b\"}]},"
-    "\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Digits\","
-    "\"individual_digits\":true},{\"type\":\"Split\",\"pattern\":{\"Regex\":\"\\\\s+\"},\"behavior\":"
-    "\"Removed\",\"invert\":false},{\"type\":\"ByteLevel\",\"add_prefix_space\":true,\"trim_offsets\":"
-    "true}]},\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{"
-    "\"id\":\"<s>\",\"type_id\":0}},{\"Sequence\":{\"id\":\"A\",\"type_id\":0}}],\"pair\":[],"
-    "\"special_tokens\":{\"<s>\":{\"id\":\"<s>\",\"ids\":[5],\"tokens\":[\"<s>\"]}}},"
-    "\"decoder\":{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"Replace\",\"pattern\":{\"Regex\":"
-    "\"x\"},\"content\":\"y\"},{\"type\":\"ByteLevel\"},{\"type\":\"Strip\",\"content\":\" \","
-    "\"start\":1,\"stop\":1},{\"type\":\"Replace\",\"pattern\":{\"String\":\"ab\"},\"content\":"
-    "\"AB\"}]},\"model\":{\"type\":\"BPE\",\"unk_token\":\"u\",\"fuse_unk\":true,\"byte_fallback\":"
-    "true,\"vocab\":{\"a\":0,\"b\":1,\"ab\":2,\"u\":3,\"<0x64>\":4},\"merges\":[\"a b\"]}}";
+static const char rich_json[] = "{\"version\":\"1.0\",\"added_tokens\":[" TOKEN(
+    "5", "<s>",
+    "\"single_word\":false,\"normalized\":false") "," TOKEN("6", "aa",
+                                                            "\"single_word\":true,\"normalized\":"
+                                                            "true") "],"
+                                                                    "\"normalizer\":{\"type\":"
+                                                                    "\"Sequence\",\"normalizers\":["
+                                                                    "{\"type\":\"NFKC\"},{\"type\":"
+                                                                    "\"Lowercase\"},{\"type\":"
+                                                                    "\"Replace\",\"pattern\":{"
+                                                                    "\"Regex\":\"c+\"},\"content\":"
+                                                                    "\"b\"}]},"
+                                                                    "\"pre_tokenizer\":{\"type\":"
+                                                                    "\"Sequence\","
+                                                                    "\"pretokenizers\":[{\"type\":"
+                                                                    "\"Digits\","
+                                                                    "\"individual_digits\":true},{"
+                                                                    "\"type\":\"Split\","
+                                                                    "\"pattern\":{\"Regex\":"
+                                                                    "\"\\\\s+\"},\"behavior\":"
+                                                                    "\"Removed\",\"invert\":false},"
+                                                                    "{\"type\":\"ByteLevel\",\"add_"
+                                                                    "prefix_space\":true,\"trim_"
+                                                                    "offsets\":"
+                                                                    "true}]},\"post_processor\":{"
+                                                                    "\"type\":"
+                                                                    "\"TemplateProcessing\","
+                                                                    "\"single\":[{\"SpecialToken\":"
+                                                                    "{"
+                                                                    "\"id\":\"<s>\",\"type_id\":0}}"
+                                                                    ",{\"Sequence\":{\"id\":\"A\","
+                                                                    "\"type_id\":0}}],\"pair\":[],"
+                                                                    "\"special_tokens\":{\"<s>\":{"
+                                                                    "\"id\":\"<s>\",\"ids\":[5],"
+                                                                    "\"tokens\":[\"<s>\"]}}},"
+                                                                    "\"decoder\":{\"type\":"
+                                                                    "\"Sequence\",\"decoders\":[{"
+                                                                    "\"type\":\"Replace\","
+                                                                    "\"pattern\":{\"Regex\":"
+                                                                    "\"x\"},\"content\":\"y\"},{"
+                                                                    "\"type\":\"ByteLevel\"},{"
+                                                                    "\"type\":\"Strip\","
+                                                                    "\"content\":\" \","
+                                                                    "\"start\":1,\"stop\":1},{"
+                                                                    "\"type\":\"Replace\","
+                                                                    "\"pattern\":{\"String\":"
+                                                                    "\"ab\"},\"content\":"
+                                                                    "\"AB\"}]},\"model\":{\"type\":"
+                                                                    "\"BPE\",\"unk_token\":\"u\","
+                                                                    "\"fuse_unk\":true,\"byte_"
+                                                                    "fallback\":"
+                                                                    "true,\"vocab\":{\"a\":0,\"b\":"
+                                                                    "1,\"ab\":2,\"u\":3,\"<0x64>\":"
+                                                                    "4},\"merges\":[\"a b\"]}}";
 static const char rich_text[] = "<s> aB  abab 12 \xC3\xA9 d aa ccc<s>";
 
 /* Encodes and decodes without looking at the result; errors are allowed, crashes are not. */
@@ -285,8 +328,8 @@ static kf_status use(const kf_tokenizer *tok)
     if (status == KF_OK)
         status = kf_tok_stream_create(tok, true, &stream);
     if (status == KF_OK)
-        status = kf_tokenizer_encode(tok, scratch, rich_text, sizeof rich_text - 1, true, &ids,
-                                     &n_ids);
+        status =
+            kf_tokenizer_encode(tok, scratch, rich_text, sizeof rich_text - 1, true, &ids, &n_ids);
     if (status == KF_OK)
         status = kf_tok_stream_decode(stream, ids, n_ids, &text, &len);
     kf_tok_stream_destroy(stream);
@@ -469,10 +512,11 @@ static void patterns_are_rewritten(void **state)
 static void unsupported_patterns_are_refused(void **state)
 {
     static const char *const rows[] = {
-        "[a&&b]",  "[a[b]]",   "[[:alpha:]]", "[]a]",  "[a-\\d]", "[\\d-a]", "[\\D]",  "[b-a]",
-        "(?<n>a)", "(?m:a)",   "(?x)a",       "a(?i)b", "\\1",    "\\k<n>",  "\\R",    "\\X",
-        "\\K",     "\\G",      "\\p{Greek}",  "\\pL",  "a{2}?",   "a**",     "*a",     "a{70000}",
-        "(a",      "a)",       "[a",          "\\",    "\\xFF",   "\\ud800", "\\x{110000}"};
+        "[a&&b]", "[a[b]]",  "[[:alpha:]]", "[]a]",       "[a-\\d]",    "[\\d-a]", "[\\D]",
+        "[b-a]",  "(?<n>a)", "(?m:a)",      "(?x)a",      "a(?i)b",     "\\1",     "\\k<n>",
+        "\\R",    "\\X",     "\\K",         "\\G",        "\\p{Greek}", "\\p{Mn}", "\\pL",
+        "a{2}?",  "a**",     "*a",          "a{70000}",   "(a",         "a)",      "[a",
+        "\\",     "\\xFF",   "\\ud800",     "\\x{110000}"};
     (void)state;
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         kf_str pcre, error;
@@ -516,7 +560,7 @@ static void unknown_characters_are_fused_or_not(void **state)
 static void merges_go_by_rank_then_from_the_left(void **state)
 {
 #define RANKS                                                                                      \
-    FILE_OF_MODEL("{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\"aa\":2,\"ab\":3,\"aab\":4},"      \
+    FILE_OF_MODEL("{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\"aa\":2,\"ab\":3,\"aab\":4},"     \
                   "\"merges\":[\"a a\",\"a b\",\"a ab\"]}")
     static const uint32_t left[] = {2, 0}, ranks[] = {2, 3}, first[] = {2, 1};
     (void)state;
@@ -524,6 +568,60 @@ static void merges_go_by_rank_then_from_the_left(void **state)
     expect_ids(RANKS, "aaab", ranks, 2);
     expect_ids(RANKS, "aab", first, 2);
 #undef RANKS
+}
+
+#define ADDED(id, text, flags) "{\"id\":" #id ",\"content\":\"" text "\",\"single_word\":" flags "}"
+#define FLAGS(word, left, right, normal, special)                                                  \
+    #word ",\"lstrip\":" #left ",\"rstrip\":" #right ",\"normalized\":" #normal                    \
+          ",\"special\":" #special
+#define FILE_OF_ADDED(added, more)                                                                 \
+    "{\"version\":\"1.0\",\"added_tokens\":[" added "]," more "\"decoder\":{\"type\":\"Fuse\"},"   \
+    "\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\" \":2,\"x\":3,\"A\":4,\"c\":5},"     \
+    "\"merges\":[]}}"
+
+/* Values from the tokenizers library. */
+static void added_tokens_take_white_space_once(void **state)
+{
+    static const char json[] =
+        FILE_OF_ADDED(ADDED(6, "ab", FLAGS(false, false, true, false, false)) "," ADDED(
+                          7, "  ", FLAGS(false, true, false, true, false)),
+                      "");
+    static const uint32_t taken[] = {6, 3}, own[] = {3, 7, 6};
+    (void)state;
+    expect_ids(json, "ab  x", taken, 2);
+    expect_ids(json, "x  ab", own, 3);
+}
+
+static void added_tokens_keep_to_whole_words(void **state)
+{
+    static const char json[] =
+        FILE_OF_ADDED(ADDED(6, "ab", FLAGS(true, false, false, false, false)) "," ADDED(
+                          7, "xx", FLAGS(false, true, false, false, false)),
+                      "");
+    static const uint32_t inside[] = {0, 0, 1, 2, 6}, whole[] = {6, 6}, left[] = {0, 7, 2, 1};
+    (void)state;
+    expect_ids(json, "aab ab", inside, 5);
+    expect_ids(json, "ab.ab", whole, 2);
+    expect_ids(json, "a  xx b", left, 4);
+}
+
+static void normalized_special_tokens_decode_as_normalized(void **state)
+{
+    static const char json[] = FILE_OF_ADDED(ADDED(6, "AB", FLAGS(false, false, false, true, true)),
+                                             "\"normalizer\":{\"type\":\"Lowercase\"},");
+    static const uint32_t ids[] = {3, 6, 3};
+    (void)state;
+    expect_ids(json, "xAbx", ids, 3);
+    kf_tokenizer *tok = open_json(json, NULL);
+    kf_tok_stream *stream;
+    const char *text;
+    size_t len;
+    assert_int_equal(kf_tok_stream_create(tok, true, &stream), KF_OK);
+    assert_int_equal(kf_tok_stream_decode(stream, ids, 3, &text, &len), KF_OK);
+    assert_int_equal(len, 4);
+    assert_memory_equal(text, "xabx", 4);
+    kf_tok_stream_destroy(stream);
+    kf_tokenizer_close(tok);
 }
 
 int main(void)
@@ -544,6 +642,9 @@ int main(void)
         TEST(unsupported_patterns_are_refused),
         TEST(unknown_characters_are_fused_or_not),
         TEST(merges_go_by_rank_then_from_the_left),
+        TEST(added_tokens_take_white_space_once),
+        TEST(added_tokens_keep_to_whole_words),
+        TEST(normalized_special_tokens_decode_as_normalized),
     };
 #undef TEST
     return cmocka_run_group_tests(tests, NULL, NULL);
