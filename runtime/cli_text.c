@@ -47,7 +47,7 @@ static kf_status read_all(const cli *c, FILE *f, const char *path, size_t max_by
             return kf_fail(&c->log, KF_ERR_INPUT, "%s: longer than %zu bytes", path, max_bytes);
         KF_TRY(cli_array_add(c, out, block, n));
     }
-    if (ferror(f))
+    if (ferror(f) && !cli_is_interrupted())
         return kf_fail(&c->log, KF_ERR_IO, "%s: %s", path, strerror(errno));
     return KF_OK;
 }

@@ -300,10 +300,14 @@ static bool start_thread(kf_worker *w)
     pthread_attr_t attr;
     if (pthread_attr_init(&attr) != 0)
         return false;
-    /* Signals are the main thread's business. */
-    sigset_t all, old;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
+    /* Signals are the caller's business, but for those that the thread's own instructions raise:
+     * blocked, these would kill the process past every handler. */
+    static const int own[] = {SIGBUS, SIGSEGV, SIGFPE, SIGILL, SIGTRAP, SIGABRT};
+    sigset_t blocked, old;
+    sigfillset(&blocked);
+    for (size_t i = 0; i < sizeof own / sizeof own[0]; i++)
+        sigdelset(&blocked, own[i]);
+    pthread_sigmask(SIG_SETMASK, &blocked, &old);
     pthread_attr_setstacksize(&attr, STACK_BYTES);
     bool ok = pthread_create(&w->thread, &attr, worker_main, w) == 0;
     pthread_sigmask(SIG_SETMASK, &old, NULL);

@@ -4,12 +4,15 @@
 #include "tests/unit/mini_model.h"
 #include "tests/unit/support.h"
 
+#include <fcntl.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -329,6 +332,62 @@ static void test_verify_finds_damage(void **state)
     assert_int_equal(run_main(&p.model, argv, 5), KF_ERR_VERIFY);
 }
 
+/* ---- While it runs ----------------------------------------------------------------------------
+ */
+
+/* Starts `run --jsonl FIFO --weights |weights|` in a child and returns the writing end of the FIFO:
+ * opening it waits for the child, which has mapped its weights by then. */
+static int start_child(const char *weights, pid_t *out_pid)
+{
+    char *argv[] = {"mini",          "run", "--jsonl", "fifo", "--weights",
+                    (char *)weights, "-n",  "20",      NULL};
+    unlink("fifo");
+    assert_int_equal(mkfifo("fifo", 0600), 0);
+    fflush(NULL);
+    *out_pid = fork();
+    if (*out_pid == 0) {
+        if (!freopen("stdout.txt", "w", stdout) || !freopen("stderr.txt", "w", stderr))
+            _exit(99);
+        int rc = kf_main(&good.model, 8, argv);
+        fflush(NULL);
+        _exit(rc);
+    }
+    int fd = open("fifo", O_WRONLY);
+    assert_true(fd >= 0);
+    return fd;
+}
+
+static int end_child(pid_t pid)
+{
+    int status = 0;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFEXITED(status));
+    return WEXITSTATUS(status);
+}
+
+static void test_file_shrinks_while_mapped(void **state)
+{
+    (void)state;
+    static const char request[] = "{\"ids\": [1, 2]}\n";
+    pid_t pid;
+    write_file("shrinks.kfw", &good);
+    int fd = start_child("shrinks.kfw", &pid);
+    assert_int_equal(truncate("shrinks.kfw", WEIGHTS_AT), 0);
+    assert_int_equal(write(fd, request, sizeof request - 1), sizeof request - 1);
+    close(fd);
+    assert_int_equal(end_child(pid), KF_ERR_IO);
+}
+
+static void test_interrupt(void **state)
+{
+    (void)state;
+    pid_t pid;
+    int fd = start_child("mini.kfw", &pid);
+    assert_int_equal(kill(pid, SIGINT), 0);
+    close(fd); /* the signal may have come before the child began to read */
+    assert_int_equal(end_child(pid), 128 + SIGINT);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -341,6 +400,8 @@ int main(void)
         cmocka_unit_test(test_hostile_tables),
         cmocka_unit_test(test_random_damage_never_crashes),
         cmocka_unit_test(test_verify_finds_damage),
+        cmocka_unit_test(test_file_shrinks_while_mapped),
+        cmocka_unit_test(test_interrupt),
     };
     return cmocka_run_group_tests(tests, setup, NULL);
 }
