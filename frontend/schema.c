@@ -137,25 +137,39 @@ const kf_key *kf_schema_find(kf_scope scope, kf_str name)
     return NULL;
 }
 
-static void add_hint_for_key(kf_reader *r, kf_scope scope, kf_scope other, kf_str name, kf_diag *d)
+/** The key that |alias| means in one of the two scopes, or NULL. */
+static const char *find_alias(kf_scope scope, kf_scope other, kf_str alias)
 {
     for (size_t i = 0; i < sizeof key_aliases / sizeof *key_aliases; i++) {
         kf_str key = kf_str_from(key_aliases[i].key);
-        if (!kf_str_eq_c(name, key_aliases[i].alias) ||
-            (kf_schema_find(scope, key) == NULL && kf_schema_find(other, key) == NULL))
-            continue;
-        kf_diag_hint(r->diags, d, "in this file it is '%s'", key_aliases[i].key);
-        return;
+        if (kf_str_eq_c(alias, key_aliases[i].alias) &&
+            (kf_schema_find(scope, key) != NULL || kf_schema_find(other, key) != NULL))
+            return key_aliases[i].key;
     }
-    kf_str known[128];
+    return NULL;
+}
+
+static void add_hint_for_key(kf_reader *r, kf_scope scope, kf_scope other, kf_str name, kf_diag *d)
+{
+    enum { N_ALIASES = sizeof key_aliases / sizeof *key_aliases, MAX_KEYS = 128 };
+    kf_str known[MAX_KEYS], aliases[N_ALIASES];
     uint32_t n = 0;
     for (uint32_t s = 0; s < 2; s++) {
         kf_scope in = s == 0 ? scope : other;
-        for (uint32_t i = 0; in < KF_SCOPE_COUNT && i < kf_scope_infos[in].n_keys && n < 128; i++)
+        for (uint32_t i = 0; in < KF_SCOPE_COUNT && i < kf_scope_infos[in].n_keys; i++) {
+            KF_ASSERT(n < MAX_KEYS, "the keys of two scopes are few");
             known[n++] = kf_str_from(kf_scope_infos[in].key[i].name);
+        }
     }
+    for (uint32_t i = 0; i < N_ALIASES; i++)
+        aliases[i] = kf_str_from(key_aliases[i].alias);
+    const char *key = find_alias(scope, other, name);
     kf_str near = kf_str_nearest(name, known, n);
-    if (near.len > 0)
+    if (key == NULL && near.len == 0)
+        key = find_alias(scope, other, kf_str_nearest(name, aliases, N_ALIASES));
+    if (key != NULL)
+        kf_diag_hint(r->diags, d, "in this file it is '%s'", key);
+    else if (near.len > 0)
         kf_diag_hint(r->diags, d, "did you mean '%.*s'?", KF_STR_ARG(near));
 }
 
