@@ -121,8 +121,9 @@ static bool take_apart(const kf_target *t, const kf_graph *g, kf_arena *arena, p
 
 /* ---- configuration ---------------------------------------------------------------------------------------- */
 
-/* C of a tile stays below this, or rows are taken off it. */
-enum { MAX_C_BYTES = 512 << 10, MAX_TILE_N = 16384 };
+/* C of a tile stays below this, or rows are taken off it. A tile wider than MAX_TILE_N would leave workers idle:
+ * whole rows of a wide product are normalised by a kernel of their own. */
+enum { MAX_C_BYTES = 512 << 10, MAX_TILE_N = 1024 };
 
 static uint32_t panels_of(uint32_t n)
 {
