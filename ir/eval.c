@@ -151,7 +151,7 @@ static bool (*const evals[KF_OP_COUNT])(kf_eval_call *) = {
 #define FN(name, arity, result, traits, eval, emit, summary) kf_eval_elementwise,
 #include "ir/fn.def"
 #undef FN
-#define OP(name, ins, attr, traits, shape, eval, shard, summary) kf_eval_##eval,
+#define OP(name, ins, attr, traits, shape, eval, shard, types, summary) kf_eval_##eval,
 #include "ir/ops.def"
 #undef OP
 };

@@ -9,11 +9,11 @@
 
 const kf_op_info kf_op_infos[KF_OP_COUNT] = {
 #define FN(name, arity, result, traits, eval, emit, summary)                                       \
-    {#name, arity, KF_ATTR_none, KF_EW | (traits), summary},
+    {#name, arity, KF_ATTR_none, KF_EW | (traits), "", summary},
 #include "ir/fn.def"
 #undef FN
-#define OP(name, ins, attr, traits, shape, eval, shard, summary)                                   \
-    {#name, ins, KF_ATTR_##attr, traits, summary},
+#define OP(name, ins, attr, traits, shape, eval, shard, types, summary)                            \
+    {#name, ins, KF_ATTR_##attr, traits, types, summary},
 #include "ir/ops.def"
 #undef OP
 };

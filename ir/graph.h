@@ -29,7 +29,7 @@ typedef enum kf_op {
 #define FN(name, arity, result, traits, eval, emit, summary) KF_OP_##name,
 #include "ir/fn.def"
 #undef FN
-#define OP(name, ins, attr, traits, shape, eval, shard, summary) KF_OP_##name,
+#define OP(name, ins, attr, traits, shape, eval, shard, types, summary) KF_OP_##name,
 #include "ir/ops.def"
 #undef OP
     KF_OP_COUNT,
@@ -41,6 +41,7 @@ typedef struct kf_op_info {
     int8_t n_in; /* -1: variadic */
     kf_attr_kind attr;
     uint32_t traits;
+    const char *types; /* operands and results, for readers; empty for rows of fn.def */
     const char *summary;
 } kf_op_info;
 

@@ -594,7 +594,7 @@ static bool (*const shape_rules[KF_OP_COUNT])(query *) = {
 #define FN(name, arity, res, traits, eval, emit, summary) shape_elementwise,
 #include "ir/fn.def"
 #undef FN
-#define OP(name, ins, attr, traits, shape, eval, shard, summary) shape_##shape,
+#define OP(name, ins, attr, traits, shape, eval, shard, types, summary) shape_##shape,
 #include "ir/ops.def"
 #undef OP
 };

@@ -304,7 +304,7 @@ static bool (*const shard_rules[KF_OP_COUNT])(query *) = {
 #define FN(name, arity, result, traits, eval, emit, summary) shard_elementwise,
 #include "ir/fn.def"
 #undef FN
-#define OP(name, ins, attr, traits, shape, eval, shard, summary) shard_##shard,
+#define OP(name, ins, attr, traits, shape, eval, shard, types, summary) shard_##shard,
 #include "ir/ops.def"
 #undef OP
 };
