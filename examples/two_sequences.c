@@ -2,7 +2,7 @@
 /* Two texts grow at the same time, one token each a step, with a model that was compiled as a
  * library:
  *
- *     kerf compile examples/shakespeare --emit lib -o model
+ *     kerf compile examples/shakespeare/model --emit lib -o model
  *     cc -I. examples/two_sequences.c model.a -lpcre2-8 -lutf8proc -lm -lpthread -o two_sequences
  *     ./two_sequences
  */
@@ -12,7 +12,7 @@
 #include <string.h>
 
 #ifndef MODEL
-#define MODEL shakespeare_model
+#define MODEL model_model
 #endif
 
 enum { STEPS = 48, MAX_IDS = 256, MAX_TEXT = 4096 };

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* cli_request - one line of --jsonl. A strict reader of flat objects (RFC 8259) that knows four
+/* kf_cli_request - one line of --jsonl. A strict reader of flat objects (RFC 8259) that knows four
  * keys. */
 #include "runtime/cli.h"
 #include "runtime/utf8.h"
@@ -7,7 +7,7 @@
 #include <string.h>
 
 typedef struct reader {
-    const cli *c;
+    const kf_cli *c;
     const char *at, *end;
     uint64_t line_no;
 } reader;
@@ -53,7 +53,7 @@ static bool read_hex4(reader *r, uint32_t *out)
     return true;
 }
 
-static kf_status read_escape(reader *r, cli_array *out)
+static kf_status read_escape(reader *r, kf_cli_array *out)
 {
     static const char plain[] = "\"\\/bfnrt", means[] = "\"\\/\b\f\n\r\t";
     if (r->at == r->end)
@@ -61,7 +61,7 @@ static kf_status read_escape(reader *r, cli_array *out)
     char ch = *r->at++;
     const char *found = ch ? strchr(plain, ch) : NULL;
     if (found)
-        return cli_array_add(r->c, out, &means[found - plain], 1);
+        return kf_cli_array_add(r->c, out, &means[found - plain], 1);
     uint32_t cp, low;
     if (ch != 'u' || !read_hex4(r, &cp))
         return bad(r, "an escape that JSON does not have");
@@ -76,10 +76,10 @@ static kf_status read_escape(reader *r, cli_array *out)
         return bad(r, "half of a surrogate pair");
     }
     char bytes[4];
-    return cli_array_add(r->c, out, bytes, kf_utf8_encode(cp, bytes));
+    return kf_cli_array_add(r->c, out, bytes, kf_utf8_encode(cp, bytes));
 }
 
-static kf_status read_string(reader *r, cli_array *out)
+static kf_status read_string(reader *r, kf_cli_array *out)
 {
     if (!take(r, '"'))
         return bad(r, "a string is expected");
@@ -87,7 +87,7 @@ static kf_status read_string(reader *r, cli_array *out)
         const char *from = r->at;
         while (r->at < r->end && *r->at != '"' && *r->at != '\\' && (unsigned char)*r->at >= 0x20)
             r->at++;
-        KF_TRY(cli_array_add(r->c, out, from, (size_t)(r->at - from)));
+        KF_TRY(kf_cli_array_add(r->c, out, from, (size_t)(r->at - from)));
         if (r->at == r->end || (unsigned char)*r->at < 0x20)
             return bad(r, "a string that does not end");
         if (*r->at++ == '"')
@@ -109,7 +109,7 @@ static kf_status read_int(reader *r, int64_t *out)
     return KF_OK;
 }
 
-static kf_status read_ids(reader *r, cli_array *out)
+static kf_status read_ids(reader *r, kf_cli_array *out)
 {
     if (!take(r, '['))
         return bad(r, "a list of ids is expected");
@@ -121,12 +121,12 @@ static kf_status read_ids(reader *r, cli_array *out)
         if (v >= r->c->model->vocab_size)
             return bad(r, "an id beyond the vocabulary");
         int32_t id = (int32_t)v;
-        KF_TRY(cli_array_add(r->c, out, &id, sizeof id));
+        KF_TRY(kf_cli_array_add(r->c, out, &id, sizeof id));
     } while (take(r, ','));
     return take(r, ']') ? KF_OK : bad(r, "a list that does not end");
 }
 
-static kf_status read_field(reader *r, const char *key, size_t len, cli_request *out)
+static kf_status read_field(reader *r, const char *key, size_t len, kf_cli_request *out)
 {
     struct {
         const char *name;
@@ -155,22 +155,22 @@ static kf_status read_field(reader *r, const char *key, size_t len, cli_request 
     return bad(r, "a key other than prompt, ids, n, seed");
 }
 
-kf_status cli_request_parse(const cli *c, const char *line, size_t len, uint64_t line_no,
-                            cli_request *out)
+kf_status kf_cli_request_parse(const kf_cli *c, const char *line, size_t len, uint64_t line_no,
+                               kf_cli_request *out)
 {
     reader r = {c, line, line + len, line_no};
-    *out = (cli_request){0};
+    *out = (kf_cli_request){0};
     if (!take(&r, '{'))
         return bad(&r, "an object is expected");
     if (!take(&r, '}')) {
         do {
-            cli_array key = {0};
+            kf_cli_array key = {0};
             kf_status status = read_string(&r, &key);
             if (status == KF_OK && !take(&r, ':'))
                 status = bad(&r, "':' is expected");
             if (status == KF_OK)
                 status = read_field(&r, key.data ? key.data : "", key.size_bytes, out);
-            cli_array_free(c, &key);
+            kf_cli_array_free(c, &key);
             KF_TRY(status);
         } while (take(&r, ','));
         if (!take(&r, '}'))
@@ -184,8 +184,8 @@ kf_status cli_request_parse(const cli *c, const char *line, size_t len, uint64_t
     return KF_OK;
 }
 
-void cli_request_free(const cli *c, cli_request *r)
+void kf_cli_request_free(const kf_cli *c, kf_cli_request *r)
 {
-    cli_array_free(c, &r->prompt);
-    cli_array_free(c, &r->ids);
+    kf_cli_array_free(c, &r->prompt);
+    kf_cli_array_free(c, &r->ids);
 }

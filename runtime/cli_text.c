@@ -9,7 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
-kf_status cli_array_add(const cli *c, cli_array *a, const void *data, size_t size_bytes)
+kf_status kf_cli_array_add(const kf_cli *c, kf_cli_array *a, const void *data, size_t size_bytes)
 {
     const kf_allocator *alloc = &kf_default_allocator;
     if (a->size_bytes + size_bytes > a->cap_bytes) {
@@ -31,28 +31,29 @@ kf_status cli_array_add(const cli *c, cli_array *a, const void *data, size_t siz
     return KF_OK;
 }
 
-void cli_array_free(const cli *c, cli_array *a)
+void kf_cli_array_free(const kf_cli *c, kf_cli_array *a)
 {
     (void)c;
     kf_free(&kf_default_allocator, a->data, a->cap_bytes);
-    *a = (cli_array){0};
+    *a = (kf_cli_array){0};
 }
 
-static kf_status read_all(const cli *c, FILE *f, const char *path, size_t max_bytes, cli_array *out)
+static kf_status read_all(const kf_cli *c, FILE *f, const char *path, size_t max_bytes,
+                          kf_cli_array *out)
 {
     char block[65536];
     size_t n;
     while ((n = fread(block, 1, sizeof block, f)) > 0) {
         if (out->size_bytes + n > max_bytes)
             return kf_fail(&c->log, KF_ERR_INPUT, "%s: longer than %zu bytes", path, max_bytes);
-        KF_TRY(cli_array_add(c, out, block, n));
+        KF_TRY(kf_cli_array_add(c, out, block, n));
     }
-    if (ferror(f) && !cli_is_interrupted())
+    if (ferror(f) && !kf_cli_is_interrupted())
         return kf_fail(&c->log, KF_ERR_IO, "%s: %s", path, strerror(errno));
     return KF_OK;
 }
 
-kf_status cli_read_file(const cli *c, const char *path, size_t max_bytes, cli_array *out)
+kf_status kf_cli_read_file(const kf_cli *c, const char *path, size_t max_bytes, kf_cli_array *out)
 {
     if (strcmp(path, "-") == 0)
         return read_all(c, stdin, "standard input", max_bytes, out);
@@ -64,7 +65,7 @@ kf_status cli_read_file(const cli *c, const char *path, size_t max_bytes, cli_ar
     return status;
 }
 
-kf_status cli_encode(cli *c, const char *text, size_t len, cli_array *out_ids)
+kf_status kf_cli_encode(kf_cli *c, const char *text, size_t len, kf_cli_array *out_ids)
 {
     if (!c->tok)
         return kf_fail(&c->log, KF_ERR_UNSUPPORTED,
@@ -76,10 +77,10 @@ kf_status cli_encode(cli *c, const char *text, size_t len, cli_array *out_ids)
     if (status != KF_OK)
         return kf_fail(&c->log, status, "cannot encode the text: %s",
                        status == KF_ERR_INPUT ? "it is not UTF-8" : kf_status_text(status));
-    return cli_array_add(c, out_ids, ids, n * sizeof *ids);
+    return kf_cli_array_add(c, out_ids, ids, n * sizeof *ids);
 }
 
-kf_status cli_parse_ids(const cli *c, const char *text, cli_array *out_ids)
+kf_status kf_cli_parse_ids(const kf_cli *c, const char *text, kf_cli_array *out_ids)
 {
     for (const char *at = text;; at++) {
         char *end;
@@ -91,14 +92,14 @@ kf_status cli_parse_ids(const cli *c, const char *text, cli_array *out_ids)
                            "--ids %s: numbers from 0 to %u, separated by commas", text,
                            c->model->vocab_size - 1);
         int32_t id = (int32_t)v;
-        KF_TRY(cli_array_add(c, out_ids, &id, sizeof id));
+        KF_TRY(kf_cli_array_add(c, out_ids, &id, sizeof id));
         if (*end == '\0')
             return KF_OK;
         at = end;
     }
 }
 
-void cli_json_string(FILE *f, const char *s, size_t len)
+void kf_cli_json_string(FILE *f, const char *s, size_t len)
 {
     putc('"', f);
     for (size_t i = 0; i < len; i++) {
@@ -115,7 +116,7 @@ void cli_json_string(FILE *f, const char *s, size_t len)
     putc('"', f);
 }
 
-void cli_json_ids(FILE *f, const int32_t *ids, size_t n)
+void kf_cli_json_ids(FILE *f, const int32_t *ids, size_t n)
 {
     putc('[', f);
     for (size_t i = 0; i < n; i++)
@@ -123,9 +124,10 @@ void cli_json_ids(FILE *f, const int32_t *ids, size_t n)
     putc(']', f);
 }
 
-kf_status cli_npy_open(const cli *c, cli_npy *n, const char *path, uint64_t rows, uint64_t cols)
+kf_status kf_cli_npy_open(const kf_cli *c, kf_cli_npy *n, const char *path, uint64_t rows,
+                          uint64_t cols)
 {
-    *n = (cli_npy){fopen(path, "wbe"), path};
+    *n = (kf_cli_npy){fopen(path, "wbe"), path};
     if (!n->f)
         return kf_fail(&c->log, KF_ERR_IO, "cannot write %s: %s", path, strerror(errno));
     char dict[128], shape[64];
@@ -143,12 +145,12 @@ kf_status cli_npy_open(const cli *c, cli_npy *n, const char *path, uint64_t rows
     return KF_OK;
 }
 
-void cli_npy_row(cli_npy *n, const float *row, uint64_t cols)
+void kf_cli_npy_row(kf_cli_npy *n, const float *row, uint64_t cols)
 {
     fwrite(row, sizeof *row, cols, n->f);
 }
 
-kf_status cli_npy_close(const cli *c, cli_npy *n)
+kf_status kf_cli_npy_close(const kf_cli *c, kf_cli_npy *n)
 {
     bool failed = ferror(n->f) != 0;
     failed |= fclose(n->f) != 0;
@@ -160,7 +162,7 @@ kf_status cli_npy_close(const cli *c, cli_npy *n)
     return status;
 }
 
-void cli_npy_abandon(cli_npy *n)
+void kf_cli_npy_abandon(kf_cli_npy *n)
 {
     if (!n->f)
         return;

@@ -9,7 +9,7 @@
 #define MIN_PROBES  5u
 
 typedef struct bench {
-    cli *c;
+    kf_cli *c;
     uint32_t n_prompt, n_decode, batch, rounds, chunk;
     int32_t *ids; /* [n_prompt + n_decode] random token ids, from a fixed seed */
     size_t ids_bytes;
@@ -23,8 +23,8 @@ typedef struct bench {
 
 static kf_status set_sizes(bench *b)
 {
-    cli *c = b->c;
-    const cli_options *o = &c->opt;
+    kf_cli *c = b->c;
+    const kf_cli_options *o = &c->opt;
     uint32_t context = c->engine->context;
     uint64_t n_prompt = o->n_prompt;
     if (!o->has_prompt_len && n_prompt + o->n_tokens > context)
@@ -44,7 +44,7 @@ static kf_status set_sizes(bench *b)
 }
 
 /* What the bench needs of the context unless --ctx says otherwise. */
-static void widen_context(cli *c)
+static void widen_context(kf_cli *c)
 {
     uint64_t bound = c->model->max_positions;
     uint64_t need = c->opt.n_prompt + c->opt.n_tokens;
@@ -91,7 +91,7 @@ static kf_status run_round(bench *b, double *out_prefill, double *out_decode)
         KF_TRY(kf_session_prefill(s, i, b->ids, b->n_prompt, b->chunk));
     }
     double t1 = kf_now_s();
-    for (uint32_t k = 0; k < b->n_decode && !cli_is_interrupted(); k++) {
+    for (uint32_t k = 0; k < b->n_decode && !kf_cli_is_interrupted(); k++) {
         for (uint32_t i = 0; i < b->batch; i++)
             b->appends[i] = (kf_append){i, 1, b->ids + b->n_prompt + k, 1};
         KF_TRY(kf_session_step(s, b->appends, b->batch));
@@ -119,12 +119,12 @@ static kf_status run_rounds(bench *b)
     kf_pool *pool = b->c->engine->pool;
     uint32_t probes = (MIN_PROBES + b->rounds - 1) / b->rounds;
     double warm[2];
-    cli_read_probe_fill(pool, b->probe, PROBE_BYTES);
+    kf_cli_read_probe_fill(pool, b->probe, PROBE_BYTES);
     KF_TRY(run_round(b, &warm[0], &warm[1]));
     if (b->c->stats)
         memset(b->c->stats, 0, b->c->model->n_launches * sizeof *b->c->stats);
-    for (uint32_t i = 0; i < b->rounds && !cli_is_interrupted(); i++) {
-        double speed = cli_read_probe(pool, b->probe, PROBE_BYTES, probes);
+    for (uint32_t i = 0; i < b->rounds && !kf_cli_is_interrupted(); i++) {
+        double speed = kf_cli_read_probe(pool, b->probe, PROBE_BYTES, probes);
         b->bandwidth = speed > b->bandwidth ? speed : b->bandwidth;
         KF_TRY(run_round(b, &b->prefill[i], &b->decode[i]));
         if (b->c->opt.verbose)
@@ -153,16 +153,16 @@ static void print_bench(bench *b)
                b->bandwidth / 1e9, 100 * fraction);
 }
 
-kf_status cli_bench(cli *c)
+kf_status kf_cli_bench(kf_cli *c)
 {
     widen_context(c);
-    KF_TRY(cli_open(c));
+    KF_TRY(kf_cli_open(c));
     bench b = {.c = c};
     KF_TRY(set_sizes(&b));
     kf_status status = alloc_bench(&b);
     if (status == KF_OK)
         status = run_rounds(&b);
-    if (status == KF_OK && !cli_is_interrupted())
+    if (status == KF_OK && !kf_cli_is_interrupted())
         print_bench(&b);
     free_bench(&b);
     return status;
@@ -170,7 +170,7 @@ kf_status cli_bench(cli *c)
 
 /* ---- Profile --------------------------------------------------------------------------------- */
 
-void cli_print_profile(const cli *c)
+void kf_cli_print_profile(const kf_cli *c)
 {
     double total = 0;
     for (uint32_t i = 0; i < c->model->n_launches; i++)

@@ -8,7 +8,7 @@
 /* The probe runs the kernels that made it, on another processor of the same target at most. */
 #define PROBE_MAX_NMSE 1e-9
 
-static void print_info_json(const cli *c)
+static void print_info_json(const kf_cli *c)
 {
     const kf_model *m = c->model;
     uint64_t embedded = m->embedded_start ? (uint64_t)(m->embedded_end - m->embedded_start) : 0;
@@ -16,11 +16,11 @@ static void print_info_json(const cli *c)
     for (uint32_t i = 0; i < m->n_kv; i++)
         page += m->kv[i].layers * m->kv[i].page_bytes;
     printf("{\n  \"schema\": \"kerf.info/1\",\n  \"name\": ");
-    cli_json_string(stdout, m->name, strlen(m->name));
+    kf_cli_json_string(stdout, m->name, strlen(m->name));
     printf(",\n  \"target\": ");
-    cli_json_string(stdout, m->target, strlen(m->target));
+    kf_cli_json_string(stdout, m->target, strlen(m->target));
     printf(",\n  \"compiler_version\": ");
-    cli_json_string(stdout, m->compiler_version, strlen(m->compiler_version));
+    kf_cli_json_string(stdout, m->compiler_version, strlen(m->compiler_version));
     if (m->header_digest)
         printf(",\n  \"weights_digest\": \"%016llx\"", (unsigned long long)m->header_digest);
     else
@@ -61,7 +61,7 @@ static void print_info_text(const kf_model *m)
                m->phases[i].rows_lo, m->phases[i].rows_hi, m->phases[i].n_launches);
 }
 
-kf_status cli_info(cli *c)
+kf_status kf_cli_info(kf_cli *c)
 {
     if (c->opt.json)
         print_info_json(c);
@@ -72,7 +72,7 @@ kf_status cli_info(cli *c)
 
 /* ---- verify ---------------------------------------------------------------------------------- */
 
-static kf_status check_sections(const cli *c)
+static kf_status check_sections(const kf_cli *c)
 {
     const kf_artifact *a = &c->engine->artifact;
     for (uint32_t i = 0; i < a->header->n_sections; i++) {
@@ -97,7 +97,7 @@ static kf_status check_sections(const cli *c)
     return KF_OK;
 }
 
-static kf_status check_probe(const cli *c, double *out_nmse)
+static kf_status check_probe(const kf_cli *c, double *out_nmse)
 {
     const unsigned char *data = c->engine->artifact.probe.data;
     kf_probe_header p = {0};
@@ -127,12 +127,12 @@ static kf_status check_probe(const cli *c, double *out_nmse)
     return KF_OK;
 }
 
-kf_status cli_verify(cli *c)
+kf_status kf_cli_verify(kf_cli *c)
 {
     if (c->opt.has_random)
         return kf_fail(&c->log, KF_ERR_USAGE,
                        "verify: random weights have nothing to compare with");
-    KF_TRY(cli_open(c));
+    KF_TRY(kf_cli_open(c));
     double nmse = -1;
     kf_status status = check_sections(c);
     if (status == KF_OK)

@@ -16,7 +16,7 @@
 typedef struct slot {
     bool is_active, is_done, is_stopped;
     uint64_t index; /* of the request, from 0 */
-    cli_array prompt_ids, ids, text;
+    kf_cli_array prompt_ids, ids, text;
     uint64_t n_wanted;
     const int32_t *waiting; /* tokens that have not gone in */
     uint32_t n_waiting, n_now;
@@ -27,24 +27,24 @@ typedef struct slot {
 } slot;
 
 typedef struct batch {
-    cli *c;
+    kf_cli *c;
     slot *slots;
     kf_append *appends;
     uint32_t n_slots, max_tokens;
     kf_candidate *heap; /* shared: a pick ends before the next one begins */
     unsigned char *seen;
     size_t slots_bytes, heap_bytes, seen_bytes;
-    cli_array input; /* the text of --jsonl */
-    size_t at;       /* of the next line */
+    kf_cli_array input; /* the text of --jsonl */
+    size_t at;          /* of the next line */
     uint64_t n_lines, n_requests;
     const float *last_logits;
-    cli_npy logits; /* of --logits; opened before the work, written after it */
+    kf_cli_npy logits; /* of --logits; opened before the work, written after it */
 } batch;
 
 /* ---- Text of a slot -------------------------------------------------------------------------- */
 
 /* Cuts the text before the first stop string, if one has come. */
-static void apply_stops(const cli_options *o, slot *s, size_t from)
+static void apply_stops(const kf_cli_options *o, slot *s, size_t from)
 {
     for (uint64_t i = 0; i < o->n_stops; i++) {
         size_t len = strlen(o->stop[i]);
@@ -60,7 +60,7 @@ static void apply_stops(const cli_options *o, slot *s, size_t from)
 }
 
 /* Bytes at the end that may yet become a stop string. */
-static size_t held_bytes(const cli_options *o, const slot *s)
+static size_t held_bytes(const kf_cli_options *o, const slot *s)
 {
     size_t held = 0;
     size_t fresh = s->text.size_bytes - s->n_written;
@@ -74,7 +74,7 @@ static size_t held_bytes(const cli_options *o, const slot *s)
     return held;
 }
 
-static void write_fresh(const cli_options *o, slot *s)
+static void write_fresh(const kf_cli_options *o, slot *s)
 {
     size_t end = s->text.size_bytes - held_bytes(o, s);
     if (end <= s->n_written)
@@ -87,12 +87,12 @@ static void write_fresh(const cli_options *o, slot *s)
 static kf_status add_text(batch *b, slot *s, const char *text, size_t len)
 {
     size_t from = s->text.size_bytes;
-    KF_TRY(cli_array_add(b->c, &s->text, text, len));
+    KF_TRY(kf_cli_array_add(b->c, &s->text, text, len));
     apply_stops(&b->c->opt, s, from);
     return KF_OK;
 }
 
-static bool is_end(const cli *c, int32_t id)
+static bool is_end(const kf_cli *c, int32_t id)
 {
     for (uint32_t i = 0; i < c->model->n_eos && !c->opt.ignore_eos; i++) {
         if (c->model->eos[i] == id)
@@ -109,7 +109,7 @@ static kf_status take_token(batch *b, slot *s, int32_t id)
         return KF_OK;
     }
     kf_sampler_accept(&s->sampler, id);
-    KF_TRY(cli_array_add(b->c, &s->ids, &id, sizeof id));
+    KF_TRY(kf_cli_array_add(b->c, &s->ids, &id, sizeof id));
     s->last = id;
     s->waiting = &s->last;
     s->n_waiting = 1;
@@ -129,7 +129,7 @@ static kf_status take_token(batch *b, slot *s, int32_t id)
 /* Makes |s| ready for its prompt, which it already holds. */
 static kf_status start_slot(batch *b, slot *s, uint64_t n, uint64_t seed, uint64_t stream)
 {
-    cli *c = b->c;
+    kf_cli *c = b->c;
     size_t n_prompt = s->prompt_ids.size_bytes / sizeof(int32_t);
     if (n_prompt == 0)
         return kf_fail(&c->log, KF_ERR_INPUT, "the prompt has no tokens");
@@ -183,18 +183,18 @@ static bool next_line(batch *b, const char **line, size_t *len)
 
 static kf_status take_request(batch *b, slot *s, const char *line, size_t len)
 {
-    cli *c = b->c;
-    cli_request r;
-    kf_status status = cli_request_parse(c, line, len, b->n_lines, &r);
+    kf_cli *c = b->c;
+    kf_cli_request r;
+    kf_status status = kf_cli_request_parse(c, line, len, b->n_lines, &r);
     if (status == KF_OK && r.has_ids)
-        status = cli_array_add(c, &s->prompt_ids, r.ids.data, r.ids.size_bytes);
+        status = kf_cli_array_add(c, &s->prompt_ids, r.ids.data, r.ids.size_bytes);
     else if (status == KF_OK)
-        status =
-            cli_encode(c, r.prompt.data ? r.prompt.data : "", r.prompt.size_bytes, &s->prompt_ids);
+        status = kf_cli_encode(c, r.prompt.data ? r.prompt.data : "", r.prompt.size_bytes,
+                               &s->prompt_ids);
     s->index = b->n_requests++;
     uint64_t n = r.has_n ? (uint64_t)r.n : c->opt.n_tokens;
     uint64_t seed = r.has_seed ? (uint64_t)r.seed : c->opt.seed;
-    cli_request_free(c, &r);
+    kf_cli_request_free(c, &r);
     KF_TRY(status);
     return start_slot(b, s, n, seed, s->index);
 }
@@ -261,13 +261,13 @@ static void print_object(const batch *b, const slot *s)
     if (b->c->opt.jsonl)
         printf("\"index\": %llu, ", (unsigned long long)s->index);
     fputs("\"text\": ", stdout);
-    cli_json_string(stdout, s->text.data, s->text.size_bytes);
+    kf_cli_json_string(stdout, s->text.data, s->text.size_bytes);
     fputs(", \"prompt_ids\": ", stdout);
-    cli_json_ids(stdout, (const int32_t *)(const void *)s->prompt_ids.data,
-                 s->prompt_ids.size_bytes / sizeof(int32_t));
+    kf_cli_json_ids(stdout, (const int32_t *)(const void *)s->prompt_ids.data,
+                    s->prompt_ids.size_bytes / sizeof(int32_t));
     fputs(", \"ids\": ", stdout);
-    cli_json_ids(stdout, (const int32_t *)(const void *)s->ids.data,
-                 s->ids.size_bytes / sizeof(int32_t));
+    kf_cli_json_ids(stdout, (const int32_t *)(const void *)s->ids.data,
+                    s->ids.size_bytes / sizeof(int32_t));
     puts("}");
 }
 
@@ -314,12 +314,12 @@ static kf_status run_all(batch *b)
         KF_TRY(step(b));
         for (uint32_t i = 0; i < b->n_slots; i++) {
             slot *s = &b->slots[i];
-            if (s->is_active && (s->is_done || cli_is_interrupted()))
+            if (s->is_active && (s->is_done || kf_cli_is_interrupted()))
                 KF_TRY(end_slot(b, s));
             else if (s->is_active && streams)
                 write_fresh(&b->c->opt, s);
         }
-        if (cli_is_interrupted())
+        if (kf_cli_is_interrupted())
             return KF_OK;
     }
 }
@@ -328,40 +328,40 @@ static kf_status run_all(batch *b)
 
 static kf_status read_prompt(batch *b, slot *s)
 {
-    cli *c = b->c;
-    const cli_options *o = &c->opt;
+    kf_cli *c = b->c;
+    const kf_cli_options *o = &c->opt;
     if (o->ids)
-        return cli_parse_ids(c, o->ids, &s->prompt_ids);
+        return kf_cli_parse_ids(c, o->ids, &s->prompt_ids);
     if (o->prompt)
-        return cli_encode(c, o->prompt, strlen(o->prompt), &s->prompt_ids);
-    cli_array text = {0};
-    kf_status status = cli_read_file(c, o->file ? o->file : "-", MAX_PROMPT_BYTES, &text);
+        return kf_cli_encode(c, o->prompt, strlen(o->prompt), &s->prompt_ids);
+    kf_cli_array text = {0};
+    kf_status status = kf_cli_read_file(c, o->file ? o->file : "-", MAX_PROMPT_BYTES, &text);
     if (status == KF_OK)
-        status = cli_encode(c, text.data ? text.data : "", text.size_bytes, &s->prompt_ids);
-    cli_array_free(c, &text);
+        status = kf_cli_encode(c, text.data ? text.data : "", text.size_bytes, &s->prompt_ids);
+    kf_cli_array_free(c, &text);
     return status;
 }
 
 /* Prefills the prompt with all rows wanted, writes them, and forgets it again. */
 static kf_status write_all_logits(batch *b, const slot *s)
 {
-    cli *c = b->c;
+    kf_cli *c = b->c;
     const int32_t *ids = (const int32_t *)(const void *)s->prompt_ids.data;
     uint32_t n = (uint32_t)(s->prompt_ids.size_bytes / sizeof *ids);
     uint32_t chunk = c->model->max_rows < b->max_tokens ? c->model->max_rows : b->max_tokens;
-    cli_npy file;
-    KF_TRY(cli_npy_open(c, &file, c->opt.all_logits, n, c->model->vocab_size));
+    kf_cli_npy file;
+    KF_TRY(kf_cli_npy_open(c, &file, c->opt.all_logits, n, c->model->vocab_size));
     kf_status status = KF_OK;
     for (uint32_t at = 0; at < n && status == KF_OK; at += chunk) {
         uint32_t now = n - at < chunk ? n - at : chunk;
         kf_append a = {0, now, ids + at, now};
         status = kf_session_step(c->session, &a, 1);
         for (uint32_t row = 0; row < now && status == KF_OK; row++)
-            cli_npy_row(&file, kf_session_logits(c->session, row), c->model->vocab_size);
+            kf_cli_npy_row(&file, kf_session_logits(c->session, row), c->model->vocab_size);
     }
     if (status == KF_OK)
-        status = cli_npy_close(c, &file);
-    cli_npy_abandon(&file);
+        status = kf_cli_npy_close(c, &file);
+    kf_cli_npy_abandon(&file);
     KF_TRY(status);
     return kf_session_truncate(c->session, 0, 0);
 }
@@ -370,13 +370,13 @@ static kf_status write_logits(batch *b)
 {
     if (!b->logits.f || !b->last_logits)
         return KF_OK;
-    cli_npy_row(&b->logits, b->last_logits, b->c->model->vocab_size);
-    return cli_npy_close(b->c, &b->logits);
+    kf_cli_npy_row(&b->logits, b->last_logits, b->c->model->vocab_size);
+    return kf_cli_npy_close(b->c, &b->logits);
 }
 
 static kf_status alloc_batch(batch *b)
 {
-    cli *c = b->c;
+    kf_cli *c = b->c;
     const kf_model *m = c->model;
     const kf_allocator *a = &kf_default_allocator;
     uint32_t slots = m->max_sequences < m->max_rows ? m->max_sequences : m->max_rows;
@@ -403,12 +403,12 @@ static void free_batch(batch *b)
     for (uint32_t i = 0; b->slots && i < b->n_slots; i++) {
         slot *s = &b->slots[i];
         kf_tok_stream_destroy(s->stream);
-        cli_array_free(b->c, &s->prompt_ids);
-        cli_array_free(b->c, &s->ids);
-        cli_array_free(b->c, &s->text);
+        kf_cli_array_free(b->c, &s->prompt_ids);
+        kf_cli_array_free(b->c, &s->ids);
+        kf_cli_array_free(b->c, &s->text);
     }
-    cli_npy_abandon(&b->logits);
-    cli_array_free(b->c, &b->input);
+    kf_cli_npy_abandon(&b->logits);
+    kf_cli_array_free(b->c, &b->input);
     kf_free(a, b->slots, b->slots_bytes);
     kf_free(a, b->heap, b->heap_bytes);
     kf_free(a, b->seen, b->seen_bytes);
@@ -416,25 +416,25 @@ static void free_batch(batch *b)
 
 static kf_status run_batch(batch *b)
 {
-    const cli_options *o = &b->c->opt;
+    const kf_cli_options *o = &b->c->opt;
     KF_TRY(alloc_batch(b));
     if (o->jsonl) {
-        KF_TRY(cli_read_file(b->c, o->jsonl, (size_t)1 << 30, &b->input));
+        KF_TRY(kf_cli_read_file(b->c, o->jsonl, (size_t)1 << 30, &b->input));
         return run_all(b);
     }
     KF_TRY(read_prompt(b, &b->slots[0]));
     KF_TRY(start_slot(b, &b->slots[0], o->n_tokens, o->seed, 0));
     if (o->logits)
-        KF_TRY(cli_npy_open(b->c, &b->logits, o->logits, 0, b->c->model->vocab_size));
+        KF_TRY(kf_cli_npy_open(b->c, &b->logits, o->logits, 0, b->c->model->vocab_size));
     if (o->all_logits)
         KF_TRY(write_all_logits(b, &b->slots[0]));
     KF_TRY(run_all(b));
     return write_logits(b);
 }
 
-kf_status cli_run(cli *c)
+kf_status kf_cli_run(kf_cli *c)
 {
-    const cli_options *o = &c->opt;
+    const kf_cli_options *o = &c->opt;
     int sources = (o->prompt != NULL) + (o->file != NULL) + (o->ids != NULL) + (o->jsonl != NULL);
     if (sources > 1 || (o->jsonl && (o->logits || o->all_logits)))
         return kf_fail(&c->log, KF_ERR_USAGE,
@@ -443,7 +443,7 @@ kf_status cli_run(cli *c)
         if (!kf_utf8_valid(o->stop[i], strlen(o->stop[i])))
             return kf_fail(&c->log, KF_ERR_USAGE, "--stop: not UTF-8");
     }
-    KF_TRY(cli_open(c));
+    KF_TRY(kf_cli_open(c));
     batch b = {.c = c};
     kf_status status = run_batch(&b);
     free_batch(&b);

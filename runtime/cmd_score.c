@@ -24,10 +24,10 @@ static double nats_of(const float *logits, uint32_t n, int32_t target)
 }
 
 /* One window: inputs ids[0..n), targets ids[1..n]. */
-static kf_status score_window(cli *c, const int32_t *ids, uint32_t n, uint32_t chunk, score *out)
+static kf_status score_window(kf_cli *c, const int32_t *ids, uint32_t n, uint32_t chunk, score *out)
 {
     KF_TRY(kf_session_truncate(c->session, 0, 0));
-    for (uint32_t at = 0; at < n && !cli_is_interrupted(); at += chunk) {
+    for (uint32_t at = 0; at < n && !kf_cli_is_interrupted(); at += chunk) {
         uint32_t now = n - at < chunk ? n - at : chunk;
         kf_append a = {0, now, ids + at, now};
         KF_TRY(kf_session_step(c->session, &a, 1));
@@ -39,7 +39,7 @@ static kf_status score_window(cli *c, const int32_t *ids, uint32_t n, uint32_t c
     return KF_OK;
 }
 
-static uint64_t count_chars(const cli_array *text)
+static uint64_t count_chars(const kf_cli_array *text)
 {
     uint64_t n = 0;
     for (size_t i = 0; i < text->size_bytes; i++)
@@ -47,7 +47,7 @@ static uint64_t count_chars(const cli_array *text)
     return n;
 }
 
-static void print_score(const cli *c, const score *s, uint64_t n_tokens, uint64_t n_chars)
+static void print_score(const kf_cli *c, const score *s, uint64_t n_tokens, uint64_t n_chars)
 {
     double per_token = s->nats / (double)s->n_scored;
     double per_char = s->nats / (double)n_chars;
@@ -62,7 +62,7 @@ static void print_score(const cli *c, const score *s, uint64_t n_tokens, uint64_
                (unsigned long long)s->n_scored, per_token, per_char, exp(per_token));
 }
 
-static kf_status score_ids(cli *c, const cli_array *ids, uint64_t n_chars)
+static kf_status score_ids(kf_cli *c, const kf_cli_array *ids, uint64_t n_chars)
 {
     const int32_t *id = (const int32_t *)(const void *)ids->data;
     uint64_t n = ids->size_bytes / sizeof *id;
@@ -75,7 +75,7 @@ static kf_status score_ids(cli *c, const cli_array *ids, uint64_t n_chars)
     if (c->opt.prefill_chunk && c->opt.prefill_chunk < chunk)
         chunk = (uint32_t)c->opt.prefill_chunk;
     score s = {0};
-    for (uint64_t at = 0; at + 1 < n && !cli_is_interrupted(); at += window) {
+    for (uint64_t at = 0; at + 1 < n && !kf_cli_is_interrupted(); at += window) {
         uint64_t left = n - 1 - at;
         KF_TRY(score_window(c, id + at, left < window ? (uint32_t)left : window, chunk, &s));
         if (c->opt.verbose)
@@ -83,21 +83,21 @@ static kf_status score_ids(cli *c, const cli_array *ids, uint64_t n_chars)
                    (unsigned long long)s.n_scored, (unsigned long long)n - 1,
                    s.nats / (double)s.n_scored);
     }
-    if (!cli_is_interrupted())
+    if (!kf_cli_is_interrupted())
         print_score(c, &s, n, n_chars);
     return KF_OK;
 }
 
-kf_status cli_score(cli *c)
+kf_status kf_cli_score(kf_cli *c)
 {
-    KF_TRY(cli_open(c));
-    cli_array text = {0}, ids = {0};
-    kf_status status = cli_read_file(c, c->opt.operand, MAX_TEXT_BYTES, &text);
+    KF_TRY(kf_cli_open(c));
+    kf_cli_array text = {0}, ids = {0};
+    kf_status status = kf_cli_read_file(c, c->opt.operand, MAX_TEXT_BYTES, &text);
     if (status == KF_OK)
-        status = cli_encode(c, text.data ? text.data : "", text.size_bytes, &ids);
+        status = kf_cli_encode(c, text.data ? text.data : "", text.size_bytes, &ids);
     if (status == KF_OK)
         status = score_ids(c, &ids, count_chars(&text));
-    cli_array_free(c, &text);
-    cli_array_free(c, &ids);
+    kf_cli_array_free(c, &text);
+    kf_cli_array_free(c, &ids);
     return status;
 }

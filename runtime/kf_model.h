@@ -15,6 +15,7 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+#pragma GCC visibility push(default) /* what a shared object shows */
 
 /* 0 is success; the others are also the exit codes of the executables. */
 typedef enum kf_status {
@@ -111,6 +112,7 @@ kf_status kf_encode(kf_engine *engine, const char *text, size_t len, int32_t *id
 kf_status kf_decode(kf_engine *engine, const int32_t *ids, size_t n, char *text, size_t capacity,
                     size_t *out_len);
 
+#pragma GCC visibility pop
 #ifdef __cplusplus
 }
 #endif

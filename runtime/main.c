@@ -23,7 +23,7 @@ typedef struct verb {
     const char *operand; /* NULL: none */
     const char *summary;
     const char *notes; /* printed under the options */
-    kf_status (*run)(cli *c);
+    kf_status (*run)(kf_cli *c);
 } verb;
 
 static const verb verbs[] = {
@@ -35,7 +35,7 @@ static const verb verbs[] = {
      "model was\n"
      "compiled for, and prints one object a line, with \"index\", in the order in which they "
      "end.\n",
-     cli_run},
+     kf_cli_run},
     {"score", SCORE, "FILE", "how well the model predicts a text",
      "The tokens are cut into windows of --ctx positions, one after the other; the first input of "
      "a\n"
@@ -43,16 +43,16 @@ static const verb verbs[] = {
      "predicted exactly once. Prints nats per token, nats per character (Unicode code points of "
      "the\n"
      "text) and perplexity (e to the nats per token).\n",
-     cli_score},
+     kf_cli_score},
     {"bench", BENCH, NULL, "tokens per second, beside the memory bandwidth",
      "Medians over the rounds after one that is not counted; each round also reads memory with "
      "all\n"
      "threads (2 GiB, 32-byte loads) and the best of these, at least 5, is the bandwidth. The\n"
      "fraction is weight bytes per token x decoded tokens per second / bandwidth.\n",
-     cli_bench},
+     kf_cli_bench},
     {"verify", VERIFY, NULL, "check the digests of the weights and the stored probe logits", "",
-     cli_verify},
-    {"info", INFO, NULL, "what this executable is", "", cli_info},
+     kf_cli_verify},
+    {"info", INFO, NULL, "what this executable is", "", kf_cli_info},
 };
 
 typedef enum kind { FLAG, U64, REAL, TEXT, TEXTS } kind;
@@ -69,7 +69,7 @@ typedef struct option {
     const char *help;
 } option;
 
-#define AT(f)   offsetof(cli_options, f)
+#define AT(f)   offsetof(kf_cli_options, f)
 #define MAX_U32 4294967295.0
 
 static const option options[] = {
@@ -153,9 +153,10 @@ static void print_help(FILE *f, const verb *v, const char *self)
 
 /* ---- Parsing --------------------------------------------------------------------------------- */
 
-static kf_status usage(const cli *c, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static kf_status usage(const kf_cli *c, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
 
-static kf_status usage(const cli *c, const char *format, ...)
+static kf_status usage(const kf_cli *c, const char *format, ...)
 {
     char text[512];
     va_list args;
@@ -199,7 +200,7 @@ static bool parse_real(const char *s, const option *o, double *out)
     return true;
 }
 
-static kf_status store(cli *c, const option *o, const char *value)
+static kf_status store(kf_cli *c, const option *o, const char *value)
 {
     char *base = (char *)&c->opt;
     bool ok = true;
@@ -218,8 +219,9 @@ static kf_status store(cli *c, const option *o, const char *value)
         break;
     case TEXTS: {
         uint64_t *n = (uint64_t *)(void *)(base + o->has_field);
-        if (*n == CLI_MAX_STOPS || value[0] == '\0')
-            return usage(c, "--%s: at most %u texts, none of them empty", o->name, CLI_MAX_STOPS);
+        if (*n == KF_CLI_MAX_STOPS || value[0] == '\0')
+            return usage(c, "--%s: at most %u texts, none of them empty", o->name,
+                         KF_CLI_MAX_STOPS);
         ((const char **)(void *)(base + o->field))[(*n)++] = value;
         return KF_OK;
     }
@@ -232,7 +234,7 @@ static kf_status store(cli *c, const option *o, const char *value)
 }
 
 /* "--name value", "--name=value", "-x value", "-xvalue". */
-static kf_status parse_option(cli *c, const verb *v, char **argv, int argc, int *at)
+static kf_status parse_option(kf_cli *c, const verb *v, char **argv, int argc, int *at)
 {
     const char *arg = argv[*at], *value = NULL;
     const option *o;
@@ -256,18 +258,18 @@ static kf_status parse_option(cli *c, const verb *v, char **argv, int argc, int 
     return store(c, o, value);
 }
 
-static kf_status parse_all(cli *c, const verb *v, int argc, char **argv)
+static kf_status parse_all(kf_cli *c, const verb *v, int argc, char **argv)
 {
     const kf_sampling_defaults *d = &c->model->sampling;
-    c->opt = (cli_options){.n_tokens = 128,
-                           .n_prompt = 512,
-                           .batch = 1,
-                           .repeats = 5,
-                           .temperature = d->temperature,
-                           .top_k = d->top_k,
-                           .top_p = d->top_p > 0 ? d->top_p : 1,
-                           .min_p = d->min_p,
-                           .repeat_penalty = 1};
+    c->opt = (kf_cli_options){.n_tokens = 128,
+                              .n_prompt = 512,
+                              .batch = 1,
+                              .repeats = 5,
+                              .temperature = d->temperature,
+                              .top_k = d->top_k,
+                              .top_p = d->top_p > 0 ? d->top_p : 1,
+                              .min_p = d->min_p,
+                              .repeat_penalty = 1};
     bool only_operands = false;
     for (int i = 2; i < argc; i++) {
         if (!only_operands && strcmp(argv[i], "--") == 0) {
@@ -310,7 +312,7 @@ static void on_bus_error(int sig)
     _exit(KF_ERR_IO);
 }
 
-bool cli_is_interrupted(void)
+bool kf_cli_is_interrupted(void)
 {
     return interrupted != 0;
 }
@@ -318,7 +320,7 @@ bool cli_is_interrupted(void)
 static void log_to_stderr(void *user, kf_log_level level, const char *text)
 {
     static const char *const words[] = {"error: ", "warning: ", ""};
-    const cli *c = user;
+    const kf_cli *c = user;
     if (level != KF_LOG_ERROR && c->opt.quiet)
         return;
     fprintf(stderr, "%s%s\n", words[level], text);
@@ -326,7 +328,7 @@ static void log_to_stderr(void *user, kf_log_level level, const char *text)
 
 /* ---- The opened model ------------------------------------------------------------------------ */
 
-kf_status cli_open(cli *c)
+kf_status kf_cli_open(kf_cli *c)
 {
     kf_options o = {.weights_path = c->opt.weights,
                     .random_seed = c->opt.has_random ? &c->opt.random_seed : NULL,
@@ -358,7 +360,7 @@ kf_status cli_open(cli *c)
     return KF_OK;
 }
 
-void cli_close(cli *c)
+void kf_cli_close(kf_cli *c)
 {
     kf_tok_scratch_destroy(c->scratch);
     kf_session_close(c->session);
@@ -386,7 +388,7 @@ static bool wants_help(int argc, char **argv)
     return false;
 }
 
-static kf_status flush_stdout(const cli *c, kf_status status)
+static kf_status flush_stdout(const kf_cli *c, kf_status status)
 {
     if (fflush(stdout) == 0 && !ferror(stdout))
         return status;
@@ -395,7 +397,7 @@ static kf_status flush_stdout(const cli *c, kf_status status)
     return status == KF_OK ? failed : status;
 }
 
-static int run_verb(cli *c, const verb *v, int argc, char **argv)
+static int run_verb(kf_cli *c, const verb *v, int argc, char **argv)
 {
     kf_status status = parse_all(c, v, argc, argv);
     if (status != KF_OK)
@@ -408,8 +410,8 @@ static int run_verb(cli *c, const verb *v, int argc, char **argv)
     status = v->run(c);
     status = flush_stdout(c, status);
     if (c->stats && status == KF_OK)
-        cli_print_profile(c);
-    cli_close(c);
+        kf_cli_print_profile(c);
+    kf_cli_close(c);
     return interrupted ? 128 + (int)interrupted : (int)status;
 }
 
@@ -417,7 +419,7 @@ int kf_main(const kf_model *model, int argc, char **argv)
 {
     const char *slash = argc > 0 ? strrchr(argv[0], '/') : NULL;
     const char *self = slash ? slash + 1 : argc > 0 ? argv[0] : model->name;
-    cli c = {.model = model};
+    kf_cli c = {.model = model};
     c.log = (kf_logger){log_to_stderr, &c};
     if (argc < 2) {
         print_overview(stderr, model, self);

@@ -76,13 +76,13 @@ static uint32_t n_tiles(uint64_t size_bytes)
     return (uint32_t)((size_bytes + TILE_BYTES - 1) / TILE_BYTES);
 }
 
-void cli_read_probe_fill(kf_pool *pool, void *buffer, uint64_t size_bytes)
+void kf_cli_read_probe_fill(kf_pool *pool, void *buffer, uint64_t size_bytes)
 {
     probe p = {.data = buffer, .size_bytes = size_bytes};
     kf_pool_for(pool, fill_tile, &p, n_tiles(size_bytes));
 }
 
-double cli_read_probe(kf_pool *pool, const void *buffer, uint64_t size_bytes, uint32_t rounds)
+double kf_cli_read_probe(kf_pool *pool, const void *buffer, uint64_t size_bytes, uint32_t rounds)
 {
     bool has_avx2 = kf_cpu_detect() & KF_CPU_AVX2;
     double best = 0;
