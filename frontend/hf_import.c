@@ -49,7 +49,7 @@ static const struct config_key {
     {"rope_theta", CODE, NULL},
     {"rope_scaling", CODE, NULL},
     {"rope_parameters", CODE, NULL},
-    {"partial_rotary_factor", CODE, NULL},
+    {"partial_rotary_factor", NEUTRAL, "1|1.0"},
     {"sliding_window", CODE, NULL},
     {"use_sliding_window", CODE, NULL},
     {"max_window_layers", CODE, NULL},
@@ -366,9 +366,9 @@ static void apply_rope(importer *m)
     pair_list list = {0};
     kf_yaml_node *theta = kf_yaml_get(map, "rope_theta");
     add_if_given(m, &list, "theta", is_null(theta) ? value_of(m, "rope_theta") : theta);
-    kf_yaml_node *fraction = kf_yaml_get(map, "partial_rotary_factor");
-    add_if_given(m, &list, "fraction",
-                 is_null(fraction) ? value_of(m, "partial_rotary_factor") : fraction);
+    const kf_yaml_pair *fraction = kf_yaml_find(map, "partial_rotary_factor");
+    if (fraction != NULL && !is_neutral(fraction->value, "1|1.0"))
+        changes_maths(m, fraction->key, "is not part of this architecture's mathematics");
     kf_yaml_node *scaling = rope_scaling(m, map);
     if (scaling != NULL)
         add_pair(m, &list, "scaling", scaling);
