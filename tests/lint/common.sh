@@ -13,9 +13,9 @@ list_files() {
     shift
     { git -c safe.directory='*' ls-files -co --exclude-standard -- "$@" 2>/dev/null ||
         find "$@" -type f -not -path './build/*' 2>/dev/null; } |
-        sed 's|^\./||' | grep -E "$regex" | while IFS= read -r file; do
+        sed 's|^\./||' | grep -E "$regex" | sort -u | while IFS= read -r file; do
         [ -f "$file" ] && echo "$file"
-    done | sort -u
+    done
 }
 
 compiler_folders="base ir frontend passes codegen tune driver"
