@@ -11,7 +11,7 @@
 
 #define MAX_KEYS  6
 #define MAX_STRIP 65535
-#define GPT2_PATTERN                                                                               \
+#define BYTE_LEVEL_PATTERN                                                                         \
     "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
 
 typedef bool (*read_fn)(kf_tok_reader *r, const char *path, json_t *obj);
@@ -260,7 +260,7 @@ static bool pre_byte_level(kf_tok_reader *r, const char *path, json_t *obj)
     if (prefix)
         PUSH(pre, .kind = KF_TOK_PRE_PREFIX, .text = kf_tok_builder_str(&r->b, KF_STR(" ")));
     kf_tok_op split = {.kind = KF_TOK_PRE_SPLIT, .behavior = KF_TOK_SPLIT_ISOLATED};
-    if (regex && !add_regex(r, path, KF_STR(GPT2_PATTERN), &split))
+    if (regex && !add_regex(r, path, KF_STR(BYTE_LEVEL_PATTERN), &split))
         return false;
     if (regex)
         kf_vec_push(r->b.arena, &r->b.pre, split);
