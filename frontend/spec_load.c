@@ -114,6 +114,20 @@ static kf_yaml_node *lookup(expander *x, const char *key)
     return row != NULL && row->def[0] != '\0' ? family_scalar(x, row->def) : NULL;
 }
 
+/** A block's place is that of the first dimension that the user gave it (the spec's before
+ * config.json's), else where the family was named. */
+static void point_at_dimension(const expander *x, kf_yaml_node *word, const kf_yaml_node *keys)
+{
+    kf_origin best = KF_ORIGIN_FAMILY;
+    for (uint32_t i = 0; keys->kind == KF_YAML_MAP && i < keys->n; i++) {
+        const kf_yaml_node *value = keys->u.pairs[i].value;
+        if (value->origin <= best)
+            continue;
+        word->loc = value->loc;
+        best = value->origin;
+    }
+}
+
 /** A copy of the preset's node with every $key replaced; NULL when it stands for nothing. */
 static kf_yaml_node *instantiate(expander *x, const kf_yaml_node *node)
 {
@@ -136,6 +150,7 @@ static kf_yaml_node *instantiate(expander *x, const kf_yaml_node *node)
             if (value == NULL)
                 continue;
             kf_yaml_node *key = instantiate(x, node->u.pairs[i].key);
+            point_at_dimension(x, key, value);
             copy->u.pairs[copy->n++] = (kf_yaml_pair){key, value};
         }
     }

@@ -27,7 +27,7 @@ const kf_preset kf_presets[] = {
      "            mask: causal\n"
      "    - residual:\n"
      "        - rms_norm: {eps: $rms_norm_eps}\n"
-     "        - glu: {act: $hidden_act, intermediate_size: $intermediate_size, bias: $mlp_bias}\n"
+     "        - glu: {intermediate_size: $intermediate_size, act: $hidden_act, bias: $mlp_bias}\n"
      "model:\n"
      "  - embedding: {}\n"
      "  - repeat: {times: $num_hidden_layers, block: layer, weights: \"model.layers.{i}\"}\n"
