@@ -116,7 +116,7 @@ static kf_yaml_node *lookup(expander *x, const char *key)
 
 /** A block's place is that of the first dimension that the user gave it (the spec's before
  * config.json's), else where the family was named. */
-static void point_at_dimension(const expander *x, kf_yaml_node *word, const kf_yaml_node *keys)
+static void point_at_dimension(kf_yaml_node *word, const kf_yaml_node *keys)
 {
     kf_origin best = KF_ORIGIN_FAMILY;
     for (uint32_t i = 0; keys->kind == KF_YAML_MAP && i < keys->n; i++) {
@@ -150,7 +150,7 @@ static kf_yaml_node *instantiate(expander *x, const kf_yaml_node *node)
             if (value == NULL)
                 continue;
             kf_yaml_node *key = instantiate(x, node->u.pairs[i].key);
-            point_at_dimension(x, key, value);
+            point_at_dimension(key, value);
             copy->u.pairs[copy->n++] = (kf_yaml_pair){key, value};
         }
     }
