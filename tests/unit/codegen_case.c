@@ -14,6 +14,17 @@
 #include "codegen/cpu/kernel_loader.h"
 #include "tests/unit/support.h"
 
+#if defined(__SANITIZE_ADDRESS__)
+#define SANITIZED true
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define SANITIZED true
+#endif
+#endif
+#ifndef SANITIZED
+#define SANITIZED false
+#endif
+
 enum { LAYERS = 3, LAYER = 1, GUARD = 256 };
 
 kf_case kf_case_begin(int64_t s, int64_t n, int64_t r, int64_t k)
@@ -33,7 +44,14 @@ kf_case kf_case_begin(int64_t s, int64_t n, int64_t r, int64_t k)
 
 void kf_case_end(kf_case *c) { kf_arena_destroy(c->arena); }
 
-kf_dim kf_case_sym(uint32_t sym) { return kf_dim_sym(sym); }
+bool kf_case_chosen(uint32_t percent)
+{
+    static uint32_t sum = 99;
+    sum += scaled(percent);
+    const bool chosen = sum >= 100;
+    sum %= 100;
+    return chosen;
+}
 
 kf_value kf_case_arg(kf_case *c, kf_dtype dtype, uint8_t rank, const kf_dim *dims, const char *name)
 {
@@ -276,7 +294,7 @@ static void emit(kf_case *c, run *r, kf_family family)
         c->body->values.data[c->body->args.data[i]].type.kv_layers *= LAYERS;
     r->kernel = (kf_kernel){.name = KF_STR("k0"), .family = family, .body = c->body};
     r->kernel.shape = t->configure(t, family, c->body, 1, c->rows_hi ? c->rows_hi : 512);
-    kf_llvm_options options = {.arch = arch, .verify_each = true};
+    kf_llvm_options options = {.arch = arch, .verify_each = true, .sanitize = SANITIZED};
     kf_llvm *ll = kf_llvm_create(c->arena, "case", &options, &error);
     assert_non_null(ll);
     assert_true(kf_kernel_emit(ll, c->arena, t, NULL, &r->kernel, &why));

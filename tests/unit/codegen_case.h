@@ -37,7 +37,9 @@ typedef struct kf_case {
 kf_case kf_case_begin(int64_t s, int64_t n, int64_t r, int64_t k);
 void kf_case_end(kf_case *c);
 
-kf_dim kf_case_sym(uint32_t sym);
+/** True for |percent| of the calls, evenly spread, scaled by KF_TEST_SCALE: thins out products of options. */
+bool kf_case_chosen(uint32_t percent);
+
 kf_value kf_case_arg(kf_case *c, kf_dtype dtype, uint8_t rank, const kf_dim *dims, const char *name);
 /** A weight [n,k] in the target's storage order. */
 kf_value kf_case_weight(kf_case *c, kf_dtype dtype, int64_t n, int64_t k, const char *name);
