@@ -290,14 +290,14 @@ static bool link_all(job *j)
     if (!kf_kernels_join(&j->kernels))
         return false;
     figure(j, "kernels");
-    if (j->library)
-        return kf_link_lib(&l) && put_in_place(j, "lib.a", ".a") && put_in_place(j, "lib.so", ".so") &&
-               put_in_place(j, "lib.h", ".h");
-    if (!kf_link_exe(&l).len)
+    if (j->library ? !kf_link_lib(&l) : !kf_link_exe(&l).len)
         return false;
     figure(j, "host C, link");
     if (j->has_weights && !j->embedded && !put_in_place(j, "out.kfw", ".kfw"))
         return false;
+    if (j->library)
+        return put_in_place(j, "lib.a", ".a") && put_in_place(j, "lib.so", ".so") &&
+               put_in_place(j, "lib.h", ".h");
     return put_in_place(j, "out", "");
 }
 
