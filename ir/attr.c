@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* attr - the tables behind fn.def, acc.def, families.def, words.def and attrs.def, and attribute structs. */
+/* attr - the tables behind fn.def, acc.def, families.def, words.def and attrs.def, and attribute
+ * structs. */
+#include "ir/graph.h" /* the traits of fn.def */
+
 #include <ctype.h>
 #include <math.h>
 #include <string.h>
 
-#include "ir/graph.h" /* the traits of fn.def */
-
-/* ---- scalar functions and accumulators ------------------------------------------------------------ */
+/* ---- scalar functions and accumulators
+ * ------------------------------------------------------------ */
 
 const kf_fn_info kf_fn_infos[KF_FN_COUNT] = {
 #define FN(name, arity, result, traits, eval, emit, summary)                                       \
@@ -30,7 +32,10 @@ static double (*const fn_eval[KF_FN_COUNT])(double, double, double) = {
 #undef FN
 };
 
-double kf_fn_eval(kf_fn fn, double a, double b, double c) { return fn_eval[fn](a, b, c); }
+double kf_fn_eval(kf_fn fn, double a, double b, double c)
+{
+    return fn_eval[fn](a, b, c);
+}
 
 bool kf_fn_find(kf_str name, kf_fn *out_fn)
 {
@@ -55,7 +60,10 @@ const kf_acc_info kf_acc_infos[KF_ACC_COUNT] = {
         (void)m, (void)n;                                                                          \
         return step;                                                                               \
     }                                                                                              \
-    static double acc_merge_##name(double s, double t) { return merge; }
+    static double acc_merge_##name(double s, double t)                                             \
+    {                                                                                              \
+        return merge;                                                                              \
+    }
 #include "ir/acc.def"
 #undef ACC
 
@@ -76,7 +84,10 @@ double kf_acc_step(kf_acc acc, double s, double v, double m, double n)
     return acc_step[acc](s, v, m, n);
 }
 
-double kf_acc_merge(kf_acc acc, double s, double t) { return acc_merge[acc](s, t); }
+double kf_acc_merge(kf_acc acc, double s, double t)
+{
+    return acc_merge[acc](s, t);
+}
 
 bool kf_acc_find(kf_str name, kf_acc *out_acc)
 {
@@ -89,7 +100,8 @@ bool kf_acc_find(kf_str name, kf_acc *out_acc)
     return false;
 }
 
-/* ---- closed sets of words ------------------------------------------------------------------------- */
+/* ---- closed sets of words
+ * ------------------------------------------------------------------------- */
 
 const char *const kf_family_names[KF_FAMILY_COUNT] = {
 #define FAMILY(name, summary) #name,
@@ -147,7 +159,8 @@ bool kf_word_find(const char *field, kf_str text, int *out_number)
     return false;
 }
 
-/* ---- attribute structs ---------------------------------------------------------------------------- */
+/* ---- attribute structs
+ * ---------------------------------------------------------------------------- */
 
 #define ATTR(kind) static const kf_field_info fields_##kind[] = {
 #define FIELD(kind, type, name, d)                                                                 \
@@ -163,7 +176,8 @@ bool kf_word_find(const char *field, kf_str text, int *out_number)
 
 const kf_attr_info kf_attr_infos[KF_ATTR_COUNT] = {
 #define ATTR(kind)                                                                                 \
-    {#kind, sizeof(kf_attr_##kind), sizeof fields_##kind / sizeof *fields_##kind - 1, fields_##kind},
+    {#kind, sizeof(kf_attr_##kind), sizeof fields_##kind / sizeof *fields_##kind - 1,              \
+     fields_##kind},
 #define FIELD(kind, type, name, d)
 #define END(kind)
 #include "ir/attrs.def"
@@ -207,7 +221,10 @@ void *kf_attr_new(kf_arena *arena, kf_attr_kind kind)
     return attr;
 }
 
-static bool num_eq(double a, double b) { return memcmp(&a, &b, sizeof a) == 0; }
+static bool num_eq(double a, double b)
+{
+    return memcmp(&a, &b, sizeof a) == 0;
+}
 
 bool kf_field_eq(kf_field_type type, const void *a, const void *b)
 {

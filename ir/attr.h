@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* attr - attribute structs of nodes, generated from attrs.def, and slots (scalar bodies).
  *
- * Attributes are immutable once attached to a node; copy to change. A generic field table drives printing,
- * parsing, equality and hashing, so no attribute is handled by hand anywhere.
+ * Attributes are immutable once attached to a node; copy to change. A generic field table drives
+ * printing, parsing, equality and hashing, so no attribute is handled by hand anywhere.
  */
 #ifndef KF_IR_ATTR_H
 #define KF_IR_ATTR_H
@@ -83,9 +83,10 @@ enum {
 const char *kf_word_text(const char *field, int number);
 bool kf_word_find(const char *field, kf_str text, int *out_number);
 
-/* Slots: a small SSA body over named scalars. Printed as (v, a0) { mul v, rsqrt(add(div(a0, 256), 1e-05)) }
- * in nested form; shared subexpressions come first as `%0 = ..., `; $0[i] loads from capture 0. Instructions are
- * numbered in post-order from the result, so equal bodies are equal arrays. */
+/* Slots: a small SSA body over named scalars, printed in nested form,
+ * (v, a0) { mul(v, rsqrt(add(div(a0, 256), 1e-05))) }; shared subexpressions come first as `%0 =
+ * ..., `; $0[i] loads from capture 0. Instructions are numbered in post-order from the result, so
+ * equal bodies are equal arrays. */
 typedef enum kf_slot_op { KF_SLOT_CONST, KF_SLOT_PARAM, KF_SLOT_FN, KF_SLOT_LOAD } kf_slot_op;
 
 #define KF_SLOT_MAX_ARGS   3
@@ -94,10 +95,10 @@ typedef enum kf_slot_op { KF_SLOT_CONST, KF_SLOT_PARAM, KF_SLOT_FN, KF_SLOT_LOAD
 
 typedef struct kf_slot_inst {
     kf_slot_op op;
-    kf_fn fn;                      /* FN */
-    double value;                  /* CONST */
-    uint32_t index;                /* PARAM: parameter; LOAD: capture number */
-    uint32_t arg[KF_SLOT_MAX_ARGS]; /* FN: instructions; LOAD: instructions giving the capture's index */
+    kf_fn fn;                       /* FN */
+    double value;                   /* CONST */
+    uint32_t index;                 /* PARAM: parameter; LOAD: capture number */
+    uint32_t arg[KF_SLOT_MAX_ARGS]; /* instructions: operands of FN, index of LOAD */
     uint8_t n_args;
 } kf_slot_inst;
 
@@ -112,7 +113,8 @@ typedef struct kf_slot {
 } kf_slot;
 
 /** Value of the slot. |load| resolves LOAD (may be NULL without captures). */
-typedef double (*kf_slot_load_fn)(void *user, uint32_t capture, const double *index, uint8_t n_index);
+typedef double (*kf_slot_load_fn)(void *user, uint32_t capture, const double *index,
+                                  uint8_t n_index);
 double kf_slot_eval(const kf_slot *s, const double *params, kf_slot_load_fn load, void *user);
 bool kf_slot_eq(const kf_slot *a, const kf_slot *b);
 /** True if the result depends on parameter |param|. */
@@ -142,9 +144,13 @@ typedef const kf_slot *kf_field_slot;
 typedef kf_family kf_field_fam;
 typedef int kf_field_word;
 
-#define ATTR(kind)                typedef struct kf_attr_##kind { char unused_;
+#define ATTR(kind)                                                                                 \
+    typedef struct kf_attr_##kind {                                                                \
+        char unused_;
 #define FIELD(kind, type, name, d) kf_field_##type name;
-#define END(kind)                 } kf_attr_##kind;
+#define END(kind)                                                                                  \
+    }                                                                                              \
+    kf_attr_##kind;
 #include "ir/attrs.def"
 #undef ATTR
 #undef FIELD
@@ -162,8 +168,15 @@ typedef enum kf_attr_kind {
 } kf_attr_kind;
 
 typedef enum kf_field_type {
-    KF_FIELD_int, KF_FIELD_num, KF_FIELD_bool, KF_FIELD_str, KF_FIELD_ints,
-    KF_FIELD_accs, KF_FIELD_slot, KF_FIELD_fam, KF_FIELD_word
+    KF_FIELD_int,
+    KF_FIELD_num,
+    KF_FIELD_bool,
+    KF_FIELD_str,
+    KF_FIELD_ints,
+    KF_FIELD_accs,
+    KF_FIELD_slot,
+    KF_FIELD_fam,
+    KF_FIELD_word
 } kf_field_type;
 
 typedef struct kf_field_info {

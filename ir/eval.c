@@ -1,20 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* eval - walks a graph node by node: dispatch by ops.def, rounding, regions, repeated functions, caches.
+/* eval - walks a graph node by node: dispatch by ops.def, rounding, regions, repeated functions,
+ * caches.
  *
  * Loading weights and binding a call's inputs is eval_run.c.
  */
 #include "ir/eval.h"
+
+#include "base/check.h"
+#include "ir/eval_impl.h"
+#include "ir/text.h"
 
 #include <inttypes.h>
 #include <math.h>
 #include <stdarg.h>
 #include <string.h>
 
-#include "base/check.h"
-#include "ir/eval_impl.h"
-#include "ir/text.h"
-
-/* ---- tensors and rounding ------------------------------------------------------------------------- */
+/* ---- tensors and rounding
+ * ------------------------------------------------------------------------- */
 
 kf_tensor kf_tensor_new(kf_arena *arena, uint8_t rank, const int64_t *dims)
 {
@@ -57,9 +59,11 @@ double kf_round_to(kf_dtype dtype, double v)
     return v;
 }
 
-/* ---- caches --------------------------------------------------------------------------------------- */
+/* ---- caches
+ * --------------------------------------------------------------------------------------- */
 
-static kf_eval_kv *create_kv(kf_arena *arena, const kf_type *type, kf_eval_mode mode, uint32_t n_seqs)
+static kf_eval_kv *create_kv(kf_arena *arena, const kf_type *type, kf_eval_mode mode,
+                             uint32_t n_seqs)
 {
     kf_eval_kv *kv = KF_NEW(arena, kf_eval_kv);
     size_t rows = (size_t)type->kv_layers * n_seqs;
@@ -134,7 +138,8 @@ double *kf_eval_kv_row(const kf_tensor *kv, bool values, uint32_t layer, uint32_
     return row;
 }
 
-/* ---- graphs --------------------------------------------------------------------------------------- */
+/* ---- graphs
+ * --------------------------------------------------------------------------------------- */
 
 bool kf_eval_fail(kf_eval_ctx *ctx, const char *fmt, ...)
 {
@@ -182,15 +187,12 @@ static bool eval_node(kf_eval_ctx *ctx, const kf_graph *g, bool is_body, const k
                       kf_tensor *env)
 {
     const kf_tensor **in = KF_NEW_N(ctx->arena, const kf_tensor *, n->n_in ? n->n_in : 1);
-    const kf_type **in_type = KF_NEW_N(ctx->arena, const kf_type *, n->n_in ? n->n_in : 1);
     kf_tensor out[KF_MAX_RESULTS];
-    for (uint32_t i = 0; i < n->n_in; i++) {
+    for (uint32_t i = 0; i < n->n_in; i++)
         in[i] = &env[n->in[i]];
-        in_type[i] = kf_value_type(g, n->in[i]);
-    }
     for (uint8_t i = 0; i < n->n_out; i++)
         out[i] = new_of_type(ctx, kf_value_type(g, n->out[i]));
-    kf_eval_call call = {ctx, n, n->n_in, in, in_type, kf_value_type(g, n->out[0]), out};
+    kf_eval_call call = {ctx, n, n->n_in, in, kf_value_type(g, n->out[0]), out};
     if (!evals[n->op](&call))
         return false;
     for (uint8_t i = 0; i < n->n_out; i++) {
@@ -235,7 +237,8 @@ bool kf_eval_values(kf_eval_ctx *ctx, const kf_graph *g, bool is_body, const kf_
         !bind(ctx, g, g->params.len, g->params.data, params, env))
         return false;
     for (uint32_t i = 0; i < g->nodes.len; i++) {
-        if (g->nodes.data[i].op != KF_OP_NONE && !eval_node(ctx, g, is_body, &g->nodes.data[i], env))
+        if (g->nodes.data[i].op != KF_OP_NONE &&
+            !eval_node(ctx, g, is_body, &g->nodes.data[i], env))
             return false;
     }
     for (uint32_t i = 0; i < g->results.len; i++) {
@@ -307,7 +310,8 @@ bool kf_eval_repeat(kf_eval_call *c)
 }
 
 bool kf_eval_graph(kf_arena *arena, const kf_graph *g, kf_eval_mode mode, const int64_t *sym_values,
-                   const kf_tensor *args, const kf_tensor *params, kf_tensor *out_results, kf_sbuf *why)
+                   const kf_tensor *args, const kf_tensor *params, kf_tensor *out_results,
+                   kf_sbuf *why)
 {
     kf_eval_ctx ctx = {arena, g->module, mode, sym_values, NULL, NULL, why};
     return kf_eval_values(&ctx, g, g->name.len == 0, args, params, out_results);

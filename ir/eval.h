@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* eval - the reference evaluator: the semantics of every op, in plain loops.
  *
- * KF_EVAL_IDEAL computes and keeps everything in f64 (rope angles and tables in f32, as in every form).
- * KF_EVAL_ROUNDED computes in f64 too but rounds a value to its storage dtype where it is stored: the result
- * of every node outside a region, and of each region. It is the truth that kernels are compared with.
+ * KF_EVAL_IDEAL computes and keeps everything in f64 (rope angles and tables in f32, as in every
+ * form). KF_EVAL_ROUNDED computes in f64 too but rounds a value to its storage dtype where it is
+ * stored: the result of every node outside a region, and of each region. It is the truth that
+ * kernels are compared with.
  */
 #ifndef KF_IR_EVAL_H
 #define KF_IR_EVAL_H
@@ -23,11 +24,12 @@ typedef struct kf_tensor {
 } kf_tensor;
 
 /** An evaluator-side cache: for each layer and sequence a growing list of rows of keys and values
- *  [kv_heads, head_dim]; the page table plays no role here. Rounds to |dtype| in the rounded mode. */
+ *  [kv_heads, head_dim]; the page table plays no role here. Rounds to |dtype| in the rounded mode.
+ */
 typedef struct kf_eval_kv kf_eval_kv;
 
-/** An empty cache of |type| (all its layers) for |n_seqs| sequences of at most |capacity| tokens, to be
- *  passed as an argument of kf_eval_graph. It grows no further. */
+/** An empty cache of |type| (all its layers) for |n_seqs| sequences of at most |capacity| tokens,
+ * to be passed as an argument of kf_eval_graph. It grows no further. */
 kf_tensor kf_tensor_new_kv(kf_arena *arena, const kf_type *type, kf_eval_mode mode, uint32_t n_seqs,
                            int64_t capacity);
 /** Row |pos| ([heads, head_dim]) of keys or values; to be read or filled by tests. */
@@ -35,32 +37,35 @@ double *kf_eval_kv_row(const kf_tensor *kv, bool values, uint32_t layer, uint32_
 
 typedef struct kf_eval kf_eval;
 
-/** An evaluator over |m| with weights from |weights| (read once, cached by recipe). |seqs|: sequences whose
- *  caches are kept between steps. Everything lives in |arena|. */
+/** An evaluator over |m| with weights from |weights| (read once, cached by recipe). |seqs|:
+ * sequences whose caches are kept between steps. Everything lives in |arena|. */
 kf_eval *kf_eval_create(kf_arena *arena, const kf_module *m, kf_eval_mode mode,
                         const kf_tensor_source *weights, uint32_t seqs);
 
 /** One call over a ragged batch; a sequence occurs at most once. */
 typedef struct kf_eval_step {
     uint32_t n_seqs;
-    const uint32_t *seq;       /* which cache each sequence of this call uses */
-    const uint32_t *n_tokens;  /* new tokens of each */
+    const uint32_t *seq;      /* which cache each sequence of this call uses */
+    const uint32_t *n_tokens; /* new tokens of each */
     const int32_t *const *tokens;
 } kf_eval_step;
 
-/** Runs function |func| ("main", "main.prefill", "main.decode"); its inputs are bound by name (ids, pos, seq,
- *  seq_start, past, logit_rows = last row of each sequence unless |all_rows|, pages). Caches advance. Returns
- *  false with a sentence in |why| for a missing weight or a dim out of bounds. */
+/** Runs function |func| ("main", "main.prefill", "main.decode"); its inputs are bound by name (ids,
+ * pos, seq, seq_start, past, logit_rows = last row of each sequence unless |all_rows|, pages).
+ * Caches advance. Returns false with a sentence in |why| for a missing weight or a dim out of
+ * bounds. */
 bool kf_eval_run(kf_eval *e, const char *func, const kf_eval_step *step, bool all_rows,
                  kf_tensor *out_logits, kf_sbuf *why);
 /** Drops tokens of cache |seq| beyond |n_tokens|. */
 void kf_eval_truncate(kf_eval *e, uint32_t seq, uint32_t n_tokens);
 
-/** Evaluates one graph with given arguments (and params as tensors): tests, fold_const, random graphs. A
- *  graph without a name is a region body: nothing inside is rounded, only its results. Results lie in
- *  |arena|; repeated functions may not have parameters. |sym_values| holds all symbols of the module. */
+/** Evaluates one graph with given arguments (and params as tensors): tests, fold_const, random
+ * graphs. A graph without a name is a region body: nothing inside is rounded, only its results.
+ * Results lie in |arena|; repeated functions may not have parameters. |sym_values| holds all
+ * symbols of the module. */
 bool kf_eval_graph(kf_arena *arena, const kf_graph *g, kf_eval_mode mode, const int64_t *sym_values,
-                   const kf_tensor *args, const kf_tensor *params, kf_tensor *out_results, kf_sbuf *why);
+                   const kf_tensor *args, const kf_tensor *params, kf_tensor *out_results,
+                   kf_sbuf *why);
 
 /** Zeros. */
 kf_tensor kf_tensor_new(kf_arena *arena, uint8_t rank, const int64_t *dims);

@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* eval_attention - rotary embedding, the cache and attention in plain loops. */
-#include <math.h>
-#include <string.h>
-
 #include "ir/eval_impl.h"
 #include "ir/rope.h"
 
+#include <math.h>
+#include <string.h>
+
 #define ATTR(c, kind) KF_ATTR_OF((c)->node, kind)
 
-/* ---- rope ----------------------------------------------------------------------------------------- */
+/* ---- rope
+ * ----------------------------------------------------------------------------------------- */
 
 bool kf_eval_rope_table(kf_eval_call *c)
 {
@@ -46,7 +47,8 @@ bool kf_eval_rope(kf_eval_call *c)
     return true;
 }
 
-/* ---- the cache ------------------------------------------------------------------------------------ */
+/* ---- the cache
+ * ------------------------------------------------------------------------------------ */
 
 bool kf_eval_kv_append(kf_eval_call *c)
 {
@@ -58,7 +60,8 @@ bool kf_eval_kv_append(kf_eval_call *c)
             double *to = kf_eval_kv_at(kv, plane == 1, (int64_t)c->in[4]->data[n],
                                        (int64_t)c->in[3]->data[n]);
             if (!to)
-                return kf_eval_fail(c->ctx, "kv_append: position %g of sequence %g is outside the cache",
+                return kf_eval_fail(c->ctx,
+                                    "kv_append: position %g of sequence %g is outside the cache",
                                     c->in[3]->data[n], c->in[4]->data[n]);
             for (int64_t i = 0; i < width; i++)
                 to[i] = kv->rounded ? kf_round_to(kv->type.dtype, from[i]) : from[i];
@@ -92,7 +95,8 @@ bool kf_eval_kv_read(kf_eval_call *c)
     for (int64_t s = 0; s < past->n; s++) {
         int64_t keys = (int64_t)past->data[s] + new_tokens(seq_start, s, n_tokens);
         for (int64_t p = 0; p < keys; p++, row++) {
-            const double *from = kf_eval_kv_at(kv, ATTR(c, kv_read)->plane == KF_PLANE_VALUES, s, p);
+            const double *from =
+                kf_eval_kv_at(kv, ATTR(c, kv_read)->plane == KF_PLANE_VALUES, s, p);
             if (!from || row >= c->out[0].dim[0])
                 return kf_eval_fail(c->ctx, "kv_read: more keys than are in the cache");
             memcpy(c->out[0].data + row * width, from, (size_t)width * sizeof(double));
@@ -114,7 +118,8 @@ bool kf_eval_kv_index(kf_eval_call *c)
     return true;
 }
 
-/* ---- attention ------------------------------------------------------------------------------------ */
+/* ---- attention
+ * ------------------------------------------------------------------------------------ */
 
 typedef struct attention {
     kf_eval_call *c;
@@ -192,7 +197,8 @@ bool kf_eval_attention(kf_eval_call *c)
     for (int64_t k = 0; k < most; k++)
         t.position[k] = (double)k;
     if (a->score)
-        t.score = kf_eval_slot_create(c->ctx->arena, a->score, c->in + c->n_in - a->score->captures);
+        t.score =
+            kf_eval_slot_create(c->ctx->arena, a->score, c->in + c->n_in - a->score->captures);
     if (a->mask)
         t.mask = kf_eval_slot_create(c->ctx->arena, a->mask, c->in + c->n_in - a->mask->captures);
     for (int64_t n = 0; n < q->dim[0]; n++) {

@@ -5,13 +5,14 @@
 
 #include "ir/eval.h"
 
-/** A cache: rows [heads, head_dim] of keys and values for each layer and sequence. One layer of it is a view
- *  that shares the rows. |slot| maps the sequences of a call to caches (NULL: as they are). */
+/** A cache: rows [heads, head_dim] of keys and values for each layer and sequence. One layer of it
+ * is a view that shares the rows. |slot| maps the sequences of a call to caches (NULL: as they
+ * are). */
 struct kf_eval_kv {
     kf_type type;
     bool rounded;
     uint32_t n_seqs;
-    int64_t *cap; /* rows there is room for, by cache; shared by all views */
+    int64_t *cap;    /* rows there is room for, by cache; shared by all views */
     double **k, **v; /* [layers][n_seqs] */
     const uint32_t *slot;
 };
@@ -24,8 +25,8 @@ double *kf_eval_kv_at(const kf_eval_kv *kv, bool values, int64_t seq, int64_t po
 kf_eval_kv *kf_eval_kv_layer(kf_arena *arena, kf_eval_kv *kv, uint32_t layer);
 
 /** Weights of parameter |param| of |callee| in layer |layer|; false after reporting. */
-typedef bool (*kf_eval_weights_fn)(void *user, const kf_graph *callee, uint32_t param, kf_str prefix,
-                                   uint32_t layer, kf_tensor *out);
+typedef bool (*kf_eval_weights_fn)(void *user, const kf_graph *callee, uint32_t param,
+                                   kf_str prefix, uint32_t layer, kf_tensor *out);
 
 typedef struct kf_eval_ctx {
     kf_arena *arena; /* scratch */
@@ -37,13 +38,13 @@ typedef struct kf_eval_ctx {
     kf_sbuf *why;
 } kf_eval_ctx;
 
-/** Operands, attributes and results of one node. Results have their dims; data is allocated (zero). */
+/** Operands, attributes and results of one node. Results have their dims; data is allocated (zero).
+ */
 typedef struct kf_eval_call {
     kf_eval_ctx *ctx;
     const kf_node *node;
     uint32_t n_in;
     const kf_tensor *const *in;
-    const kf_type *const *in_type;
     const kf_type *out_type;
     kf_tensor *out;
 } kf_eval_call;
@@ -53,7 +54,8 @@ bool kf_eval_fail(kf_eval_ctx *ctx, const char *fmt, ...) __attribute__((format(
 bool kf_eval_values(kf_eval_ctx *ctx, const kf_graph *g, bool is_body, const kf_tensor *args,
                     const kf_tensor *params, kf_tensor *out_results);
 
-/* The words of the eval column of ops.def, in eval_ops.c and eval_attention.c; elementwise in eval_map.c. */
+/* The words of the eval column of ops.def, in eval_ops.c and eval_attention.c; elementwise in
+ * eval_map.c. */
 bool kf_eval_elementwise(kf_eval_call *c);
 bool kf_eval_constant(kf_eval_call *c);
 bool kf_eval_iota(kf_eval_call *c);
@@ -84,7 +86,8 @@ typedef struct kf_eval_vec {
 /** A slot over vectors: made once per node, run for many rows. */
 typedef struct kf_eval_slot kf_eval_slot;
 /** |captures|: the operands that the body may load from. */
-kf_eval_slot *kf_eval_slot_create(kf_arena *arena, const kf_slot *s, const kf_tensor *const *captures);
+kf_eval_slot *kf_eval_slot_create(kf_arena *arena, const kf_slot *s,
+                                  const kf_tensor *const *captures);
 /** Writes |n| results. False if a load is out of range. */
 bool kf_eval_slot_run(kf_eval_slot *e, const kf_eval_vec *params, int64_t n, double *out);
 

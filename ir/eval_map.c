@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* eval_map - elementwise ops and slot bodies over vectors: the eval column of fn.def as loops. */
+#include "ir/eval_impl.h"
+
 #include <math.h>
 #include <string.h>
-
-#include "ir/eval_impl.h"
 
 enum { BLOCK = 64 };
 
@@ -19,7 +19,8 @@ enum { BLOCK = 64 };
 #include "ir/fn.def"
 #undef FN
 
-static void (*const loops[KF_FN_COUNT])(double *, kf_eval_vec, kf_eval_vec, kf_eval_vec, int64_t) = {
+static void (*const loops[KF_FN_COUNT])(double *, kf_eval_vec, kf_eval_vec, kf_eval_vec,
+                                        int64_t) = {
 #define FN(name, arity, result, traits, eval, emit, summary) loop_##name,
 #include "ir/fn.def"
 #undef FN
@@ -27,7 +28,8 @@ static void (*const loops[KF_FN_COUNT])(double *, kf_eval_vec, kf_eval_vec, kf_e
 
 static const double zero = 0;
 
-/* ---- elementwise ops ------------------------------------------------------------------------------ */
+/* ---- elementwise ops
+ * ------------------------------------------------------------------------------ */
 
 /* Element strides of |t| seen with the rank and dims of |out|; 0 where it is broadcast. */
 static void broadcast_strides(const kf_tensor *t, const kf_tensor *out, int64_t *stride)
@@ -70,7 +72,8 @@ bool kf_eval_elementwise(kf_eval_call *c)
     return true;
 }
 
-/* ---- slots ---------------------------------------------------------------------------------------- */
+/* ---- slots
+ * ---------------------------------------------------------------------------------------- */
 
 struct kf_eval_slot {
     const kf_slot *s;
@@ -79,12 +82,13 @@ struct kf_eval_slot {
     kf_eval_vec *value;
 };
 
-kf_eval_slot *kf_eval_slot_create(kf_arena *arena, const kf_slot *s, const kf_tensor *const *captures)
+kf_eval_slot *kf_eval_slot_create(kf_arena *arena, const kf_slot *s,
+                                  const kf_tensor *const *captures)
 {
     kf_eval_slot *e = KF_NEW(arena, kf_eval_slot);
     e->s = s;
     e->captures = captures;
-    e->scratch = KF_NEW_N(arena, double, (size_t)s->n_insts * BLOCK);
+    e->scratch = KF_NEW_N(arena, double, (size_t)s->n_insts *BLOCK);
     e->value = KF_NEW_N(arena, kf_eval_vec, s->n_insts);
     return e;
 }

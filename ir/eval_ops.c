@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* eval_ops - constants, index functions, contractions and row reductions in plain loops. */
+#include "ir/eval_impl.h"
+
 #include <math.h>
 #include <string.h>
 
-#include "ir/eval_impl.h"
-
 #define ATTR(c, kind) KF_ATTR_OF((c)->node, kind)
 
-/* ---- constants and index functions ---------------------------------------------------------------- */
+/* ---- constants and index functions
+ * ---------------------------------------------------------------- */
 
 bool kf_eval_constant(kf_eval_call *c)
 {
@@ -115,7 +116,8 @@ bool kf_eval_gather(kf_eval_call *c)
     return true;
 }
 
-/* ---- matmul --------------------------------------------------------------------------------------- */
+/* ---- matmul
+ * --------------------------------------------------------------------------------------- */
 
 enum { PANEL = 8, FEW_ROWS = 3 };
 
@@ -127,7 +129,8 @@ static double dot(const double *a, const double *b, int64_t k, int64_t b_step)
     return sum;
 }
 
-/* |b| as columns b_step apart along k and n_step along n. Sums run over k in order, in every path. */
+/* |b| as columns b_step apart along k and n_step along n. Sums run over k in order, in every path.
+ */
 static void multiply(const double *a, const double *b, double *out, int64_t m, int64_t n, int64_t k,
                      int64_t b_step, int64_t n_step, double *panel)
 {
@@ -161,7 +164,7 @@ bool kf_eval_matmul(kf_eval_call *c)
     const kf_tensor *a = c->in[0], *b = c->in[1], *out = &c->out[0];
     bool trans_b = ATTR(c, matmul)->trans_b;
     int64_t m = a->dim[a->rank - 2], k = a->dim[a->rank - 1], n = out->dim[out->rank - 1];
-    double *panel = KF_NEW_N(c->ctx->arena, double, k * PANEL + 1);
+    double *panel = KF_NEW_N(c->ctx->arena, double, k *PANEL + 1);
     int64_t matrix = m * n, batches = matrix ? out->n / matrix : 0;
     for (int64_t at = 0; at < batches; at++) {
         /* Position of this batch in a and b, whose batch dims may be 1 or absent. */
@@ -183,7 +186,8 @@ bool kf_eval_matmul(kf_eval_call *c)
     return true;
 }
 
-/* ---- row reductions ------------------------------------------------------------------------------- */
+/* ---- row reductions
+ * ------------------------------------------------------------------------------- */
 
 #define ACC(name, needs, init, step, merge, summary)                                               \
     static double reduce_##name(const double *x, double m, double n, int64_t count)                \

@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* eval_run - whole modules: weights by recipe, inputs of a ragged call by name, caches kept between calls. */
+/* eval_run - whole modules: weights by recipe, inputs of a ragged call by name, caches kept between
+ * calls. */
+#include "base/check.h"
+#include "ir/eval_impl.h"
+#include "ir/plan.h" /* names of layers' tensors */
+
 #include <errno.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include "base/check.h"
-#include "ir/eval_impl.h"
-#include "ir/plan.h" /* names of layers' tensors */
 
 /* A weight as it was computed once. */
 typedef struct loaded {
@@ -24,7 +25,7 @@ struct kf_eval {
     kf_eval_mode mode;
     const kf_tensor_source *source;
     uint32_t n_seqs;
-    uint32_t *n_tokens;       /* of each sequence */
+    uint32_t *n_tokens;          /* of each sequence */
     KF_VEC(kf_eval_kv *) caches; /* by order among the entry's cache arguments */
     KF_VEC(loaded) weights;
     kf_sbuf *why; /* of the running call */
@@ -54,7 +55,8 @@ static bool refuse(kf_eval *e, const char *fmt, ...)
     return false;
 }
 
-/* ---- weights -------------------------------------------------------------------------------------- */
+/* ---- weights
+ * -------------------------------------------------------------------------------------- */
 
 /* Stored elements to doubles; |raw| may be unaligned. */
 static void decode(kf_dtype dtype, const unsigned char *raw, int64_t n, double *out)
@@ -117,10 +119,12 @@ static bool load_tensor(kf_eval *e, kf_str name, const kf_type *type, kf_tensor 
     return !error || refuse(e, "tensor '%.*s': %s", KF_STR_ARG(name), strerror(error));
 }
 
-static bool make_weight(kf_eval *e, const kf_recipe *r, kf_str prefix, uint32_t layer, kf_tensor *out);
+static bool make_weight(kf_eval *e, const kf_recipe *r, kf_str prefix, uint32_t layer,
+                        kf_tensor *out);
 
 /* Parts joined group by group along dim 0. */
-static bool concat_parts(kf_eval *e, const kf_recipe *r, kf_str prefix, uint32_t layer, kf_tensor *out)
+static bool concat_parts(kf_eval *e, const kf_recipe *r, kf_str prefix, uint32_t layer,
+                         kf_tensor *out)
 {
     int64_t dim[KF_MAX_RANK];
     for (uint8_t d = 0; d < r->type.rank; d++)
@@ -139,7 +143,8 @@ static bool concat_parts(kf_eval *e, const kf_recipe *r, kf_str prefix, uint32_t
     return true;
 }
 
-static bool scale_columns(kf_eval *e, const kf_recipe *r, kf_str prefix, uint32_t layer, kf_tensor *out)
+static bool scale_columns(kf_eval *e, const kf_recipe *r, kf_str prefix, uint32_t layer,
+                          kf_tensor *out)
 {
     kf_tensor matrix, vector;
     if (!make_weight(e, r->part[0], prefix, layer, &matrix) ||
@@ -153,11 +158,13 @@ static bool scale_columns(kf_eval *e, const kf_recipe *r, kf_str prefix, uint32_
     return true;
 }
 
-static bool make_weight(kf_eval *e, const kf_recipe *r, kf_str prefix, uint32_t layer, kf_tensor *out)
+static bool make_weight(kf_eval *e, const kf_recipe *r, kf_str prefix, uint32_t layer,
+                        kf_tensor *out)
 {
     switch (r->op) {
     case KF_RECIPE_LOAD:
-        return load_tensor(e, kf_plan_tensor_name(e->arena, prefix, layer, r->tensor), &r->type, out);
+        return load_tensor(e, kf_plan_tensor_name(e->arena, prefix, layer, r->tensor), &r->type,
+                           out);
     case KF_RECIPE_CONCAT:
         return concat_parts(e, r, prefix, layer, out);
     case KF_RECIPE_SCALE:
@@ -167,7 +174,8 @@ static bool make_weight(kf_eval *e, const kf_recipe *r, kf_str prefix, uint32_t 
 }
 
 /* Phases share weights: they are found by recipe, not by parameter. */
-static bool get_weight(kf_eval *e, const kf_recipe *r, kf_str prefix, uint32_t layer, kf_tensor *out)
+static bool get_weight(kf_eval *e, const kf_recipe *r, kf_str prefix, uint32_t layer,
+                       kf_tensor *out)
 {
     for (uint32_t i = 0; i < e->weights.len; i++) {
         const loaded *w = &e->weights.data[i];
@@ -190,7 +198,8 @@ static bool layer_weight(void *user, const kf_graph *callee, uint32_t param, kf_
     return get_weight(user, callee->recipes.data[param], prefix, layer, out);
 }
 
-/* Everything that a run of |g| will ask for: a run's own memory is dropped at its end, weights stay. */
+/* Everything that a run of |g| will ask for: a run's own memory is dropped at its end, weights
+ * stay. */
 static bool load_all(kf_eval *e, const kf_graph *g, kf_str prefix, uint32_t layer)
 {
     kf_tensor ignored;
@@ -212,7 +221,8 @@ static bool load_all(kf_eval *e, const kf_graph *g, kf_str prefix, uint32_t laye
     return true;
 }
 
-/* ---- a call --------------------------------------------------------------------------------------- */
+/* ---- a call
+ * --------------------------------------------------------------------------------------- */
 
 static bool check_step(kf_eval *e, const kf_eval_step *step, bool all_rows, int64_t *sym_values)
 {
@@ -318,9 +328,9 @@ static bool bind_inputs(kf_eval *e, const kf_graph *g, const kf_eval_step *step,
             dim[d] = kf_dim_value(v->type.dim[d], sym_values);
         args[i] = kf_tensor_new(e->arena, v->type.rank, dim);
         static const uint32_t by_seq = 1u << SEQ_START | 1u << PAST;
-        int64_t want = which == LOGIT_ROWS      ? sym_values[KF_SYM_R]
-                       : by_seq >> which & 1    ? sym_values[KF_SYM_S]
-                                                : sym_values[KF_SYM_N];
+        int64_t want = which == LOGIT_ROWS   ? sym_values[KF_SYM_R]
+                       : by_seq >> which & 1 ? sym_values[KF_SYM_S]
+                                             : sym_values[KF_SYM_N];
         if (which == PAGES)
             continue;
         if (args[i].n != want)

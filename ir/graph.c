@@ -2,10 +2,10 @@
 /* graph - making and reading graphs. Rewriting them (sort, compact, clone) is in graph_edit.c. */
 #include "ir/graph.h"
 
-#include <string.h>
-
 #include "base/check.h"
 #include "ir/shape.h"
+
+#include <string.h>
 
 const kf_op_info kf_op_infos[KF_OP_COUNT] = {
 #define FN(name, arity, result, traits, eval, emit, summary)                                       \
@@ -34,7 +34,8 @@ bool kf_op_find(kf_str name, kf_op *out_op)
     return false;
 }
 
-/* ---- recipes -------------------------------------------------------------------------------------- */
+/* ---- recipes
+ * -------------------------------------------------------------------------------------- */
 
 bool kf_recipe_eq(const kf_recipe *a, const kf_recipe *b)
 {
@@ -100,7 +101,8 @@ const kf_recipe *kf_recipe_scale(kf_arena *arena, const kf_recipe *matrix, const
     return r;
 }
 
-/* ---- modules -------------------------------------------------------------------------------------- */
+/* ---- modules
+ * -------------------------------------------------------------------------------------- */
 
 kf_module *kf_module_create(kf_arena *arena, kf_str name)
 {
@@ -144,7 +146,8 @@ kf_graph *kf_module_find_func(const kf_module *m, kf_str name)
     return NULL;
 }
 
-/* ---- building graphs ------------------------------------------------------------------------------ */
+/* ---- building graphs
+ * ------------------------------------------------------------------------------ */
 
 kf_graph *kf_graph_create(kf_module *m)
 {
@@ -220,8 +223,8 @@ kf_value kf_node_add(kf_graph *g, kf_op op, const void *attr, uint32_t n_in, con
     return add_node(g, n, given);
 }
 
-kf_value kf_node_add_region(kf_graph *g, kf_family family, kf_graph *body, kf_str name, uint32_t n_in,
-                            const kf_value *in, kf_loc loc)
+kf_value kf_node_add_region(kf_graph *g, kf_family family, kf_graph *body, kf_str name,
+                            uint32_t n_in, const kf_value *in, kf_loc loc)
 {
     kf_attr_region *attr = KF_ATTR_NEW(g->module->arena, region);
     attr->family = family;
@@ -261,7 +264,8 @@ kf_value kf_node_reshape(kf_graph *g, kf_value a, uint8_t rank, const kf_dim *di
     return kf_node_add(g, KF_OP_reshape, NULL, 1, &a, &given, loc);
 }
 
-kf_value kf_node_slice(kf_graph *g, kf_value a, int64_t axis, int64_t start, int64_t stop, kf_loc loc)
+kf_value kf_node_slice(kf_graph *g, kf_value a, int64_t axis, int64_t start, int64_t stop,
+                       kf_loc loc)
 {
     kf_attr_slice attr = {.axis = axis, .start = start, .stop = stop};
     return kf_node_add(g, KF_OP_slice, &attr, 1, &a, NULL, loc);
@@ -273,7 +277,8 @@ kf_value kf_node_matmul(kf_graph *g, kf_value a, kf_value b, bool trans_b, kf_lo
     return kf_node_add(g, KF_OP_matmul, &attr, 2, (kf_value[]){a, b}, NULL, loc);
 }
 
-/* ---- reading -------------------------------------------------------------------------------------- */
+/* ---- reading
+ * -------------------------------------------------------------------------------------- */
 
 kf_node *kf_value_node(const kf_graph *g, kf_value v)
 {

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* graph_edit - rewriting graphs: replace, sort, compact, clone. */
-#include <string.h>
-
 #include "base/check.h"
 #include "ir/graph.h"
+
+#include <string.h>
 
 void kf_graph_replace(kf_graph *g, kf_value old, kf_value new_value)
 {
@@ -66,7 +66,8 @@ void kf_graph_sort(kf_graph *g)
     relink_values(g);
 }
 
-/* ---- compact -------------------------------------------------------------------------------------- */
+/* ---- compact
+ * -------------------------------------------------------------------------------------- */
 
 /* Nodes are in order, so one backward walk finds everything alive. */
 static void mark_live(const kf_graph *g, bool *live)
@@ -173,7 +174,8 @@ bool kf_graph_compact(kf_graph *g)
     return changed;
 }
 
-/* ---- clone ---------------------------------------------------------------------------------------- */
+/* ---- clone
+ * ---------------------------------------------------------------------------------------- */
 
 static kf_str copy_str(kf_arena *arena, kf_str s, bool deep)
 {
@@ -192,8 +194,8 @@ static const kf_recipe *copy_recipe(kf_arena *arena, const kf_recipe *r)
     return copy;
 }
 
-/* |deep|: into the arena of another module, sharing nothing. Else attributes, strings and recipes, which
- * never change, are shared. */
+/* |deep|: into the arena of another module, sharing nothing. Else attributes, strings and recipes,
+ * which never change, are shared. */
 static kf_graph *copy_graph(kf_module *to, const kf_graph *g, kf_str name, bool deep)
 {
     kf_arena *arena = to->arena;
@@ -249,7 +251,8 @@ kf_value kf_graph_copy_node(kf_graph *to, const kf_graph *from, const kf_node *n
         first = kf_node_add_region(to, KF_ATTR_OF(n, region)->family, body, n->name, n->n_in, in,
                                    n->loc);
     } else {
-        first = kf_node_add(to, n->op, n->attr, n->n_in, in, kf_value_type(from, n->out[0]), n->loc);
+        first =
+            kf_node_add(to, n->op, n->attr, n->n_in, in, kf_value_type(from, n->out[0]), n->loc);
     }
     for (uint8_t i = 0; i < n->n_out; i++)
         map[n->out[i]] = first + i;
@@ -266,6 +269,7 @@ kf_module *kf_module_clone(const kf_module *m, kf_arena *arena)
     for (uint32_t i = 0; i < m->files.len; i++)
         kf_vec_push(arena, &c->files, kf_str_dup(arena, m->files.data[i]));
     for (uint32_t i = 0; i < m->funcs.len; i++)
-        kf_vec_push(arena, &c->funcs, copy_graph(c, m->funcs.data[i], m->funcs.data[i]->name, true));
+        kf_vec_push(arena, &c->funcs,
+                    copy_graph(c, m->funcs.data[i], m->funcs.data[i]->name, true));
     return c;
 }

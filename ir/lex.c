@@ -40,7 +40,10 @@ bool kf_lex_fail(kf_lexer *lx, kf_diag_code code, kf_loc loc, const char *fmt, .
     return false;
 }
 
-static bool is_word(int c) { return isalnum(c) || c == '_'; }
+static bool is_word(int c)
+{
+    return isalnum(c) || c == '_';
+}
 
 static int peek(const kf_lexer *lx, int ahead)
 {
@@ -260,8 +263,8 @@ bool kf_lex_int(kf_lexer *lx, int64_t lo, int64_t hi, int64_t *out)
     if (lx->tok.kind != KF_TOK_NUMBER || !lx->tok.is_int || lx->tok.int_value < lo ||
         lx->tok.int_value > hi)
         return kf_lex_fail(lx, KF_E0501, lx->tok.loc,
-                           "expected a whole number from %" PRId64 " to %" PRId64 ", found '%.*s'", lo,
-                           hi, KF_STR_ARG(lx->tok.text));
+                           "expected a whole number from %" PRId64 " to %" PRId64 ", found '%.*s'",
+                           lo, hi, KF_STR_ARG(lx->tok.text));
     *out = lx->tok.int_value;
     kf_lex_next(lx);
     return true;

@@ -2,22 +2,27 @@
 /* ops_docs - docs/OPS.md: one table per .def file, and nothing that is not in them. */
 #include "ir/ops_docs.h"
 
-#include <string.h>
-
 #include "ir/graph.h"
 
-static const char intro[] =
-    "<!-- Generated from the tables of ir/ by tests/unit/test_ir_docs; KF_BLESS=1 rewrites it. -->\n"
-    "# Ops\n"
-    "\n"
-    "What a node of a graph can be. `docs/IR.md` says how graphs are written. The meaning of every row is its function in\n"
-    "the reference evaluator (`ir/eval_*.c`); `tests/golden/ops/cases.txt` checks each against PyTorch.\n"
-    "\n"
-    "Letters: N tokens of the call, S sequences, R rows whose logits are wanted, K keys in view of all sequences together,\n"
-    "H heads, G heads of keys and values, D size of a head; `[..]` any leading dims. The inputs of a call: `pos`, `seq`\n"
-    "`i32[N]` position and sequence of each token; `seq_start` `i32[S]` first row of each sequence; `past` `i32[S]` tokens\n"
-    "already in the cache; `pages` `i32[S,P]` the page table.\n"
-    "\n";
+#include <string.h>
+
+static const char intro[] = "<!-- Generated from the tables of ir/ by tests/unit/test_ir_docs; "
+                            "KF_BLESS=1 rewrites it. -->\n"
+                            "# Ops\n"
+                            "\n"
+                            "What a node of a graph can be. `docs/IR.md` says how graphs are "
+                            "written. The meaning of every row is its function in\n"
+                            "the reference evaluator (`ir/eval_*.c`); `tests/golden/ops/cases.txt` "
+                            "checks each against PyTorch.\n"
+                            "\n"
+                            "Letters: N tokens of the call, S sequences, R rows whose logits are "
+                            "wanted, K keys in view of all sequences together,\n"
+                            "H heads, G heads of keys and values, D size of a head; `[..]` any "
+                            "leading dims. The inputs of a call: `pos`, `seq`\n"
+                            "`i32[N]` position and sequence of each token; `seq_start` `i32[S]` "
+                            "first row of each sequence; `past` `i32[S]` tokens\n"
+                            "already in the cache; `pages` `i32[S,P]` the page table.\n"
+                            "\n";
 
 /* Text of a table's cell: bars would end it. */
 static void cell(kf_sbuf *out, const char *text)
@@ -74,11 +79,13 @@ static void write_ops(kf_sbuf *out)
 
 static void write_attributes(kf_sbuf *out)
 {
-    static const char *const types[] = {/* ORDER: kf_field_type */
-                                        "whole number", "number", "mark",  "string", "list of whole numbers",
-                                        "list of accumulators", "body", "family", "word"};
-    kf_sbuf_c(out, "\n## Attributes (`ir/attrs.def`)\n\nOne that has its default is not written.\n\n"
-                   "| of | attribute | type | default |\n|---|---|---|---|\n");
+    static const char *const types[] = {
+        /* ORDER: kf_field_type */
+        "whole number",         "number", "mark",   "string", "list of whole numbers",
+        "list of accumulators", "body",   "family", "word"};
+    kf_sbuf_c(out,
+              "\n## Attributes (`ir/attrs.def`)\n\nOne that has its default is not written.\n\n"
+              "| of | attribute | type | default |\n|---|---|---|---|\n");
     for (int k = 0; k < KF_ATTR_COUNT; k++) {
         for (uint32_t i = 0; i < kf_attr_infos[k].n_fields; i++) {
             const kf_field_info *f = &kf_attr_infos[k].field[i];
@@ -124,7 +131,8 @@ static const char *const acc_formulas[][2] = {
 
 static void write_functions(kf_sbuf *out)
 {
-    kf_sbuf_c(out, "\n## Scalar functions (`ir/fn.def`)\n\nEach is an elementwise op with broadcast and a word of bodies "
+    kf_sbuf_c(out, "\n## Scalar functions (`ir/fn.def`)\n\nEach is an elementwise op with "
+                   "broadcast and a word of bodies "
                    "and expressions. Operands are a, b, c.\n\n"
                    "| name | operands | result | value | meaning |\n|---|---|---|---|---|\n");
     for (int fn = 0; fn < KF_FN_COUNT; fn++) {
@@ -137,7 +145,8 @@ static void write_functions(kf_sbuf *out)
         kf_sbuf_c(out, " |\n");
     }
     kf_sbuf_c(out, "\n## Accumulators of rows (`ir/acc.def`)\n\n"
-                   "s is the value so far, v the element, m the accumulator needed, n the length of the row.\n\n"
+                   "s is the value so far, v the element, m the accumulator needed, n the length "
+                   "of the row.\n\n"
                    "| name | needs | starts as | becomes | meaning |\n|---|---|---|---|---|\n");
     for (int acc = 0; acc < KF_ACC_COUNT; acc++) {
         const kf_acc_info *info = &kf_acc_infos[acc];
@@ -156,8 +165,9 @@ static void write_kinds(kf_sbuf *out)
     kf_sbuf_c(out, "\n## Types of elements (`ir/dtype.def`)\n\n"
                    "| name | bytes | in safetensors | meaning |\n|---|---|---|---|\n");
     for (int i = 0; i < KF_DTYPE_COUNT; i++)
-        kf_sbuf_printf(out, "| `%s` | %u | %s | %s |\n", kf_dtype_infos[i].name, kf_dtype_infos[i].bytes,
-                       kf_dtype_infos[i].safetensors, kf_dtype_infos[i].summary);
+        kf_sbuf_printf(out, "| `%s` | %u | %s | %s |\n", kf_dtype_infos[i].name,
+                       kf_dtype_infos[i].bytes, kf_dtype_infos[i].safetensors,
+                       kf_dtype_infos[i].summary);
     kf_sbuf_c(out, "\n## Families of kernels (`ir/families.def`)\n\n"
                    "| name | what one region becomes |\n|---|---|\n");
 #define FAMILY(name, summary) kf_sbuf_c(out, "| `" #name "` | " summary " |\n");

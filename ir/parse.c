@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* parse - .kir text of modules to graphs, by recursive descent; docs/IR.md is the grammar.
  *
- * Everything a graph builder would assert is checked here first and reported with its place, so that no
- * text can break an invariant.
+ * Everything a graph builder would assert is checked here first and reported with its place, so
+ * that no text can break an invariant.
  */
-#include <inttypes.h>
-
 #include "ir/parse_impl.h"
 #include "ir/shape.h"
 #include "ir/slot_text.h"
 #include "ir/text.h"
+
+#include <inttypes.h>
 
 enum { N_BUCKETS = 64, MAX_BODY_DEPTH = 4, MAX_OPERANDS = 4096 };
 
@@ -81,7 +81,8 @@ static bool parse_use(scope *s, kf_value *out)
     return true;
 }
 
-/* ---- attributes ----------------------------------------------------------------------------------- */
+/* ---- attributes
+ * ----------------------------------------------------------------------------------- */
 
 static bool parse_ints(kf_lexer *lx, kf_ints *out)
 {
@@ -204,7 +205,8 @@ static bool parse_attr(kf_lexer *lx, kf_attr_kind kind, char *attr)
     return true;
 }
 
-/* ---- nodes ---------------------------------------------------------------------------------------- */
+/* ---- nodes
+ * ---------------------------------------------------------------------------------------- */
 
 typedef struct node_text {
     kf_token out[KF_MAX_RESULTS];
@@ -283,8 +285,8 @@ static bool check_node(scope *s, const node_text *n)
     kf_type types[KF_MAX_RESULTS];
     uint8_t n_types;
     kf_sbuf why = {.arena = s->lx->arena};
-    if (!kf_shape_infer(s->g, n->op, n->attr, n->body, n->in.len, n->in.data, n->type, types, &n_types,
-                        &why))
+    if (!kf_shape_infer(s->g, n->op, n->attr, n->body, n->in.len, n->in.data, n->type, types,
+                        &n_types, &why))
         return kf_lex_fail(s->lx, KF_E0503, n->op_loc, "%s", why.ptr);
     if (n_types != n->n_out)
         return kf_lex_fail(s->lx, KF_E0503, n->op_loc, "%s has %u results here, not %u",
@@ -307,8 +309,8 @@ static bool parse_node(scope *s)
         return false;
     kf_value first;
     if (n.op == KF_OP_region)
-        first = kf_node_add_region(s->g, ((kf_attr_region *)n.attr)->family, n.body, n.name, n.in.len,
-                                   n.in.data, n.loc);
+        first = kf_node_add_region(s->g, ((kf_attr_region *)n.attr)->family, n.body, n.name,
+                                   n.in.len, n.in.data, n.loc);
     else
         first = kf_node_add(s->g, n.op, n.attr, n.in.len, n.in.data, n.type, n.loc);
     for (uint8_t i = 0; i < n.n_out; i++) {
@@ -318,7 +320,8 @@ static bool parse_node(scope *s)
     return true;
 }
 
-/* ---- graphs --------------------------------------------------------------------------------------- */
+/* ---- graphs
+ * --------------------------------------------------------------------------------------- */
 
 static bool parse_arg_list(scope *s)
 {
@@ -413,7 +416,8 @@ static bool parse_func(kf_lexer *lx, kf_module *m)
     if (!kf_lex_expect(lx, "@") || !kf_lex_name(lx, &name))
         return false;
     if (kf_module_find_func(m, name))
-        return kf_lex_fail(lx, KF_E0504, loc, "function '@%.*s' is defined twice", KF_STR_ARG(name));
+        return kf_lex_fail(lx, KF_E0504, loc, "function '@%.*s' is defined twice",
+                           KF_STR_ARG(name));
     kf_graph *g = kf_graph_create(m);
     g->name = kf_str_dup(m->arena, name);
     scope s = {.lx = lx, .m = m, .g = g};
@@ -426,7 +430,8 @@ static bool parse_func(kf_lexer *lx, kf_module *m)
     for (uint32_t i = 0; same && i < types.len; i++)
         same = kf_type_eq(&types.data[i], kf_value_type(g, g->results.data[i]));
     if (!same)
-        return kf_lex_fail(lx, KF_E0503, loc, "the function returns other types than its header says");
+        return kf_lex_fail(lx, KF_E0503, loc,
+                           "the function returns other types than its header says");
     kf_vec_push(m->arena, &m->funcs, g); /* only now: a function cannot call itself */
     return true;
 }

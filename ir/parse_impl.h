@@ -5,7 +5,8 @@
 
 #include "ir/lex.h"
 
-/** Each returns false after reporting. The module knows the symbols, mesh axes, files and functions. */
+/** Each returns false after reporting. The module knows the symbols, mesh axes, files and
+ * functions. */
 bool kf_parse_type(kf_lexer *lx, const kf_module *m, kf_type *out);
 bool kf_parse_recipe(kf_lexer *lx, const kf_module *m, const kf_type *top, const kf_recipe **out);
 /** "@"file":line:col", or nothing: KF_NO_LOC. */

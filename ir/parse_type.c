@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* parse_type - types, recipes, locations and the head of a module: what .kir text says of values, not ops. */
-#include <inttypes.h>
-
+/* parse_type - types, recipes, locations and the head of a module: what .kir text says of values,
+ * not ops. */
 #include "ir/parse_impl.h"
 #include "ir/text.h"
+
+#include <inttypes.h>
 
 enum { MAX_RECIPE_DEPTH = 8, MAX_PARTS = 1024 };
 static const int64_t max_dim = INT64_C(1) << 40;
 static const int64_t max_elems = INT64_C(1) << 48;
 
-/* ---- types ---------------------------------------------------------------------------------------- */
+/* ---- types
+ * ---------------------------------------------------------------------------------------- */
 
 static bool parse_axis(kf_lexer *lx, const kf_module *m, uint8_t *out)
 {
@@ -113,7 +115,8 @@ static bool parse_cache(kf_lexer *lx, const kf_module *m, kf_type *t)
         return false;
     if (kf_lex_accept(lx, "@") && !parse_axis(lx, m, &axis))
         return false;
-    if (!kf_lex_expect(lx, "x") || !kf_lex_int(lx, 1, 1 << 16, &head_dim) || !kf_lex_expect(lx, ","))
+    if (!kf_lex_expect(lx, "x") || !kf_lex_int(lx, 1, 1 << 16, &head_dim) ||
+        !kf_lex_expect(lx, ","))
         return false;
     loc = lx->tok.loc;
     if (!kf_lex_ident(lx, &dtype_name))
@@ -123,7 +126,8 @@ static bool parse_cache(kf_lexer *lx, const kf_module *m, kf_type *t)
     if (kf_lex_accept(lx, ",") &&
         (!kf_lex_expect(lx, "layers") || !kf_lex_int(lx, 1, 1 << 16, &layers)))
         return false;
-    *t = kf_type_kvcache(dtype, (uint32_t)page, (uint32_t)heads, (uint32_t)head_dim, (uint32_t)layers);
+    *t = kf_type_kvcache(dtype, (uint32_t)page, (uint32_t)heads, (uint32_t)head_dim,
+                         (uint32_t)layers);
     t->shard[0] = axis;
     return kf_lex_expect(lx, ">");
 }
@@ -173,7 +177,8 @@ bool kf_parse_type(kf_lexer *lx, const kf_module *m, kf_type *out)
     return parse_layout(lx, out);
 }
 
-/* ---- recipes -------------------------------------------------------------------------------------- */
+/* ---- recipes
+ * -------------------------------------------------------------------------------------- */
 
 static bool parse_part(kf_lexer *lx, const kf_module *m, const kf_type *top, uint32_t depth,
                        const kf_recipe **out);
@@ -189,8 +194,8 @@ static bool join_parts(kf_lexer *lx, kf_loc loc, int64_t groups, uint32_t n,
         for (uint8_t d = 1; fits && d < t->rank; d++)
             fits = kf_dim_eq(t->dim[d], first->dim[d]);
         if (!fits)
-            return kf_lex_fail(lx, KF_E0503, loc, "part %" PRIu32 " does not join in %" PRId64 " groups",
-                               i, groups);
+            return kf_lex_fail(lx, KF_E0503, loc,
+                               "part %" PRIu32 " does not join in %" PRId64 " groups", i, groups);
         rows += t->dim[0].size;
     }
     if (rows > max_dim)
@@ -267,7 +272,8 @@ bool kf_parse_recipe(kf_lexer *lx, const kf_module *m, const kf_type *top, const
     return parse_part(lx, m, top, 0, out);
 }
 
-/* ---- places and the head -------------------------------------------------------------------------- */
+/* ---- places and the head
+ * -------------------------------------------------------------------------- */
 
 bool kf_parse_loc(kf_lexer *lx, kf_module *m, kf_loc *out)
 {

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* plan - the Plan form: per phase and row bucket the ordered launches, with buffers, weights and states.
+/* plan - the Plan form: per phase and row bucket the ordered launches, with buffers, weights and
+ * states.
  *
- * Nothing downstream reasons about shapes: a launch names its kernel and binds operands to buffers, weights,
- * states and inputs; a kernel is a region body plus integers. Equal kernels are shared. Text round-trips.
+ * Nothing downstream reasons about shapes: a launch names its kernel and binds operands to buffers,
+ * weights, states and inputs; a kernel is a region body plus integers. Equal kernels are shared.
+ * Text round-trips.
  */
 #ifndef KF_IR_PLAN_H
 #define KF_IR_PLAN_H
@@ -16,7 +18,8 @@ typedef struct kf_operand {
     uint32_t index; /* of the phase's buffers, the plan's weights, states or inputs */
 } kf_operand;
 
-/** One kernel: a tile function. Its pointer arguments are the body's arguments, then its results. */
+/** One kernel: a tile function. Its pointer arguments are the body's arguments, then its results.
+ */
 typedef struct kf_kernel {
     kf_str name; /* "k0_qkv" */
     kf_family family;
@@ -25,7 +28,8 @@ typedef struct kf_kernel {
     kf_loc loc;
 } kf_kernel;
 
-/** An amount that grows with the call: fixed + per token + per wanted logit row + per visible key of a token. */
+/** An amount that grows with the call: fixed + per token + per wanted logit row + per visible key
+ * of a token. */
 typedef struct kf_cost {
     int64_t fixed, per_token, per_row, per_key;
 } kf_cost;
@@ -47,9 +51,9 @@ typedef struct kf_plan_step {
     uint32_t first_layer; /* of the weight tables and states */
 } kf_plan_step;
 
-/** A buffer of the activation pool. The bytes hold the type at the bucket's upper bounds. Buffers with
- *  overlapping lifetimes do not overlap; |shares| names the buffer whose storage it reuses in place, or
- *  UINT32_MAX. */
+/** A buffer of the activation pool. The bytes hold the type at the bucket's upper bounds. Buffers
+ * with overlapping lifetimes do not overlap; |shares| names the buffer whose storage it reuses in
+ * place, or UINT32_MAX. */
 typedef struct kf_buffer {
     kf_str name;
     kf_type type;
@@ -58,7 +62,7 @@ typedef struct kf_buffer {
 } kf_buffer;
 
 typedef struct kf_plan_phase {
-    kf_str name; /* "prefill", "decode" */
+    kf_str name;              /* "prefill", "decode" */
     int64_t rows_lo, rows_hi; /* bound of N in this bucket */
     KF_VEC(kf_buffer) buffers;
     KF_VEC(kf_launch) launches;
@@ -67,8 +71,8 @@ typedef struct kf_plan_phase {
     uint32_t logits; /* buffer that holds f32[R, vocab] at the end */
 } kf_plan_phase;
 
-/** A packed weight: made by |recipe| for each of |layers| layers (names relative to |prefix|, "{i}" is the
- *  layer), stored with type.layout. */
+/** A packed weight: made by |recipe| for each of |layers| layers (names relative to |prefix|, "{i}"
+ * is the layer), stored with type.layout. */
 typedef struct kf_plan_weight {
     kf_str name;
     kf_type type; /* layout set */
@@ -102,10 +106,11 @@ typedef struct kf_plan {
 
 void kf_plan_print(const kf_plan *p, uint32_t flags, kf_sbuf *out);
 kf_plan *kf_plan_parse(kf_arena *arena, kf_diags *d, kf_str path, kf_str text);
-/** Buffers in range and not overlapping while alive, operands typed like the body, kernels matched; all
- *  errors in |out|. */
+/** Buffers in range and not overlapping while alive, operands typed like the body, kernels matched;
+ * all errors in |out|. */
 bool kf_plan_verify(const kf_plan *p, kf_sbuf *out);
-/** The amount at |tokens| tokens, |rows| logit rows and |keys| visible keys summed over the tokens. */
+/** The amount at |tokens| tokens, |rows| logit rows and |keys| visible keys summed over the tokens.
+ */
 int64_t kf_cost_at(const kf_cost *c, int64_t tokens, int64_t rows, int64_t keys);
 /** Total tiles of a launch at these symbol values. */
 int64_t kf_tile_count(const kf_tile_expr *e, const int64_t *sym_values);

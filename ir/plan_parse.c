@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* plan_parse - reads the text of plan_text.c; whether the plan makes sense is plan_verify.c's business. */
-#include <inttypes.h>
-#include <string.h>
-
+/* plan_parse - reads the text of plan_text.c; whether the plan makes sense is plan_verify.c's
+ * business. */
 #include "ir/parse_impl.h"
 #include "ir/plan.h"
+
+#include <inttypes.h>
+#include <string.h>
 
 static const int64_t max_bytes = INT64_C(1) << 52;
 
@@ -31,7 +32,8 @@ static bool unknown(plan_reader *r, kf_loc loc, const char *what, kf_str name)
             break;                                                                                 \
     }
 
-/* ---- the plan's tables ---------------------------------------------------------------------------- */
+/* ---- the plan's tables
+ * ---------------------------------------------------------------------------- */
 
 static bool read_named_type(plan_reader *r, kf_str *out_name, kf_type *out_type)
 {
@@ -169,7 +171,8 @@ static bool read_kernel(plan_reader *r)
     return true;
 }
 
-/* ---- phases --------------------------------------------------------------------------------------- */
+/* ---- phases
+ * --------------------------------------------------------------------------------------- */
 
 static bool read_buffer_name(plan_reader *r, uint32_t *out)
 {
@@ -306,11 +309,13 @@ static bool read_launch(plan_reader *r)
         return false;
     const kf_graph *body = r->p->kernels.data[l.kernel].body;
     if (operands.len != body->args.len)
-        return kf_lex_fail(lx, KF_E0503, loc, "the kernel reads %" PRIu32 " operands", body->args.len);
+        return kf_lex_fail(lx, KF_E0503, loc, "the kernel reads %" PRIu32 " operands",
+                           body->args.len);
     if (!kf_lex_expect(lx, "->") || !read_operands(r, &operands))
         return false;
     if (operands.len != body->args.len + body->results.len)
-        return kf_lex_fail(lx, KF_E0503, loc, "the kernel has %" PRIu32 " results", body->results.len);
+        return kf_lex_fail(lx, KF_E0503, loc, "the kernel has %" PRIu32 " results",
+                           body->results.len);
     l.n_operands = operands.len;
     l.operand = operands.data;
     if (!read_cost(r, "flops", &l.flops) || !read_cost(r, "bytes", &l.bytes) ||

@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* plan_text - plans as .kir text: print(parse(print(p))) equals print(p). docs/IR.md is the grammar. */
-#include <inttypes.h>
-#include <string.h>
-
+/* plan_text - plans as .kir text: print(parse(print(p))) equals print(p). docs/IR.md is the
+ * grammar. */
 #include "ir/parse_impl.h"
 #include "ir/plan.h"
 #include "ir/print_impl.h"
 #include "ir/text.h"
 
-/* ---- printing ------------------------------------------------------------------------------------- */
+#include <inttypes.h>
+#include <string.h>
+
+/* ---- printing
+ * ------------------------------------------------------------------------------------- */
 
 static const char *const cost_units[] = {"", " N", " R", " K"}; /* ORDER: kf_cost */
 
@@ -29,7 +31,8 @@ static void print_operand(const kf_plan *p, const kf_plan_phase *ph, kf_operand 
 {
     switch (o.space) {
     case KF_SPACE_BUFFER:
-        kf_name_print(o.index < ph->buffers.len ? ph->buffers.data[o.index].name : KF_STR("?"), out);
+        kf_name_print(o.index < ph->buffers.len ? ph->buffers.data[o.index].name : KF_STR("?"),
+                      out);
         return;
     case KF_SPACE_WEIGHT:
         kf_sbuf_c(out, "weight ");
@@ -83,8 +86,8 @@ static void print_kernel(const kf_plan *p, const kf_kernel *k, uint32_t flags, k
     kf_sbuf_char(out, '\n');
 }
 
-static void print_launch(const kf_plan *p, const kf_plan_phase *ph, const kf_launch *l, uint32_t flags,
-                         bool in_loop, kf_sbuf *out)
+static void print_launch(const kf_plan *p, const kf_plan_phase *ph, const kf_launch *l,
+                         uint32_t flags, bool in_loop, kf_sbuf *out)
 {
     bool known = l->kernel < p->kernels.len;
     uint32_t n_in = known ? p->kernels.data[l->kernel].body->args.len : l->n_operands;

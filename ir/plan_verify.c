@@ -3,23 +3,23 @@
  *
  *   names     of inputs, states, weights, kernels and of a phase's buffers are distinct
  *   kernels   bodies are valid graphs of the plan's module without parameters, calls or regions
- *   launches  the kernel exists; operands are body arguments, then results; each operand exists and has the type of
- *             the body's value (inputs and caches: but for symbols and layers); results are buffers or states
- *   steps     cover the launches once, in order; a loop's layers lie in the layers of its weights and states
- *   buffers   hold their type at the bucket's upper bounds, lie in the pool, are written before they are read;
- *             two that overlap in the pool are never alive together, but for one that shares the other's storage
- *             and is first written by the launch that reads the other last
- *   weights   bytes are those of the padded layout; recipe and type agree
- *   logits    is a buffer f32[.., ..]
+ *   launches  the kernel exists; operands are body arguments, then results; each operand exists and
+ * has the type of the body's value (inputs and caches: but for symbols and layers); results are
+ * buffers or states steps     cover the launches once, in order; a loop's layers lie in the layers
+ * of its weights and states buffers   hold their type at the bucket's upper bounds, lie in the
+ * pool, are written before they are read; two that overlap in the pool are never alive together,
+ * but for one that shares the other's storage and is first written by the launch that reads the
+ * other last weights   bytes are those of the padded layout; recipe and type agree logits    is a
+ * buffer f32[.., ..]
  *
  * Lifetimes are computed here anew, not taken from the pass that placed the buffers.
  */
-#include <inttypes.h>
-#include <stdarg.h>
-
 #include "ir/plan.h"
 #include "ir/text.h"
 #include "ir/verify.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
 
 typedef struct checker {
     const kf_plan *p;
@@ -35,8 +35,8 @@ static void error(checker *c, const char *fmt, ...)
     c->n_errors++;
     kf_sbuf_c(c->out, "error: ");
     if (c->ph)
-        kf_sbuf_printf(c->out, "phase %.*s rows %" PRId64 "..%" PRId64 ": ", KF_STR_ARG(c->ph->name),
-                       c->ph->rows_lo, c->ph->rows_hi);
+        kf_sbuf_printf(c->out, "phase %.*s rows %" PRId64 "..%" PRId64 ": ",
+                       KF_STR_ARG(c->ph->name), c->ph->rows_lo, c->ph->rows_hi);
     va_start(ap, fmt);
     kf_sbuf_vprintf(c->out, fmt, ap);
     va_end(ap);
@@ -51,7 +51,8 @@ static void error(checker *c, const char *fmt, ...)
         }                                                                                          \
     }
 
-/* ---- kernels and weights -------------------------------------------------------------------------- */
+/* ---- kernels and weights
+ * -------------------------------------------------------------------------- */
 
 static void check_kernels(checker *c)
 {
@@ -99,12 +100,13 @@ static void check_weights(checker *c)
         }
         int64_t bytes = kf_type_stored_elems(&w->type, NULL) * kf_dtype_infos[w->type.dtype].bytes;
         if (w->size_bytes != bytes)
-            error(c, "weight '%.*s' has %" PRId64 " bytes, its layout %" PRId64, KF_STR_ARG(w->name),
-                  w->size_bytes, bytes);
+            error(c, "weight '%.*s' has %" PRId64 " bytes, its layout %" PRId64,
+                  KF_STR_ARG(w->name), w->size_bytes, bytes);
     }
 }
 
-/* ---- launches ------------------------------------------------------------------------------------- */
+/* ---- launches
+ * ------------------------------------------------------------------------------------- */
 
 static bool operand_type(const checker *c, kf_operand o, kf_type *out, uint32_t *out_layers)
 {
@@ -159,8 +161,8 @@ static void check_launch(checker *c, uint32_t index, const kf_plan_step *step)
     const kf_kernel *k = &c->p->kernels.data[l->kernel];
     const kf_graph *body = k->body;
     if (l->n_operands != body->args.len + body->results.len) {
-        error(c, "launch %" PRIu32 " of '%.*s' has %" PRIu32 " operands", index, KF_STR_ARG(k->name),
-              l->n_operands);
+        error(c, "launch %" PRIu32 " of '%.*s' has %" PRIu32 " operands", index,
+              KF_STR_ARG(k->name), l->n_operands);
         return;
     }
     for (uint32_t i = 0; i < l->n_operands; i++) {
@@ -185,8 +187,9 @@ static void check_launch(checker *c, uint32_t index, const kf_plan_step *step)
             l->operand[i].space != KF_SPACE_STATE)
             error(c, "'%.*s' stores into operand %" PRIu32, KF_STR_ARG(k->name), i);
         if (layers > 1 && (!step->loop || layers < needed))
-            error(c, "operand %" PRIu32 " of '%.*s' has %" PRIu32 " layers, the step needs %" PRIu32, i,
-                  KF_STR_ARG(k->name), layers, needed);
+            error(c,
+                  "operand %" PRIu32 " of '%.*s' has %" PRIu32 " layers, the step needs %" PRIu32,
+                  i, KF_STR_ARG(k->name), layers, needed);
     }
 }
 
@@ -209,7 +212,8 @@ static bool check_steps(checker *c)
     return next == c->ph->launches.len;
 }
 
-/* ---- buffers -------------------------------------------------------------------------------------- */
+/* ---- buffers
+ * -------------------------------------------------------------------------------------- */
 
 /* Launches during which a buffer's bytes matter. */
 typedef struct life {
@@ -224,8 +228,8 @@ static void extend(life *l, uint32_t first, uint32_t last)
     l->used = true;
 }
 
-/* One step: what is read first in a loop body holds a value from before or from the last round, so that it
- * lives through the loop. */
+/* One step: what is read first in a loop body holds a value from before or from the last round, so
+ * that it lives through the loop. */
 static void live_in_step(checker *c, const kf_plan_step *s, life *lives)
 {
     const kf_plan_phase *ph = c->ph;
@@ -267,8 +271,8 @@ static void check_overlaps(checker *c, const life *lives)
     for (uint32_t a = 0; a < ph->buffers.len; a++) {
         for (uint32_t b = 0; b < a; b++) {
             const kf_buffer *x = &ph->buffers.data[a], *y = &ph->buffers.data[b];
-            bool apart = x->offset + x->size_bytes <= y->offset ||
-                         y->offset + y->size_bytes <= x->offset;
+            bool apart =
+                x->offset + x->size_bytes <= y->offset || y->offset + y->size_bytes <= x->offset;
             if (apart || !lives[a].used || !lives[b].used || lives[a].last < lives[b].first ||
                 lives[b].last < lives[a].first)
                 continue;
@@ -298,9 +302,9 @@ static void check_buffers(checker *c)
     upper_bounds(c, hi);
     for (uint32_t i = 0; i < ph->buffers.len; i++) {
         const kf_buffer *b = &ph->buffers.data[i];
-        int64_t bytes = b->type.kind == KF_TYPE_TENSOR
-                            ? kf_type_stored_elems(&b->type, hi) * kf_dtype_infos[b->type.dtype].bytes
-                            : INT64_MAX;
+        int64_t bytes = b->type.kind == KF_TYPE_TENSOR ? kf_type_stored_elems(&b->type, hi) *
+                                                             kf_dtype_infos[b->type.dtype].bytes
+                                                       : INT64_MAX;
         if (b->size_bytes < bytes)
             error(c, "buffer '%.*s' has %" PRId64 " bytes, its type needs %" PRId64,
                   KF_STR_ARG(b->name), b->size_bytes, bytes);

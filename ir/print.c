@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* print - modules and graphs as .kir text. docs/IR.md is the grammar; parse.c reads it back.
  *
- * Callees are printed before their callers, so that one pass can read the text. Also prints graphs that
- * break rules, for the verifier's reports.
+ * Callees are printed before their callers, so that one pass can read the text. Also prints graphs
+ * that break rules, for the verifier's reports.
  */
 #include "ir/print_impl.h"
 
@@ -16,7 +16,8 @@ typedef struct printer {
     kf_sbuf *out;
 } printer;
 
-/* ---- names ---------------------------------------------------------------------------------------- */
+/* ---- names
+ * ---------------------------------------------------------------------------------------- */
 
 bool kf_is_identifier(kf_str name)
 {
@@ -126,7 +127,8 @@ static void print_notes(const printer *p, const kf_graph *g, uint32_t node, uint
     }
 }
 
-/* ---- attributes ----------------------------------------------------------------------------------- */
+/* ---- attributes
+ * ----------------------------------------------------------------------------------- */
 
 static void print_field(const kf_field_info *f, const void *at, kf_sbuf *out)
 {
@@ -204,7 +206,8 @@ static bool slot_is_fn(const kf_slot *s, uint32_t i, kf_fn fn)
     return s->inst[i].op == KF_SLOT_FN && s->inst[i].fn == fn;
 }
 
-/* x * rsqrt(sum_sq/n + eps), as the frontend writes it (Zhang and Sennrich 2019, arXiv:1910.07467). */
+/* x * rsqrt(sum_sq/n + eps), as the frontend writes it (Zhang and Sennrich 2019, arXiv:1910.07467).
+ */
 static bool is_rms_norm(const kf_graph *g, const kf_node *n)
 {
     if (n->op != KF_OP_row_reduce || n->n_in < 1 || n->in[0] >= g->values.len)
@@ -230,7 +233,8 @@ static bool is_rms_norm(const kf_graph *g, const kf_node *n)
            len->value == (double)x->dim[x->rank - 1].size;
 }
 
-/* ---- graphs --------------------------------------------------------------------------------------- */
+/* ---- graphs
+ * --------------------------------------------------------------------------------------- */
 
 static void print_graph(const printer *p, const kf_graph *g, uint32_t indent);
 
@@ -320,7 +324,8 @@ static void print_func(const printer *p, const kf_graph *g)
         kf_sbuf_c(p->out, ": ");
         kf_type_print(p->m, t, p->out);
         kf_sbuf_c(p->out, " = ");
-        kf_recipe_print(p->m, g->recipes.data[i], !kf_type_eq(t, &g->recipes.data[i]->type), p->out);
+        kf_recipe_print(p->m, g->recipes.data[i], !kf_type_eq(t, &g->recipes.data[i]->type),
+                        p->out);
     }
     kf_sbuf_c(p->out, g->params.len ? "\n  } -> (" : " -> (");
     for (uint32_t i = 0; i < g->results.len; i++) {
@@ -358,7 +363,8 @@ void kf_recipe_print(const kf_module *m, const kf_recipe *r, bool with_type, kf_
     kf_sbuf_char(out, ')');
 }
 
-/* ---- modules -------------------------------------------------------------------------------------- */
+/* ---- modules
+ * -------------------------------------------------------------------------------------- */
 
 static void print_with_callees(const printer *p, uint32_t func, bool *printed, bool *first)
 {
@@ -391,7 +397,8 @@ void kf_module_print_head(const kf_module *m, kf_sbuf *out)
                        KF_STR_ARG(m->syms.data[i].name), m->syms.data[i].lo, m->syms.data[i].hi);
 }
 
-void kf_module_print_notes(const kf_module *m, uint32_t flags, const kf_print_notes *notes, kf_sbuf *out)
+void kf_module_print_notes(const kf_module *m, uint32_t flags, const kf_print_notes *notes,
+                           kf_sbuf *out)
 {
     printer p = {m, flags, notes, out};
     kf_sbuf_c(out, "module @");

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* print_impl - what print.c shares with slot_text.c, verify.c and plan_text.c; not for other folders. */
+/* print_impl - what print.c shares with slot_text.c, verify.c and plan_text.c; not for other
+ * folders. */
 #ifndef KF_IR_PRINT_IMPL_H
 #define KF_IR_PRINT_IMPL_H
 
@@ -18,10 +19,12 @@ typedef struct kf_print_notes {
 } kf_print_notes;
 
 /** kf_module_print with |notes| (may be NULL) in place. Prints broken graphs too. */
-void kf_module_print_notes(const kf_module *m, uint32_t flags, const kf_print_notes *notes, kf_sbuf *out);
+void kf_module_print_notes(const kf_module *m, uint32_t flags, const kf_print_notes *notes,
+                           kf_sbuf *out);
 /** "mesh ..." and "dim ..." lines. */
 void kf_module_print_head(const kf_module *m, kf_sbuf *out);
-/** "(args) {", the nodes and "}" of a region body whose closing brace stands at |indent| columns. */
+/** "(args) {", the nodes and "}" of a region body whose closing brace stands at |indent| columns.
+ */
 void kf_body_print(const kf_graph *body, uint32_t flags, uint32_t indent, kf_sbuf *out);
 void kf_recipe_print(const kf_module *m, const kf_recipe *r, bool with_type, kf_sbuf *out);
 /** "map(v, a0 | 2) { ... }". */

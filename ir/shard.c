@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* shard - one transfer rule per word of the shard column of ops.def.
  *
- * A dim cut along a mesh axis stays cut where the op works on each part alone; a sum over a cut dim gives a
- * partial value, which only linear ops may pass on. Everything else is an error: a collective is missing.
+ * A dim cut along a mesh axis stays cut where the op works on each part alone; a sum over a cut dim
+ * gives a partial value, which only linear ops may pass on. Everything else is an error: a
+ * collective is missing.
  */
 #include "ir/shard.h"
 
-#include <stdarg.h>
-
 #include "ir/text.h"
+
+#include <stdarg.h>
 
 typedef struct query {
     const kf_graph *g;
@@ -34,7 +35,10 @@ static bool fail(query *q, const char *fmt, ...)
     return false;
 }
 
-static const kf_type *operand(const query *q, uint32_t i) { return kf_value_type(q->g, q->in[i]); }
+static const kf_type *operand(const query *q, uint32_t i)
+{
+    return kf_value_type(q->g, q->in[i]);
+}
 
 static const char *type_text(const query *q, const kf_type *t)
 {
@@ -90,7 +94,10 @@ static bool cut_result(query *q, uint8_t dim, uint8_t shard)
     return true;
 }
 
-static bool shard_replicated(query *q) { return want_whole(q, 0); }
+static bool shard_replicated(query *q)
+{
+    return want_whole(q, 0);
+}
 
 /* Which functions commute with a sum over ranks, given which operands are partial. */
 static bool passes_partial(kf_op op, const bool *partial)
@@ -263,7 +270,8 @@ static bool shard_rows(query *q)
     return true;
 }
 
-/* Heads of queries, keys and cache are cut alike; rows may not be: a cache holds whole sequences. */
+/* Heads of queries, keys and cache are cut alike; rows may not be: a cache holds whole sequences.
+ */
 static bool shard_heads(query *q)
 {
     if (!want_summed(q))
@@ -309,8 +317,8 @@ static bool (*const shard_rules[KF_OP_COUNT])(query *) = {
 #undef OP
 };
 
-bool kf_shard_infer(const kf_graph *g, kf_op op, const void *attr, uint32_t n_in, const kf_value *in,
-                    kf_type *out, uint8_t n_out, kf_sbuf *why)
+bool kf_shard_infer(const kf_graph *g, kf_op op, const void *attr, uint32_t n_in,
+                    const kf_value *in, kf_type *out, uint8_t n_out, kf_sbuf *why)
 {
     query q = {g, op, attr, n_in, in, out, n_out, why};
     bool any = false;

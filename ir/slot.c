@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* slot - building, comparing and evaluating slot bodies. Their text is in slot_text.c. */
-#include <string.h>
-
 #include "base/check.h"
 #include "base/vec.h"
 #include "ir/attr.h"
+
+#include <string.h>
 
 struct kf_slot_builder {
     kf_arena *arena;
@@ -45,7 +45,8 @@ static uint32_t add_inst(kf_slot_builder *b, const kf_slot_inst *inst)
         if (inst_eq(&b->insts.data[i], inst))
             return i;
     }
-    KF_ASSERT(b->insts.len < KF_SLOT_MAX_INSTS, "a slot has at most KF_SLOT_MAX_INSTS instructions");
+    KF_ASSERT(b->insts.len < KF_SLOT_MAX_INSTS,
+              "a slot has at most KF_SLOT_MAX_INSTS instructions");
     kf_vec_push(b->arena, &b->insts, *inst);
     return b->insts.len - 1;
 }
@@ -63,7 +64,8 @@ uint32_t kf_slot_param(kf_slot_builder *b, uint32_t index)
 
 uint32_t kf_slot_load(kf_slot_builder *b, uint32_t capture, const uint32_t *index, uint8_t n_index)
 {
-    KF_ASSERT(capture < b->slot.captures && n_index <= KF_SLOT_MAX_ARGS, "the slot has this capture");
+    KF_ASSERT(capture < b->slot.captures && n_index <= KF_SLOT_MAX_ARGS,
+              "the slot has this capture");
     kf_slot_inst inst = {.op = KF_SLOT_LOAD, .index = capture, .n_args = n_index};
     for (uint8_t i = 0; i < n_index; i++)
         inst.arg[i] = index[i];
@@ -80,10 +82,13 @@ uint32_t kf_slot_fn(kf_slot_builder *b, kf_fn fn, uint32_t x, uint32_t y, uint32
     return add_inst(b, &inst);
 }
 
-uint32_t kf_slot_builder_len(const kf_slot_builder *b) { return b->insts.len; }
+uint32_t kf_slot_builder_len(const kf_slot_builder *b)
+{
+    return b->insts.len;
+}
 
-/* Post-order from the result: equal bodies get equal numbers however they were built, and what the result
- * does not need is dropped. */
+/* Post-order from the result: equal bodies get equal numbers however they were built, and what the
+ * result does not need is dropped. */
 static uint32_t emit_inst(const kf_slot_builder *b, uint32_t i, uint32_t *number, kf_slot *slot,
                           kf_slot_inst *kept)
 {

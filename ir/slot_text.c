@@ -2,11 +2,12 @@
 /* slot_text - slot bodies as nested expressions: map(v, a0) { %0 = exp(v), mul(%0, rsqrt(%0)) }. */
 #include "ir/slot_text.h"
 
-#include <inttypes.h>
-
 #include "ir/print_impl.h"
 
-/* ---- printing ------------------------------------------------------------------------------------- */
+#include <inttypes.h>
+
+/* ---- printing
+ * ------------------------------------------------------------------------------------- */
 
 static bool names_are_usable(const kf_slot *s)
 {
@@ -96,7 +97,8 @@ void kf_slot_print(const char *field, const kf_slot *s, uint32_t flags, kf_sbuf 
     kf_sbuf_c(out, " }");
 }
 
-/* ---- reading -------------------------------------------------------------------------------------- */
+/* ---- reading
+ * -------------------------------------------------------------------------------------- */
 
 enum { MAX_DEPTH = 256, MAX_LETS = 512 };
 
@@ -178,7 +180,8 @@ static bool read_let(slot_reader *r, uint32_t *out)
     for (uint32_t i = 0; i < text.len && i < 4; i++)
         number = number * 10 + (uint32_t)(text.ptr[i] - '0');
     if (!r->lx->tok.is_int || text.len > 3 || number >= r->n_lets)
-        return kf_lex_fail(r->lx, KF_E0502, r->lx->tok.loc, "unknown value '%%%.*s'", KF_STR_ARG(text));
+        return kf_lex_fail(r->lx, KF_E0502, r->lx->tok.loc, "unknown value '%%%.*s'",
+                           KF_STR_ARG(text));
     *out = r->let[number];
     kf_lex_next(r->lx);
     return true;
@@ -213,7 +216,8 @@ static bool read_params(slot_reader *r)
         return false;
     while (!kf_lex_is(lx, "|") && !kf_lex_is(lx, ")")) {
         if (r->n_params == KF_SLOT_MAX_PARAMS)
-            return kf_lex_fail(lx, KF_E0501, lx->tok.loc, "more than %d parameters", KF_SLOT_MAX_PARAMS);
+            return kf_lex_fail(lx, KF_E0501, lx->tok.loc, "more than %d parameters",
+                               KF_SLOT_MAX_PARAMS);
         if (!kf_lex_ident(lx, &r->param[r->n_params++]))
             return false;
         if (!kf_lex_accept(lx, ","))
@@ -248,7 +252,8 @@ const kf_slot *kf_slot_read(kf_lexer *lx)
             break;
         }
         if (r.n_lets == MAX_LETS || !kf_str_eq(text, kf_strf(lx->arena, "%" PRIu32, r.n_lets))) {
-            kf_lex_fail(lx, KF_E0501, before.tok.loc, "shared values are numbered %%0, %%1, ... in order");
+            kf_lex_fail(lx, KF_E0501, before.tok.loc,
+                        "shared values are numbered %%0, %%1, ... in order");
             return NULL;
         }
         if (!read_expr(&r, &r.let[r.n_lets++]) || !kf_lex_expect(lx, ","))

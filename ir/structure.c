@@ -71,9 +71,9 @@ static uint64_t mix_field(uint64_t h, const kf_field_info *f, const char *at)
     case KF_FIELD_slot:
         return mix_slot(h, *(const kf_field_slot *)at);
     case KF_FIELD_fam:
-        return mix(h, (uint64_t) * (const kf_field_fam *)at);
+        return mix(h, (uint64_t)*(const kf_field_fam *)at);
     case KF_FIELD_word:
-        return mix(h, (uint64_t) * (const kf_field_word *)at);
+        return mix(h, (uint64_t)*(const kf_field_word *)at);
     }
     return h;
 }
@@ -113,7 +113,8 @@ uint64_t kf_type_hash(const kf_type *t)
     return mix(mix(h, t->kv_head_dim), t->kv_layers);
 }
 
-static uint64_t node_hash(const kf_graph *g, const kf_node *n, const uint64_t *hash, kf_arena *arena)
+static uint64_t node_hash(const kf_graph *g, const kf_node *n, const uint64_t *hash,
+                          kf_arena *arena)
 {
     uint64_t h = mix(3, (uint64_t)n->op);
 

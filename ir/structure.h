@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* structure - hashes of what values compute, free of names, order and ids.
  *
- * Two values with equal hashes compute the same thing for all practical purposes (64 bits); cse still compares
- * before it merges. Arguments hash by number, parameters by recipe, constants by value.
+ * Two values with equal hashes compute the same thing for all practical purposes (64 bits); cse
+ * still compares before it merges. Arguments hash by number, parameters by recipe, constants by
+ * value.
  */
 #ifndef KF_IR_STRUCTURE_H
 #define KF_IR_STRUCTURE_H
@@ -13,7 +14,8 @@ uint64_t kf_attr_hash(kf_attr_kind kind, const void *attr);
 uint64_t kf_recipe_hash(const kf_recipe *r);
 uint64_t kf_type_hash(const kf_type *t);
 
-/** Hash of each value of |g| (values.len entries, in |arena|). Nodes must be in topological order. */
+/** Hash of each value of |g| (values.len entries, in |arena|). Nodes must be in topological order.
+ */
 uint64_t *kf_graph_structure(const kf_graph *g, kf_arena *arena);
 
 #endif

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* target - what passes may ask about the machine and the code generator: limits and predicates.
  *
- * A constant struct filled by codegen (passes never see LLVM). match says whether a region body is one kernel
- * of a family and why not; configure picks the integers of its kernel. Both are pure.
+ * A constant struct filled by codegen (passes never see LLVM). match says whether a region body is
+ * one kernel of a family and why not; configure picks the integers of its kernel. Both are pure.
  */
 #ifndef KF_IR_TARGET_H
 #define KF_IR_TARGET_H
@@ -11,7 +11,8 @@
 
 #define KF_MAX_CONFIG 12
 
-/** The integers of one kernel that tuning changes. Order is the family's; names are the printed keys. */
+/** The integers of one kernel that tuning changes. Order is the family's; names are the printed
+ * keys. */
 typedef struct kf_config {
     uint8_t n;
     const char *key[KF_MAX_CONFIG];
@@ -38,7 +39,7 @@ typedef struct kf_kernel_shape {
 } kf_kernel_shape;
 
 typedef struct kf_target {
-    const char *name;       /* "cpu:x86-64-v3" */
+    const char *name; /* "cpu:x86-64-v3" */
     uint32_t vector_bytes;
     int64_t l1_bytes, l2_bytes;
     /** True if |body| is one kernel of |family|; else a sentence in |why| (may be NULL). */

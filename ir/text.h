@@ -9,16 +9,18 @@
 #include "ir/graph.h"
 
 typedef enum kf_print_flags {
-    KF_PRINT_LOCS = 1,      /* @"file":line:col behind nodes */
-    KF_PRINT_CANONICAL = 2  /* names of arguments and parameters replaced by order, no locations, no file
-                               names: two modules are the same computation in the same order iff equal */
+    KF_PRINT_LOCS = 1, /* @"file":line:col behind nodes */
+    KF_PRINT_CANONICAL =
+        2 /* names of arguments and parameters replaced by order, no locations, no file
+             names: two modules are the same computation in the same order iff equal */
 } kf_print_flags;
 
 void kf_module_print(const kf_module *m, uint32_t flags, kf_sbuf *out);
 void kf_graph_print(const kf_graph *g, uint32_t flags, kf_sbuf *out);
 void kf_type_print(const kf_module *m, const kf_type *t, kf_sbuf *out);
 
-/** Parses a module. Errors go to |d| (E05xx, with positions in the .kir text); NULL if there were any. */
+/** Parses a module. Errors go to |d| (E05xx, with positions in the .kir text); NULL if there were
+ * any. */
 kf_module *kf_module_parse(kf_arena *arena, kf_diags *d, kf_str path, kf_str text);
 
 #endif

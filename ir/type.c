@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* type - dtypes, dims and layouts; printing is in type_print.c because it needs the module's names. */
+/* type - dtypes, dims and layouts; printing is in type_print.c because it needs the module's names.
+ */
 #include "ir/type.h"
 
-#include <string.h>
-
 #include "base/check.h"
+
+#include <string.h>
 
 const kf_dtype_info kf_dtype_infos[KF_DTYPE_COUNT] = {
 #define DTYPE(name, bytes, kind, st, summary) {#name, bytes, kind, st, summary},
@@ -32,7 +33,10 @@ kf_type kf_type_tensor(kf_dtype dtype, uint8_t rank, const kf_dim *dims)
     return t;
 }
 
-kf_type kf_type_scalar(kf_dtype dtype) { return kf_type_tensor(dtype, 0, NULL); }
+kf_type kf_type_scalar(kf_dtype dtype)
+{
+    return kf_type_tensor(dtype, 0, NULL);
+}
 
 kf_type kf_type_kvcache(kf_dtype dtype, uint32_t page, uint32_t heads, uint32_t head_dim,
                         uint32_t layers)
@@ -45,7 +49,10 @@ kf_type kf_type_kvcache(kf_dtype dtype, uint32_t page, uint32_t heads, uint32_t 
                      .kv_layers = layers};
 }
 
-bool kf_dim_eq(kf_dim a, kf_dim b) { return a.size == b.size && a.sym == b.sym; }
+bool kf_dim_eq(kf_dim a, kf_dim b)
+{
+    return a.size == b.size && a.sym == b.sym;
+}
 
 static bool layout_eq(const kf_layout *a, const kf_layout *b)
 {

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* type - what a value of the graph is: a tensor (dtype, dims, layout, sharding) or a KV cache.
  *
- * Types are small structs compared field by field (kf_type_eq). A dim is a static size or a symbol of the
- * module with bounds, known only at the call. Text: `f32[N,256]`, `bf16[2048@tp,256]{partial dp}
- * <d0/16, d1/2, d0, d1>`, `kvcache<page 64, 4 x 32, f32, layers 6>`.
+ * Types are small structs compared field by field (kf_type_eq). A dim is a static size or a symbol
+ * of the module with bounds, known only at the call. Text: `f32[N,256]`, `bf16[2048@tp,256]{partial
+ * dp} <d0/16, d1/2, d0, d1>`, `kvcache<page 64, 4 x 32, f32, layers 6>`.
  */
 #ifndef KF_IR_TYPE_H
 #define KF_IR_TYPE_H
@@ -39,9 +39,9 @@ typedef struct kf_dim {
 #define KF_MAX_RANK   6
 #define KF_MAX_SPLITS 8
 
-/** One step of a layout: storage walks dim |dim| in units of |block| elements. From outermost to innermost;
- *  the first split of a dim covers its size (rounded up, the padding is zero), each later one the block before
- *  it. [n/16, k/2, 16, 2] of a matrix [n,k] is {(0,16),(1,2),(0,1),(1,1)}. */
+/** One step of a layout: storage walks dim |dim| in units of |block| elements. From outermost to
+ * innermost; the first split of a dim covers its size (rounded up, the padding is zero), each later
+ * one the block before it. [n/16, k/2, 16, 2] of a matrix [n,k] is {(0,16),(1,2),(0,1),(1,1)}. */
 typedef struct kf_split {
     uint8_t dim;
     uint32_t block;
@@ -61,8 +61,8 @@ typedef struct kf_type {
     kf_dtype dtype;
     uint8_t rank;
     kf_dim dim[KF_MAX_RANK];
-    /* Sharding: mesh axis + 1 along which a dim is cut, 0 = replicated; partial: axis + 1 over which the
-     * value still has to be summed. */
+    /* Sharding: mesh axis + 1 along which a dim is cut, 0 = replicated; partial: axis + 1 over
+     * which the value still has to be summed. */
     uint8_t shard[KF_MAX_RANK];
     uint8_t partial;
     kf_layout layout;
@@ -79,9 +79,18 @@ kf_type kf_type_kvcache(kf_dtype dtype, uint32_t page, uint32_t heads, uint32_t 
                         uint32_t layers);
 bool kf_type_eq(const kf_type *a, const kf_type *b);
 bool kf_dim_eq(kf_dim a, kf_dim b);
-static inline kf_dim kf_dim_static(int64_t size) { return (kf_dim){size, 0}; }
-static inline kf_dim kf_dim_sym(uint32_t sym_index) { return (kf_dim){0, sym_index + 1}; }
-static inline bool kf_dim_is_static(kf_dim d) { return d.sym == 0; }
+static inline kf_dim kf_dim_static(int64_t size)
+{
+    return (kf_dim){size, 0};
+}
+static inline kf_dim kf_dim_sym(uint32_t sym_index)
+{
+    return (kf_dim){0, sym_index + 1};
+}
+static inline bool kf_dim_is_static(kf_dim d)
+{
+    return d.sym == 0;
+}
 
 /** Elements of |d| when symbol i has the value |sym_values|[i] (may be NULL for a static dim). */
 int64_t kf_dim_value(kf_dim d, const int64_t *sym_values);
@@ -92,7 +101,8 @@ int64_t kf_type_static_elems(const kf_type *t);
 int64_t kf_type_elems(const kf_type *t, const int64_t *sym_values);
 /** Stored elements, padding of the layout included. */
 int64_t kf_type_stored_elems(const kf_type *t, const int64_t *sym_values);
-/** Position in storage of the element at |index| (rank entries); row-major without a layout. All static. */
+/** Position in storage of the element at |index| (rank entries); row-major without a layout. All
+ * static. */
 int64_t kf_layout_offset(const kf_type *t, const int64_t *index);
 /** Bytes of one page of one layer: keys then values. */
 int64_t kf_kvcache_page_bytes(const kf_type *t);

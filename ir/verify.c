@@ -1,28 +1,27 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* verify - what every graph guarantees, at any stage:
  *
- *   module    names of symbols are identifiers, distinct, with 0 <= lo <= hi; mesh axes are distinct; names of
- *             functions are distinct; calls do not recurse
- *   values    every type has a dtype, known symbols and mesh axes, positive sizes, a layout over its dims
- *   order     operands and results are values of the same graph, defined before their use; a value's record
- *             and the place that defines it name each other
- *   nodes     the operand count is the op's; attributes are there; result types (dims, dtype, sharding and
- *             partial sums) are those that shape and sharding rules give
- *   params    each has a recipe; dims agree with it; region bodies have none
- *   regions   bodies are isolated: no repeat and no region inside, operands typed like the arguments
- *   entries   functions main and main.<phase> return whole sums: a partial result is a missing all-reduce
- *   places    file numbers of locations are the module's
- *   fused     (KF_VERIFY_FUSED) functions hold regions and repeats only
+ *   module    names of symbols are identifiers, distinct, with 0 <= lo <= hi; mesh axes are
+ * distinct; names of functions are distinct; calls do not recurse values    every type has a dtype,
+ * known symbols and mesh axes, positive sizes, a layout over its dims order     operands and
+ * results are values of the same graph, defined before their use; a value's record and the place
+ * that defines it name each other nodes     the operand count is the op's; attributes are there;
+ * result types (dims, dtype, sharding and partial sums) are those that shape and sharding rules
+ * give params    each has a recipe; dims agree with it; region bodies have none regions   bodies
+ * are isolated: no repeat and no region inside, operands typed like the arguments entries functions
+ * main and main.<phase> return whole sums: a partial result is a missing all-reduce places    file
+ * numbers of locations are the module's fused     (KF_VERIFY_FUSED) functions hold regions and
+ * repeats only
  *
  * All errors are collected; the report is the module printed with each error under its line.
  */
 #include "ir/verify.h"
 
-#include <inttypes.h>
-#include <stdarg.h>
-
 #include "ir/print_impl.h"
 #include "ir/shape.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
 
 typedef struct verifier {
     const kf_module *m;
@@ -45,7 +44,8 @@ static void error(verifier *v, const char *fmt, ...)
     kf_vec_push(v->arena, &v->notes, note);
 }
 
-/* ---- types ---------------------------------------------------------------------------------------- */
+/* ---- types
+ * ---------------------------------------------------------------------------------------- */
 
 static void check_layout(verifier *v, const kf_type *t, const char *what)
 {
@@ -98,7 +98,8 @@ static void check_loc(verifier *v, kf_loc loc)
         error(v, "the location names file %" PRIu32 " of %" PRIu32, loc.file, v->m->files.len);
 }
 
-/* ---- graphs --------------------------------------------------------------------------------------- */
+/* ---- graphs
+ * --------------------------------------------------------------------------------------- */
 
 static bool check_header(verifier *v, bool is_body)
 {
@@ -177,8 +178,8 @@ static void check_inferred(verifier *v, const kf_node *n)
     kf_type types[KF_MAX_RESULTS];
     uint8_t n_types = 0;
     kf_sbuf why = {.arena = v->arena};
-    if (!kf_shape_infer(v->g, n->op, n->attr, n->body, n->n_in, n->in, kf_value_type(v->g, n->out[0]),
-                        types, &n_types, &why)) {
+    if (!kf_shape_infer(v->g, n->op, n->attr, n->body, n->n_in, n->in,
+                        kf_value_type(v->g, n->out[0]), types, &n_types, &why)) {
         error(v, "%s", why.ptr);
         return;
     }
@@ -241,7 +242,8 @@ static void check_graph(verifier *v, const kf_graph *g, bool is_body)
             check_node(v, i, is_body, defined);
     }
     v->node = UINT32_MAX;
-    bool is_entry = !is_body && (kf_str_eq_c(g->name, "main") || kf_str_starts_with(g->name, "main."));
+    bool is_entry =
+        !is_body && (kf_str_eq_c(g->name, "main") || kf_str_starts_with(g->name, "main."));
     for (uint32_t i = 0; i < g->results.len; i++) {
         kf_value r = g->results.data[i];
         if (r >= g->values.len || !defined[r])
@@ -251,7 +253,8 @@ static void check_graph(verifier *v, const kf_graph *g, bool is_body)
     }
 }
 
-/* ---- modules -------------------------------------------------------------------------------------- */
+/* ---- modules
+ * -------------------------------------------------------------------------------------- */
 
 static void check_symbols(verifier *v, kf_sbuf *out)
 {

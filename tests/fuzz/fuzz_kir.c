@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* fuzz_kir - IR text: modules that verify, and plans, print to a fixed point of print and parse; no text
- * breaks an invariant or hangs the verifiers. */
+/* fuzz_kir - IR text: modules that verify, and plans, print to a fixed point of print and parse; no
+ * text breaks an invariant or hangs the verifiers. */
 #include "ir/plan.h"
 #include "ir/text.h"
 #include "ir/verify.h"

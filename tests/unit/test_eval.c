@@ -1,6 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* test_eval - the reference evaluator against values that PyTorch computed (tests/golden/ops/cases.txt), its
- * rounding, and ragged runs of a whole module against one sequence at a time. */
+/* test_eval - the reference evaluator against values that PyTorch computed
+ * (tests/golden/ops/cases.txt), its rounding, and ragged runs of a whole module against one
+ * sequence at a time. */
+#include "base/fs.h"
+#include "ir/eval.h"
+#include "ir/text.h"
+#include "ir/verify.h"
+
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -11,11 +17,6 @@
 #include <string.h>
 
 #include <cmocka.h>
-
-#include "base/fs.h"
-#include "ir/eval.h"
-#include "ir/text.h"
-#include "ir/verify.h"
 
 enum { MAX_TENSORS = 20 };
 
@@ -127,10 +128,11 @@ static void compare(const char *name, uint32_t which, const kf_tensor *got, cons
     }
     for (int64_t i = 0; i < want->n; i++) {
         double a = got->data[i], b = want->data[i];
-        bool same = a == b || (isnan(a) && isnan(b)) ||
-                    fabs(a - b) <= tol * fmax(fabs(b), 1e-3 * scale);
+        bool same =
+            a == b || (isnan(a) && isnan(b)) || fabs(a - b) <= tol * fmax(fabs(b), 1e-3 * scale);
         if (!same)
-            fail_msg("%s: result %u element %lld is %.17g, not %.17g", name, which, (long long)i, a, b);
+            fail_msg("%s: result %u element %lld is %.17g, not %.17g", name, which, (long long)i, a,
+                     b);
     }
 }
 
@@ -192,7 +194,8 @@ static void every_op_agrees_with_pytorch(void **state)
     kf_arena_destroy(arena);
 }
 
-/* ---- rounding ------------------------------------------------------------------------------------- */
+/* ---- rounding
+ * ------------------------------------------------------------------------------------- */
 
 static void rounds_to_nearest_even(void **state)
 {
@@ -201,14 +204,22 @@ static void rounds_to_nearest_even(void **state)
         kf_dtype dtype;
         double v, want;
     } cases[] = {
-        {KF_DTYPE_f32, 0.1, 0x1.99999ap-4},       {KF_DTYPE_f32, 1e300, INFINITY},
-        {KF_DTYPE_bf16, 1.00390625, 1.0},         {KF_DTYPE_bf16, 1.01171875, 1.015625},
-        {KF_DTYPE_bf16, -1.0039062500001, -1.0078125}, {KF_DTYPE_bf16, 3.4e38, INFINITY},
-        {KF_DTYPE_bf16, 0x1.ffp127, INFINITY},    {KF_DTYPE_bf16, 0x1.fep127, 0x1.fep127},
-        {KF_DTYPE_bf16, 0x1p-133, 0x1p-133},      {KF_DTYPE_bf16, 0x1p-134, 0},
-        {KF_DTYPE_f16, 65519, 65504},             {KF_DTYPE_f16, 65520, INFINITY},
-        {KF_DTYPE_f16, 2049, 2048},               {KF_DTYPE_f16, 0x1.8p-24, 0x1p-23},
-        {KF_DTYPE_i32, -2.9, -2},                 {KF_DTYPE_pred, -0.5, 1},
+        {KF_DTYPE_f32, 0.1, 0x1.99999ap-4},
+        {KF_DTYPE_f32, 1e300, INFINITY},
+        {KF_DTYPE_bf16, 1.00390625, 1.0},
+        {KF_DTYPE_bf16, 1.01171875, 1.015625},
+        {KF_DTYPE_bf16, -1.0039062500001, -1.0078125},
+        {KF_DTYPE_bf16, 3.4e38, INFINITY},
+        {KF_DTYPE_bf16, 0x1.ffp127, INFINITY},
+        {KF_DTYPE_bf16, 0x1.fep127, 0x1.fep127},
+        {KF_DTYPE_bf16, 0x1p-133, 0x1p-133},
+        {KF_DTYPE_bf16, 0x1p-134, 0},
+        {KF_DTYPE_f16, 65519, 65504},
+        {KF_DTYPE_f16, 65520, INFINITY},
+        {KF_DTYPE_f16, 2049, 2048},
+        {KF_DTYPE_f16, 0x1.8p-24, 0x1p-23},
+        {KF_DTYPE_i32, -2.9, -2},
+        {KF_DTYPE_pred, -0.5, 1},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         double got = kf_round_to(cases[i].dtype, cases[i].v);
@@ -225,24 +236,24 @@ static void rounds_where_values_are_stored(void **state)
 {
     (void)state;
     kf_arena *arena = kf_arena_create("test");
-    kf_module *m = parse(arena, "rounding", kf_str_from(
-        "module @m {\n"
-        "  func @loose(%x: f32[1]) -> (f32[1]) {\n"
-        "    %0 = convert %x : bf16[1]\n"
-        "    %1 = sub %x, %0 : f32[1]\n"
-        "    %2 = exp %x : f32[1]\n"
-        "    %3 = sub %2, %x : f32[1]\n"
-        "    return %3\n"
-        "  }\n"
-        "  func @fused(%x: f32[1]) -> (f32[1]) {\n"
-        "    %0 = region map %x (%x: f32[1]) {\n"
-        "      %0 = exp %x : f32[1]\n"
-        "      %1 = sub %0, %x : f32[1]\n"
-        "      return %1\n"
-        "    } : f32[1]\n"
-        "    return %0\n"
-        "  }\n"
-        "}\n"));
+    kf_module *m = parse(arena, "rounding",
+                         kf_str_from("module @m {\n"
+                                     "  func @loose(%x: f32[1]) -> (f32[1]) {\n"
+                                     "    %0 = convert %x : bf16[1]\n"
+                                     "    %1 = sub %x, %0 : f32[1]\n"
+                                     "    %2 = exp %x : f32[1]\n"
+                                     "    %3 = sub %2, %x : f32[1]\n"
+                                     "    return %3\n"
+                                     "  }\n"
+                                     "  func @fused(%x: f32[1]) -> (f32[1]) {\n"
+                                     "    %0 = region map %x (%x: f32[1]) {\n"
+                                     "      %0 = exp %x : f32[1]\n"
+                                     "      %1 = sub %0, %x : f32[1]\n"
+                                     "      return %1\n"
+                                     "    } : f32[1]\n"
+                                     "    return %0\n"
+                                     "  }\n"
+                                     "}\n"));
     double x = 0.7;
     kf_tensor in = kf_tensor_new(arena, 1, (int64_t[]){1}), out;
     in.data[0] = x;
@@ -258,7 +269,8 @@ static void rounds_where_values_are_stored(void **state)
     kf_arena_destroy(arena);
 }
 
-/* ---- whole modules -------------------------------------------------------------------------------- */
+/* ---- whole modules
+ * -------------------------------------------------------------------------------- */
 
 /* A source that makes every tensor up from its name; dims as the test states them. */
 typedef struct made_up {
@@ -320,7 +332,8 @@ static void assert_rows_equal(const double *a, const double *b, int64_t n)
         assert_true(a[i] == b[i]);
 }
 
-/* Two sequences in ragged calls give the very logits of each alone in one call; truncation forgets. */
+/* Two sequences in ragged calls give the very logits of each alone in one call; truncation forgets.
+ */
 static void ragged_calls_equal_single_ones(void **state)
 {
     (void)state;
@@ -336,7 +349,8 @@ static void ragged_calls_equal_single_ones(void **state)
             fail_msg("%s", why.ptr);
         one = (kf_eval_step){1, (uint32_t[]){1}, (uint32_t[]){4}, (const int32_t *const[]){b}};
         assert_true(kf_eval_run(e, "main", &one, true, &whole_b, &why));
-        kf_eval_step two = {2, (uint32_t[]){3, 2}, (uint32_t[]){3, 2}, (const int32_t *const[]){b, a}};
+        kf_eval_step two = {2, (uint32_t[]){3, 2}, (uint32_t[]){3, 2},
+                            (const int32_t *const[]){b, a}};
         assert_true(kf_eval_run(e, "main", &two, false, &step1, &why));
         two = (kf_eval_step){2, (uint32_t[]){2, 3}, (uint32_t[]){4, 1},
                              (const int32_t *const[]){a + 2, b + 3}};

@@ -1,22 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* test_golden_llama - what the frontend builds, evaluated in double precision, against logits and greedy tokens
- * of the same models in transformers (tests/golden/llama). No kernel takes part. */
-#include <math.h>
-#include <stdio.h>
-
+/* test_golden_llama - what the frontend builds, evaluated in double precision, against logits and
+ * greedy tokens of the same models in transformers (tests/golden/llama). No kernel takes part. */
 #include "base/fs.h"
 #include "frontend.h"
 #include "frontend/build_graph.h"
 #include "frontend/weights.h"
 #include "ir/eval.h"
 
+#include <math.h>
+#include <stdio.h>
+
 enum { N_PROMPT = 24, N_GREEDY = 64, N_VOCAB = 64 };
 
 static const double gate_nmse = 1e-9;
 
 static const char *const models[] = {
-    "act_gelu", "act_gelu_tanh", "act_relu", "all_llama",   "all_qwen2",   "all_qwen3",  "base",
-    "bias",     "gqa",           "head_dim", "inter_50",    "inter_88",    "mqa",        "qk_norm",
+    "act_gelu", "act_gelu_tanh", "act_relu",    "all_llama",  "all_qwen2", "all_qwen3", "base",
+    "bias",     "gqa",           "head_dim",    "inter_50",   "inter_88",  "mqa",       "qk_norm",
     "qkv_bias", "rope_linear",   "rope_llama3", "rope_theta", "tied",
 };
 
@@ -70,8 +70,10 @@ static void check_model(fixture *f, const char *name)
     kf_str json, npy;
     int32_t ids[N_PROMPT], greedy[N_GREEDY];
     float want[N_PROMPT * N_VOCAB];
-    assert_int_equal(kf_fs_read(f->arena, kf_strf(f->arena, "%s/golden.json", dir.ptr).ptr, 1 << 20, &json), 0);
-    assert_int_equal(kf_fs_read(f->arena, kf_strf(f->arena, "%s/logits.npy", dir.ptr).ptr, 1 << 20, &npy), 0);
+    assert_int_equal(
+        kf_fs_read(f->arena, kf_strf(f->arena, "%s/golden.json", dir.ptr).ptr, 1 << 20, &json), 0);
+    assert_int_equal(
+        kf_fs_read(f->arena, kf_strf(f->arena, "%s/logits.npy", dir.ptr).ptr, 1 << 20, &npy), 0);
     read_list(json.ptr, "\"ids\"", N_PROMPT, ids);
     read_list(json.ptr, "\"greedy\"", N_GREEDY, greedy);
     assert_true(npy.len > sizeof want);

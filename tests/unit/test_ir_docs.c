@@ -1,5 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* test_ir_docs - docs/OPS.md is what the tables say; KF_BLESS=1 rewrites it. Examples of docs/IR.md are IR. */
+/* test_ir_docs - docs/OPS.md is what the tables say; KF_BLESS=1 rewrites it. Examples of docs/IR.md
+ * are IR. */
+#include "base/fs.h"
+#include "ir/ops_docs.h"
+#include "ir/plan.h"
+#include "ir/text.h"
+#include "ir/verify.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -9,12 +16,6 @@
 #include <string.h>
 
 #include <cmocka.h>
-
-#include "base/fs.h"
-#include "ir/ops_docs.h"
-#include "ir/plan.h"
-#include "ir/text.h"
-#include "ir/verify.h"
 
 static kf_str source_path(kf_arena *arena, const char *path)
 {

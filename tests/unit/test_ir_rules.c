@@ -1,5 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* test_ir_rules - types and layouts, shape and sharding rules, slots, rewriting graphs, and the verifier. */
+/* test_ir_rules - types and layouts, shape and sharding rules, slots, rewriting graphs, and the
+ * verifier. */
+#include "ir/plan.h"
+#include "ir/shape.h"
+#include "ir/text.h"
+#include "ir/verify.h"
+
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -11,12 +17,8 @@
 
 #include <cmocka.h>
 
-#include "ir/plan.h"
-#include "ir/shape.h"
-#include "ir/text.h"
-#include "ir/verify.h"
-
-/* ---- types ---------------------------------------------------------------------------------------- */
+/* ---- types
+ * ---------------------------------------------------------------------------------------- */
 
 static void layouts_place_elements(void **state)
 {
@@ -46,10 +48,11 @@ static void layouts_place_elements(void **state)
     assert_int_equal(kf_type_elems(&s, (int64_t[]){7, 5}), 15);
 }
 
-/* ---- shapes and sharding -------------------------------------------------------------------------- */
+/* ---- shapes and sharding
+ * -------------------------------------------------------------------------- */
 
-/* Each line is a node over operands of the types given in order; the type that follows, or a part of the
- * sentence that refuses it. */
+/* Each line is a node over operands of the types given in order; the type that follows, or a part
+ * of the sentence that refuses it. */
 static const struct {
     const char *args, *node, *want;
 } rules[] = {
@@ -131,12 +134,13 @@ static void rules_give_types_or_reasons(void **state)
         is_type |= strncmp(rules[i].want, "kvcache<", 8) == 0;
         const char *colon = strstr(rules[i].node, " : ");
         const char *type = colon ? colon + 3 : is_type ? rules[i].want : "f32[1]";
-        kf_str text = kf_strf(arena,
-                              "module @m { mesh tp, dp dim S in 1..8 dim N in 1..8 dim R in 1..8 dim K in 1..8\n"
-                              "func @f(%s) -> (%s) { %%0 = %.*s : %s return %%0 } }",
-                              rules[i].args, type,
-                              (int)(colon ? (size_t)(colon - rules[i].node) : strlen(rules[i].node)),
-                              rules[i].node, type);
+        kf_str text = kf_strf(
+            arena,
+            "module @m { mesh tp, dp dim S in 1..8 dim N in 1..8 dim R in 1..8 dim K in 1..8\n"
+            "func @f(%s) -> (%s) { %%0 = %.*s : %s return %%0 } }",
+            rules[i].args, type,
+            (int)(colon ? (size_t)(colon - rules[i].node) : strlen(rules[i].node)), rules[i].node,
+            type);
         kf_module *m = kf_module_parse(arena, d, KF_STR("t.kir"), text);
         if (is_type != (m != NULL))
             fail_msg("'%s' over %s: %s", rules[i].node, rules[i].args,
@@ -148,7 +152,8 @@ static void rules_give_types_or_reasons(void **state)
     }
 }
 
-/* ---- slots ---------------------------------------------------------------------------------------- */
+/* ---- slots
+ * ---------------------------------------------------------------------------------------- */
 
 static double twice(void *user, uint32_t capture, const double *index, uint8_t n_index)
 {
@@ -167,7 +172,8 @@ static void slots_share_and_compare(void **state)
     uint32_t sum = kf_slot_fn(b, KF_FN_add, x, y, 0);
     assert_int_equal(sum, kf_slot_fn(b, KF_FN_add, kf_slot_param(b, 0), y, 0));
     kf_slot_fn(b, KF_FN_exp, sum, 0, 0);
-    const kf_slot *s = kf_slot_finish(b, kf_slot_fn(b, KF_FN_mul, sum, kf_slot_load(b, 1, &y, 1), 0));
+    const kf_slot *s =
+        kf_slot_finish(b, kf_slot_fn(b, KF_FN_mul, sum, kf_slot_load(b, 1, &y, 1), 0));
     assert_int_equal(s->n_insts, 5);
     double value = kf_slot_eval(s, (double[]){3, 4}, twice, NULL);
     assert_true(value == 7 * 9);
@@ -199,7 +205,8 @@ static void attributes_have_defaults(void **state)
     kf_arena_destroy(arena);
 }
 
-/* ---- rewriting ------------------------------------------------------------------------------------ */
+/* ---- rewriting
+ * ------------------------------------------------------------------------------------ */
 
 typedef struct fixture {
     kf_arena *arena;
@@ -291,7 +298,8 @@ static void clones_are_apart(void **state)
     kf_graph *body = kf_graph_create(f.m);
     kf_value p = kf_graph_add_arg(body, *kf_value_type(f.g, f.x), KF_STR("x"), KF_NO_LOC);
     kf_graph_add_result(body, kf_node_1(body, KF_OP_exp, p, KF_NO_LOC));
-    kf_graph_add_result(f.g, kf_node_add_region(f.g, KF_FAMILY_map, body, KF_STR("k"), 1, &f.x, KF_NO_LOC));
+    kf_graph_add_result(
+        f.g, kf_node_add_region(f.g, KF_FAMILY_map, body, KF_STR("k"), 1, &f.x, KF_NO_LOC));
     kf_str before = text_of(&f);
     kf_graph *copy = kf_graph_clone(f.g, KF_STR("f.decode"));
     copy->nodes.data[0].body->nodes.data[0].op = KF_OP_log;
@@ -317,17 +325,21 @@ static void recipes_join_by_groups(void **state)
     kf_arena *arena = kf_arena_create("test");
     kf_type q = kf_type_tensor(KF_DTYPE_bf16, 2, (kf_dim[]){kf_dim_static(8), kf_dim_static(4)});
     kf_type k = kf_type_tensor(KF_DTYPE_bf16, 2, (kf_dim[]){kf_dim_static(4), kf_dim_static(4)});
-    const kf_recipe *parts[] = {kf_recipe_load(arena, KF_STR("q"), q), kf_recipe_load(arena, KF_STR("k"), k)};
-    const kf_recipe *a = kf_recipe_concat(arena, 2, 2, parts), *b = kf_recipe_concat(arena, 2, 2, parts);
+    const kf_recipe *parts[] = {kf_recipe_load(arena, KF_STR("q"), q),
+                                kf_recipe_load(arena, KF_STR("k"), k)};
+    const kf_recipe *a = kf_recipe_concat(arena, 2, 2, parts),
+                    *b = kf_recipe_concat(arena, 2, 2, parts);
     assert_int_equal(a->type.dim[0].size, 12);
     assert_true(kf_recipe_eq(a, b));
     assert_false(kf_recipe_eq(a, kf_recipe_concat(arena, 4, 2, parts)));
     assert_false(kf_recipe_eq(parts[0], parts[1]));
-    assert_string_equal(kf_plan_tensor_name(arena, KF_STR("m.{i}.x."), 12, KF_STR("w")).ptr, "m.12.x.w");
+    assert_string_equal(kf_plan_tensor_name(arena, KF_STR("m.{i}.x."), 12, KF_STR("w")).ptr,
+                        "m.12.x.w");
     kf_arena_destroy(arena);
 }
 
-/* ---- the verifier --------------------------------------------------------------------------------- */
+/* ---- the verifier
+ * --------------------------------------------------------------------------------- */
 
 static void expect_refusal(const fixture *f, kf_verify_level level, const char *message)
 {
@@ -345,17 +357,20 @@ static void verifier_annotates_the_line(void **state)
     kf_value a = kf_node_1(f.g, KF_OP_exp, f.x, KF_NO_LOC);
     kf_value b = kf_node_2(f.g, KF_OP_add, a, f.w, KF_NO_LOC);
     kf_graph_add_result(f.g, b);
-    expect_refusal(&f, KF_VERIFY_FUSED, "    %0 = exp %x : f32[N,4]\n    ; ^ error: exp outside a region\n"
-                                        "    %1 = add %0, %w : f32[N,4]\n    ; ^ error: add outside");
+    expect_refusal(&f, KF_VERIFY_FUSED,
+                   "    %0 = exp %x : f32[N,4]\n    ; ^ error: exp outside a region\n"
+                   "    %1 = add %0, %w : f32[N,4]\n    ; ^ error: add outside");
     kf_node *exp_node = kf_value_node(f.g, a), *add_node = kf_value_node(f.g, b);
     f.g->values.data[a].type.dim[1].size = 5;
-    expect_refusal(&f, KF_VERIFY_GRAPH, "    %0 = exp %x : f32[N,5]\n"
-                                        "    ; ^ error: the type of result 0 should be f32[N,4]\n");
+    expect_refusal(&f, KF_VERIFY_GRAPH,
+                   "    %0 = exp %x : f32[N,5]\n"
+                   "    ; ^ error: the type of result 0 should be f32[N,4]\n");
     f.g->values.data[a].type.dim[1].size = 4;
     add_node->in[1] = b;
     expect_refusal(&f, KF_VERIFY_GRAPH, "operand 1 is not defined before its use");
     add_node->in[1] = 77;
-    expect_refusal(&f, KF_VERIFY_GRAPH, "add %0, %? : f32[N,4]\n    ; ^ error: operand 1 is no value");
+    expect_refusal(&f, KF_VERIFY_GRAPH,
+                   "add %0, %? : f32[N,4]\n    ; ^ error: operand 1 is no value");
     add_node->in[1] = f.w;
     exp_node->out[0] = f.x;
     expect_refusal(&f, KF_VERIFY_GRAPH, "results and their values disagree");
@@ -404,9 +419,11 @@ static void a_missing_all_reduce_is_an_error(void **state)
     kf_arena *arena = kf_arena_create("test");
     kf_diags *d = kf_diags_create(arena);
     kf_sbuf out = {.arena = arena};
-    kf_module *m = kf_module_parse(arena, d, KF_STR("t"), KF_STR(
-        "module @m { mesh tp func @main(%a: f32[2,8@tp], %b: f32[8@tp,4]) -> (f32[2,4]{partial tp}) {"
-        " %0 = matmul %a, %b : f32[2,4]{partial tp} return %0 } }"));
+    kf_module *m =
+        kf_module_parse(arena, d, KF_STR("t"),
+                        KF_STR("module @m { mesh tp func @main(%a: f32[2,8@tp], %b: f32[8@tp,4]) "
+                               "-> (f32[2,4]{partial tp}) {"
+                               " %0 = matmul %a, %b : f32[2,4]{partial tp} return %0 } }"));
     assert_non_null(m);
     assert_false(kf_module_verify(m, KF_VERIFY_GRAPH, &out));
     assert_non_null(strstr(out.ptr, "an all-reduce is missing"));

@@ -1,5 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* test_ir_text - .kir text of modules and plans: the fixed point of print and parse, and errors with places. */
+/* test_ir_text - .kir text of modules and plans: the fixed point of print and parse, and errors
+ * with places. */
+#include "base/fs.h"
+#include "ir/plan.h"
+#include "ir/text.h"
+#include "ir/verify.h"
+
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -10,11 +16,6 @@
 #include <string.h>
 
 #include <cmocka.h>
-
-#include "base/fs.h"
-#include "ir/plan.h"
-#include "ir/text.h"
-#include "ir/verify.h"
 
 static kf_str read_source(kf_arena *arena, const char *path)
 {
@@ -81,9 +82,11 @@ static const char everything[] =
     "  dim S in 0..8\n"
     "  dim N in 1..512\n"
     "\n"
-    "  func @\"f 1\"(%x: f32[N,256@tp], %\"0\": bf16[32,8] <d0/16, d1/2, d0, d1>, %p: pred[N,1]) params {\n"
+    "  func @\"f 1\"(%x: f32[N,256@tp], %\"0\": bf16[32,8] <d0/16, d1/2, d0, d1>, %p: pred[N,1]) "
+    "params {\n"
     "      %w: bf16[8,4] <d1, d0, swizzle 3> = \"a.\\\"b\\\"\\n\": bf16[8,4],\n"
-    "      %v: bf16[12,4] = concat(groups 2, \"q\": bf16[8,4], scale(\"k\": bf16[4,4], \"g\": f32[4]))\n"
+    "      %v: bf16[12,4] = concat(groups 2, \"q\": bf16[8,4], scale(\"k\": bf16[4,4], \"g\": "
+    "f32[4]))\n"
     "  } -> (f32[N,256@tp]) {\n"
     "    %0 = const {value = -1e-300} : f32[]  @\"a b.yaml\":3:14\n"
     "    %1 = mul %x, %0 : f32[N,256@tp]\n"
@@ -117,7 +120,8 @@ static void everything_is_a_fixed_point(void **state)
     kf_arena_destroy(arena);
 }
 
-/* Graphs as passes build them: no names, equal names, callers before callees, unreadable slot parameters. */
+/* Graphs as passes build them: no names, equal names, callers before callees, unreadable slot
+ * parameters. */
 static void built_graphs_are_fixed_points(void **state)
 {
     (void)state;
@@ -129,7 +133,8 @@ static void built_graphs_are_fixed_points(void **state)
     kf_type t = kf_type_tensor(KF_DTYPE_f32, 2, dims);
     kf_value x = kf_graph_add_arg(g, t, KF_STR(""), KF_NO_LOC);
     kf_value y = kf_graph_add_arg(g, t, KF_STR("a0"), KF_NO_LOC);
-    kf_value w = kf_graph_add_param(g, kf_recipe_load(arena, KF_STR("w"), t), KF_STR("a0"), KF_NO_LOC);
+    kf_value w =
+        kf_graph_add_param(g, kf_recipe_load(arena, KF_STR("w"), t), KF_STR("a0"), KF_NO_LOC);
     static const char *const names[] = {"inf", "7", "x"};
     kf_slot_builder *b = kf_slot_builder_create(arena, 3, names, 0);
     uint32_t e = kf_slot_fn(b, KF_FN_exp, kf_slot_param(b, 1), 0, 0);
@@ -138,11 +143,12 @@ static void built_graphs_are_fixed_points(void **state)
     attr.acc = (kf_accs){2, {KF_ACC_sum, KF_ACC_sum_dev}};
     attr.map = kf_slot_finish(b, kf_slot_fn(b, KF_FN_select, kf_slot_param(b, 2), e, e));
     kf_value r = kf_node_add(g, KF_OP_row_reduce, &attr, 1, &x, NULL, KF_NO_LOC);
-    kf_graph_add_result(g, kf_node_3(g, KF_OP_select, kf_node_2(g, KF_OP_lt, r, y, KF_NO_LOC), w, r,
-                                     KF_NO_LOC));
+    kf_graph_add_result(
+        g, kf_node_3(g, KF_OP_select, kf_node_2(g, KF_OP_lt, r, y, KF_NO_LOC), w, r, KF_NO_LOC));
     kf_value in[] = {kf_graph_add_arg(main_func, t, KF_STR("x"), KF_NO_LOC), 0};
     in[1] = in[0];
-    kf_attr_repeat repeat = {.times = 2, .callee = KF_STR("layer"), .weights = KF_STR("l.{i}."), .iter = 1};
+    kf_attr_repeat repeat = {
+        .times = 2, .callee = KF_STR("layer"), .weights = KF_STR("l.{i}."), .iter = 1};
     kf_graph_add_result(main_func,
                         kf_node_add(main_func, KF_OP_repeat, &repeat, 2, in, NULL, KF_NO_LOC));
     assert_int_equal(attr.map->n_insts, 4);
@@ -155,8 +161,9 @@ static void canonical_text_ignores_names(void **state)
 {
     (void)state;
     kf_arena *arena = kf_arena_create("test");
-    static const char form[] = "module @m { func @f(%%%s: f32[2]) -> (f32[2]) { "
-                               "%%0 = add %%%s, %%%s : f32[2] @\"%s\":%d:1 %%1 = %s %%0 : f32[2] return %%1 } }";
+    static const char form[] =
+        "module @m { func @f(%%%s: f32[2]) -> (f32[2]) { "
+        "%%0 = add %%%s, %%%s : f32[2] @\"%s\":%d:1 %%1 = %s %%0 : f32[2] return %%1 } }";
     kf_str a = print(arena, parse(arena, kf_strf(arena, form, "x", "x", "x", "f", 1, "exp")),
                      KF_PRINT_CANONICAL);
     kf_str b = print(arena, parse(arena, kf_strf(arena, form, "y", "y", "y", "g", 2, "exp")),
@@ -168,7 +175,8 @@ static void canonical_text_ignores_names(void **state)
     kf_arena_destroy(arena);
 }
 
-/* ---- errors --------------------------------------------------------------------------------------- */
+/* ---- errors
+ * --------------------------------------------------------------------------------------- */
 
 #define FUNC(body) "module @m {\n  dim N in 1..4\n  func @f(%x: f32[N,4]) -> (f32[N,4]) {\n" body
 #define TAIL       "\n    return %x\n  }\n}\n"
@@ -189,7 +197,8 @@ static const struct {
     {"module @m { func @f(%x: f32[1099511627776,257]", KF_E0505, 1, 43, "too many elements"},
     {"module @m { func @f(%x: f32[2] <d0/2>", KF_E0503, 1, 32, "last block"},
     {"module @m { func @f(%x: f32[2], %x: f32[2]", KF_E0504, 1, 33, "'%x' is defined twice"},
-    {"module @m { func @f() -> () { return } func @f() -> () { return } }", KF_E0504, 1, 45, "'@f'"},
+    {"module @m { func @f() -> () { return } func @f() -> () { return } }", KF_E0504, 1, 45,
+     "'@f'"},
     {"module @m { func @f(%x: f32[2]) -> () { return %x } }", KF_E0503, 1, 33, "header"},
     {FUNC("    %0 = frob %x : f32[N,4]"), KF_E0502, 4, 10, "unknown op 'frob'"},
     {FUNC("    %0 = exp %y : f32[N,4]"), KF_E0502, 4, 14, "'%y' is not defined"},
@@ -197,18 +206,27 @@ static const struct {
     {FUNC("    %0 = add %x : f32[N,4]"), KF_E0503, 4, 10, "1 operands instead of 2"},
     {FUNC("    %0, %1 = exp %x : f32[N,4], f32[N,4]"), KF_E0503, 4, 14, "1 results here, not 2"},
     {FUNC("    %0 = exp %x : f32[N,4], f32[N,4]"), KF_E0503, 4, 29, "more types"},
-    {FUNC("    %0 = slice %x {axis = 1, stop = 9} : f32[N,4]"), KF_E0503, 4, 10, "[0, 9) is not a part"},
+    {FUNC("    %0 = slice %x {axis = 1, stop = 9} : f32[N,4]"), KF_E0503, 4, 10,
+     "[0, 9) is not a part"},
     {FUNC("    %0 = slice %x {axle = 1} : f32[N,4]"), KF_E0502, 4, 20, "no attribute 'axle'"},
-    {FUNC("    %0 = slice %x {axis = 1, axis = 1} : f32[N,4]"), KF_E0504, 4, 30, "attribute 'axis' twice"},
-    {FUNC("    %0 = row_reduce %x {acc = [frob]} : f32[N,1]"), KF_E0502, 4, 32, "accumulator 'frob'"},
-    {FUNC("    %0 = row_reduce %x {acc = [sum_exp]} : f32[N,1]"), KF_E0503, 4, 10, "sum_exp needs max"},
+    {FUNC("    %0 = slice %x {axis = 1, axis = 1} : f32[N,4]"), KF_E0504, 4, 30,
+     "attribute 'axis' twice"},
+    {FUNC("    %0 = row_reduce %x {acc = [frob]} : f32[N,1]"), KF_E0502, 4, 32,
+     "accumulator 'frob'"},
+    {FUNC("    %0 = row_reduce %x {acc = [sum_exp]} : f32[N,1]"), KF_E0503, 4, 10,
+     "sum_exp needs max"},
     {FUNC("    %0 = row_reduce %x {keep} map(v) { exq(v) } : f32[N,4]"), KF_E0502, 4, 40, "'exq'"},
-    {FUNC("    %0 = row_reduce %x {keep} map(v) { exp(u) } : f32[N,4]"), KF_E0502, 4, 44, "parameter 'u'"},
-    {FUNC("    %0 = row_reduce %x {keep} map(v) { exp(v, v) } : f32[N,4]"), KF_E0503, 4, 40, "takes 1"},
-    {FUNC("    %0 = row_reduce %x {keep} map(v) { $0[v] } : f32[N,4]"), KF_E0501, 4, 41, "whole number"},
-    {FUNC("    %0 = row_reduce %x {keep} map(v) { add(%0, v) } : f32[N,4]"), KF_E0502, 4, 44, "'%0'"},
+    {FUNC("    %0 = row_reduce %x {keep} map(v) { exp(u) } : f32[N,4]"), KF_E0502, 4, 44,
+     "parameter 'u'"},
+    {FUNC("    %0 = row_reduce %x {keep} map(v) { exp(v, v) } : f32[N,4]"), KF_E0503, 4, 40,
+     "takes 1"},
+    {FUNC("    %0 = row_reduce %x {keep} map(v) { $0[v] } : f32[N,4]"), KF_E0501, 4, 41,
+     "whole number"},
+    {FUNC("    %0 = row_reduce %x {keep} map(v) { add(%0, v) } : f32[N,4]"), KF_E0502, 4, 44,
+     "'%0'"},
     {FUNC("    %0 = const {value = 1e} : f32[]"), KF_E0501, 4, 25, "malformed number"},
-    {FUNC("    %0 = repeat %x {callee = \"f\", times = 1, iter = 1} : f32[N,4]"), KF_E0503, 4, 10, "no function @f"},
+    {FUNC("    %0 = repeat %x {callee = \"f\", times = 1, iter = 1} : f32[N,4]"), KF_E0503, 4, 10,
+     "no function @f"},
     {FUNC("    %0 = exp %x : f32[N,4] @\"f:1:1"), KF_E0501, 4, 29, "string without an end"},
     {FUNC("    %0 = region matmul %x (%x: f32[4,N]) {\n return %x } : f32[N,4]"), KF_E0503, 4, 10,
      "argument 0 of the body is f32[4,N], the operand is f32[N,4]"},
@@ -221,7 +239,8 @@ static void errors_have_places(void **state)
     for (size_t i = 0; i < sizeof errors / sizeof *errors; i++) {
         kf_arena *arena = kf_arena_create("test");
         kf_diags *d = kf_diags_create(arena);
-        kf_str text = kf_strf(arena, "%s%s", errors[i].text, strchr(errors[i].text, '\n') ? TAIL : "");
+        kf_str text =
+            kf_strf(arena, "%s%s", errors[i].text, strchr(errors[i].text, '\n') ? TAIL : "");
         assert_null(kf_module_parse(arena, d, KF_STR("t.kir"), text));
         const kf_diag *first = kf_diags_first(d);
         assert_int_equal(kf_diags_errors(d), 1);
@@ -254,7 +273,8 @@ static void limits_are_errors(void **state)
     }
 }
 
-/* ---- plans ---------------------------------------------------------------------------------------- */
+/* ---- plans
+ * ---------------------------------------------------------------------------------------- */
 
 static kf_plan *parse_plan(kf_arena *arena, kf_str text)
 {
@@ -290,7 +310,8 @@ static void expect_plan_error(const char *from, const char *to, const char *mess
     kf_str text = read_source(arena, "tests/ir/plan.kir");
     const char *at = strstr(text.ptr, from);
     assert_non_null(at);
-    kf_str changed = kf_strf(arena, "%.*s%s%s", (int)(at - text.ptr), text.ptr, to, at + strlen(from));
+    kf_str changed =
+        kf_strf(arena, "%.*s%s%s", (int)(at - text.ptr), text.ptr, to, at + strlen(from));
     kf_sbuf out = {.arena = arena};
     if (kf_plan_verify(parse_plan(arena, changed), &out) || !strstr(out.ptr, message))
         fail_msg("'%s' -> '%s' gives: %s", from, to, out.ptr ? out.ptr : "no error");
@@ -301,8 +322,8 @@ static void broken_plans_are_refused(void **state)
 {
     (void)state;
     expect_plan_error("x: f32[N,8] offset 0", "x: f32[N,8] offset 64", "'t' and 'x' overlap");
-    expect_plan_error("logits: f32[R,32] offset 256 bytes 256", "logits: f32[R,32] offset 256 bytes 128",
-                      "its type needs 256");
+    expect_plan_error("logits: f32[R,32] offset 256 bytes 256",
+                      "logits: f32[R,32] offset 256 bytes 128", "its type needs 256");
     expect_plan_error("pool 512", "pool 384", "outside the pool");
     expect_plan_error("loop 2 {", "loop 3 {", "has 2 layers, the step needs 3");
     expect_plan_error("(x, weight layer.w) -> (t)", "(t, weight layer.w) -> (x)", "read before");
