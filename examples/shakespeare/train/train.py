@@ -39,10 +39,12 @@ def parse_args():
     p.add_argument("--layers", type=int, default=4)
     p.add_argument("--heads", type=int, default=8)
     p.add_argument("--kv-heads", type=int, default=4)
-    p.add_argument("--context", type=int, default=512, help="tokens; max_position_embeddings")
-    p.add_argument("--short-context", type=int, default=256, help="tokens; windows at first")
-    p.add_argument("--short-part", type=float, default=0.7, help="part of the run with those")
+    p.add_argument("--context", type=int, default=256, help="tokens; max_position_embeddings")
+    p.add_argument("--short-context", type=int, default=256,
+                   help="tokens; window length in the first part of the run")
+    p.add_argument("--short-part", type=float, default=0.7, help="length of that part, 0 to 1")
     p.add_argument("--batch", type=int, default=2048, help="tokens a step")
+    p.add_argument("--init", default="", help="start from this model directory and its tokenizer")
     p.add_argument("--steps", type=int, default=8000)
     p.add_argument("--minutes", type=float, default=0,
                    help="if > 0: also a limit on the wall clock; the schedule then ends with it")
@@ -209,9 +211,13 @@ def main():
     torch.set_num_threads(args.threads)
     os.makedirs(args.out, exist_ok=True)
     train_text, valid_text, held_text = split_text(open(args.text, encoding="utf-8").read())
-    tok = train_tokenizer(train_text, args.vocab)
+    tok = (Tokenizer.from_file(os.path.join(args.init, "tokenizer.json")) if args.init
+           else train_tokenizer(train_text, args.vocab))
     valid_ids, held_ids = tok.encode(valid_text).ids, tok.encode(held_text).ids
     model = build_model(args)
+    if args.init:
+        start_from = LlamaForCausalLM.from_pretrained(args.init, dtype=torch.float32)
+        model.load_state_dict(start_from.state_dict())
     ema = LlamaForCausalLM(model.config)
     ema.load_state_dict(model.state_dict())
     ema.eval()
@@ -233,7 +239,7 @@ def main():
         last = progress >= 1.0
         if context < args.context and progress >= args.short_part:
             context, best = args.context, math.inf
-        if last or step % args.eval_every == 0:
+        if last or (step % args.eval_every == 0 and (step > 0 or not args.init)):
             v = nats(ema, valid_ids, context)[0] / len(valid_text)
             t = nats(ema, held_ids, context)[0] / len(held_text)
             rows.append({"step": step, "context": context, "train": seen / seen_n * len(stream.ids) / stream.chars if seen_n
