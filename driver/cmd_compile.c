@@ -22,6 +22,7 @@
 #include "codegen/pack.h"
 #include "driver/kernels.h"
 #include "driver/link.h"
+#include "driver/probe.h"
 #include "driver/verbs.h"
 #include "frontend/tokenizer_json.h"
 #include "ir/text.h"
@@ -170,8 +171,10 @@ static bool tokenizer_section(job *j, kf_pack_section *out, uint32_t *n)
 /* Writes |dir|/out.kfw. */
 static bool pack(job *j)
 {
-    kf_pack_section sections[1];
-    uint32_t n = 0;
+    const kf_spec *spec = j->c->spec;
+    kf_str probe = kf_probe_section(j->c->arena, spec->vocab_size.v, spec->build.max_positions.v);
+    kf_pack_section sections[2] = {{"probe", KF_SECTION_PROBE, probe}};
+    uint32_t n = 1;
     kf_outfile f = {0};
     kf_str tensor = {0}, path = kf_strf(j->c->arena, "%s/out.kfw", j->dir);
     kf_arena *arena = kf_arena_create("pack");
@@ -273,6 +276,19 @@ static bool put_in_place(job *j, const char *from, const char *suffix)
     return false;
 }
 
+static void store_probe(job *j)
+{
+    const kf_spec *spec = j->c->spec;
+    kf_probe_result r = kf_probe_store(j->c->arena, j->dir, j->embedded, spec->vocab_size.v,
+                                       spec->build.max_positions.v);
+
+    if (r != KF_PROBE_STORED && !j->c->opt->quiet)
+        fprintf(stderr, "note: no probe logits stored, %s\n",
+                r == KF_PROBE_OTHER_CPU ? "this machine cannot run the target's code"
+                                        : "the executable did not give any");
+    figure(j, "probe");
+}
+
 static bool link_all(job *j)
 {
     kf_compilation *c = j->c;
@@ -293,6 +309,8 @@ static bool link_all(job *j)
     if (j->library ? !kf_link_lib(&l) : !kf_link_exe(&l).len)
         return false;
     figure(j, "host C, link");
+    if (j->has_weights && !j->library)
+        store_probe(j);
     if (j->has_weights && !j->embedded && !put_in_place(j, "out.kfw", ".kfw"))
         return false;
     if (j->library)
