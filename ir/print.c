@@ -293,6 +293,7 @@ static void print_nodes(const printer *p, const kf_graph *g, const kf_str *names
     kf_sbuf_c(p->out, g->results.len ? "return " : "return");
     print_values(p, g, names, g->results.len, g->results.data);
     kf_sbuf_char(p->out, '\n');
+    print_notes(p, g, g->nodes.len, indent + 2);
     indent_to(p, indent);
     kf_sbuf_char(p->out, '}');
 }

@@ -9,7 +9,7 @@
 /** A sentence to be printed as a comment under a line of a graph. */
 typedef struct kf_print_note {
     const kf_graph *graph;
-    uint32_t node; /* UINT32_MAX: the header */
+    uint32_t node; /* nodes.len: the return; UINT32_MAX: the header */
     kf_str text;
 } kf_print_note;
 

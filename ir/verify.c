@@ -241,7 +241,7 @@ static void check_graph(verifier *v, const kf_graph *g, bool is_body)
         if (g->nodes.data[i].op != KF_OP_NONE)
             check_node(v, i, is_body, defined);
     }
-    v->node = UINT32_MAX;
+    v->node = g->nodes.len;
     bool is_entry =
         !is_body && (kf_str_eq_c(g->name, "main") || kf_str_starts_with(g->name, "main."));
     for (uint32_t i = 0; i < g->results.len; i++) {
