@@ -28,6 +28,7 @@ typedef struct frame {
     kf_str weight_scope; /* "" or "layer." */
     kf_str prefix;       /* of tensor names */
     uint32_t layers;
+    bool repeated; /* a callee: its launches are one step of its loop, also when it runs once */
 } frame;
 
 /* ---- weights, states, buffers --------------------------------------------------------------------------- */
@@ -179,9 +180,10 @@ static void push_step(scheduler *s, uint32_t first, uint32_t times, bool loop)
         kf_vec_push(s->arena, &s->phase->steps, (kf_plan_step){first, n, times, loop, 0});
 }
 
-static frame new_frame(scheduler *s, const kf_graph *g, kf_str scope, kf_str prefix, uint32_t layers)
+static frame new_frame(scheduler *s, const kf_graph *g, kf_str scope, kf_str prefix, uint32_t layers,
+                       bool repeated)
 {
-    frame f = {g, KF_NEW_N(s->arena, kf_operand, g->values.len), scope, prefix, layers};
+    frame f = {g, KF_NEW_N(s->arena, kf_operand, g->values.len), scope, prefix, layers, repeated};
 
     for (uint32_t v = 0; v < g->values.len; v++)
         f.at[v] = (kf_operand){KF_SPACE_BUFFER, UINT32_MAX};
@@ -228,12 +230,12 @@ static void schedule_nodes(scheduler *s, frame *f)
             schedule_region(s, f, n);
             continue;
         }
-        KF_ASSERT(n->op == KF_OP_repeat && f->layers == 1, "a fused function holds regions, and main repeats");
+        KF_ASSERT(n->op == KF_OP_repeat && !f->repeated, "a fused function holds regions, and main repeats");
         push_step(s, first, 1, false);
         schedule_loop(s, f, n);
         first = s->phase->launches.len;
     }
-    if (f->layers == 1)
+    if (!f->repeated)
         push_step(s, first, 1, false);
 }
 
@@ -264,7 +266,7 @@ static void schedule_loop(scheduler *s, frame *outer, const kf_node *n)
     const kf_attr_repeat *attr = KF_ATTR_OF(n, repeat);
     const kf_graph *g = kf_module_find_func(s->p->module, attr->callee);
     kf_str scope = kf_strf(s->arena, "%.*s.", KF_STR_ARG(base_name(g->name)));
-    frame f = new_frame(s, g, scope, attr->weights, (uint32_t)attr->times);
+    frame f = new_frame(s, g, scope, attr->weights, (uint32_t)attr->times, true);
     uint32_t iter = (uint32_t)attr->iter;
     bool *copy = KF_NEW_N(s->arena, bool, iter);
 
@@ -312,7 +314,7 @@ static void schedule_phase(scheduler *s, const kf_graph *g, kf_str name, int64_t
 
     kf_vec_push(s->arena, &s->p->phases, (kf_plan_phase){.name = name, .rows_lo = lo, .rows_hi = hi});
     s->phase = &s->p->phases.data[s->p->phases.len - 1];
-    frame f = new_frame(s, g, (kf_str){"", 0}, (kf_str){"", 0}, 1);
+    frame f = new_frame(s, g, (kf_str){"", 0}, (kf_str){"", 0}, 1, false);
     bind_inputs(s, &f, first_phase);
     schedule_nodes(s, &f);
     kf_operand logits = f.at[g->results.data[0]];
