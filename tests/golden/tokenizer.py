@@ -336,8 +336,8 @@ def write_case(name, tok, chosen, noise, seed):
             f.write(struct.pack("<II", fnv1a(struct.pack(f"<{len(ids)}I", *ids)),
                                 fnv1a(tok.decode(ids, False).encode())))
     rng = random.Random(seed)
-    vocab = list(tok.get_vocab().values())
-    raw = [i for t, i in tok.get_vocab().items() if len(t) == 1 or t.startswith("<0x")]
+    vocab = sorted(tok.get_vocab().values())
+    raw = sorted(i for t, i in tok.get_vocab().items() if len(t) == 1 or t.startswith("<0x"))
     with open(os.path.join(folder, "decode.bin"), "wb") as f:
         f.write(struct.pack("<I", 500))
         for n in range(500):
