@@ -304,9 +304,12 @@ static bool order_nodes(kf_graph *g, kf_arena *scratch)
         }
     }
     changed |= n != g->nodes.len || p != g->params.len;
-    memcpy(g->nodes.data, sorted, n * sizeof *sorted);
-    memcpy(g->params.data, params, p * sizeof *params);
-    memcpy(g->recipes.data, recipes, p * sizeof *recipes);
+    if (n)
+        memcpy(g->nodes.data, sorted, n * sizeof *sorted);
+    if (p) {
+        memcpy(g->params.data, params, p * sizeof *params);
+        memcpy(g->recipes.data, recipes, p * sizeof *recipes);
+    }
     g->nodes.len = n;
     g->params.len = g->recipes.len = p;
     for (uint32_t i = 0; i < n; i++)

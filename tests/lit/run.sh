@@ -5,6 +5,7 @@
 #   RUN: command    after any comment sign; lines run in order until one fails; a line that ends in a
 #                   backslash goes on in the next RUN: line; a pipe fails when any part of it fails
 #   REQUIRES: gpu   skipped (exit 77) unless GPU tests are on
+#   REQUIRES: unsanitized   skipped in builds with sanitizers
 #   %s file   %S its folder   %t a scratch path of this test   %kerf the compiler   %% a percent sign
 #
 # On PATH: kerf, FileCheck, not, count, and from this folder expect-diags and golden.
@@ -38,6 +39,10 @@ file=$folder/$(basename "$1")
 
 if grep -q 'REQUIRES: *gpu' "$file" && [ "${KF_GPU_TESTS:-0}" != 1 ]; then
     echo "skipped: needs a GPU"
+    exit 77
+fi
+if grep -q 'REQUIRES: *unsanitized' "$file" && [ -n "${KF_SANITIZE:-}" ]; then
+    echo "skipped: a sanitized build"
     exit 77
 fi
 [ -x "$build/bin/kerf" ] || { echo "run.sh: no $build/bin/kerf" >&2 && exit 1; }
