@@ -232,5 +232,6 @@ bool kf_coord_same(const kf_coord *x, const kf_coord *y)
 {
     if (x->kind != y->kind || x->lanes != y->lanes || x->v != y->v)
         return false;
-    return x->kind != KF_COORD_RAMP || (x->stride == y->stride && x->divisor == y->divisor && x->rest == y->rest);
+    return x->kind != KF_COORD_RAMP ||
+           (x->stride == y->stride && x->divisor == y->divisor && x->rest == y->rest);
 }

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* coord - index arithmetic of pointwise code: a coordinate is the same in all lanes, a ramp, or arbitrary.
+/* coord - index arithmetic of pointwise code: a coordinate is the same in all lanes, a ramp, or
+ * arbitrary.
  *
- * Keeping ramps symbolic is what makes loads contiguous: splitting a ramp over [256] into [8,32] is again a
- * uniform head and a ramp inside it, as long as no vector crosses a boundary, which is known from the
- * divisor carried along. Everything works in two modes: with a builder, and dry (builder NULL), where only
- * the shapes are computed; so an emitter can ask what a vector width would lead to before it emits.
+ * Keeping ramps symbolic is what makes loads contiguous: splitting a ramp over [256] into [8,32] is
+ * again a uniform head and a ramp inside it, as long as no vector crosses a boundary, which is
+ * known from the divisor carried along. Everything works in two modes: with a builder, and dry
+ * (builder NULL), where only the shapes are computed; so an emitter can ask what a vector width
+ * would lead to before it emits.
  */
 #ifndef KF_CODEGEN_COORD_H
 #define KF_CODEGEN_COORD_H

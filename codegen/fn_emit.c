@@ -15,7 +15,8 @@ kb_value kf_emit_num(kb *b, kb_value v)
     return kb_is_pred(v) ? kb_select(b, v, kb_f32(b, lanes, 1.0f), kb_f32(b, lanes, 0.0f)) : v;
 }
 
-/* ---- one function per row of fn.def, named by its emit column --------------------------------------- */
+/* ---- one function per row of fn.def, named by its emit column
+ * --------------------------------------- */
 
 #define LIKE(c) kb_f32(b, kb_lanes_of(x), (c))
 #define UNUSED  (void)y, (void)z
@@ -104,7 +105,9 @@ kb_value kf_emit_fn(kb *b, kf_fn fn, const kb_value *args)
     return emitters[fn](b, x[0], x[1], x[2]);
 }
 
-/* ---- slots ------------------------------------------------------------------------------------------------ */
+/* ---- slots
+ * ------------------------------------------------------------------------------------------------
+ */
 
 static kb_value apply(kb *b, const kf_slot_inst *inst, const kb_value *values)
 {
@@ -114,16 +117,25 @@ static kb_value apply(kb *b, const kf_slot_inst *inst, const kb_value *values)
     return kf_emit_fn(b, inst->fn, args);
 }
 
-kb_value kf_emit_slot(kb *b, const kf_slot *s, const kb_value *params, kf_slot_emit_load load, void *user)
+kb_value kf_emit_slot(kb *b, const kf_slot *s, const kb_value *params, kf_slot_emit_load load,
+                      void *user)
 {
     kb_value values[KF_SLOT_MAX_INSTS];
     for (uint32_t i = 0; i < s->n_insts; i++) {
         const kf_slot_inst *inst = &s->inst[i];
         switch (inst->op) {
-        case KF_SLOT_CONST: values[i] = kb_f32(b, 1, (float)inst->value); break;
-        case KF_SLOT_PARAM: values[i] = params[inst->index]; break;
-        case KF_SLOT_FN: values[i] = apply(b, inst, values); break;
-        case KF_SLOT_LOAD: values[i] = load(user, s, inst, values); break;
+        case KF_SLOT_CONST:
+            values[i] = kb_f32(b, 1, (float)inst->value);
+            break;
+        case KF_SLOT_PARAM:
+            values[i] = params[inst->index];
+            break;
+        case KF_SLOT_FN:
+            values[i] = apply(b, inst, values);
+            break;
+        case KF_SLOT_LOAD:
+            values[i] = load(user, s, inst, values);
+            break;
         }
     }
     return values[s->n_insts - 1];

@@ -9,7 +9,8 @@
 #include "codegen/cpu/kernel_builder.h"
 #include "ir/attr.h"
 
-/** fn(args...). An operand may be a number or a predicate; the result is a predicate for rows that say so. */
+/** fn(args...). An operand may be a number or a predicate; the result is a predicate for rows that
+ * say so. */
 kb_value kf_emit_fn(kb *b, kf_fn fn, const kb_value *args);
 
 /** |v| as a predicate (not zero) and as a number (0 or 1). */
@@ -21,6 +22,7 @@ typedef kb_value (*kf_slot_emit_load)(void *user, const kf_slot *s, const kf_slo
                                       const kb_value *values);
 
 /** The slot's result at |params| (one lane or many each). |load| may be NULL without captures. */
-kb_value kf_emit_slot(kb *b, const kf_slot *s, const kb_value *params, kf_slot_emit_load load, void *user);
+kb_value kf_emit_slot(kb *b, const kf_slot *s, const kb_value *params, kf_slot_emit_load load,
+                      void *user);
 
 #endif

@@ -59,7 +59,8 @@ kb_value kf_kv_keys(kf_pw *pw, kf_value seq_start, kf_value past, kb_value seq)
     return kb_sub(b, kb_add(b, load_int(pw, past, seq), end), load_int(pw, seq_start, seq));
 }
 
-/* ---- append ------------------------------------------------------------------------------------------- */
+/* ---- append
+ * ------------------------------------------------------------------------------------------- */
 
 typedef struct append {
     kf_pw *pw;
@@ -140,13 +141,15 @@ void kf_kv_append_row(kf_pw *pw, const kf_node *n, int plane, kf_coord row, kb_v
     kf_pw_release(pw, mark);
 }
 
-/* ---- reading by row of all keys in view ------------------------------------------------------------------ */
+/* ---- reading by row of all keys in view
+ * ------------------------------------------------------------------ */
 
 /* Sequence and position of key |k| of the call: a walk over the sequences. */
 static void locate(kf_pw *pw, kf_value seq_start, kf_value past, kb_value k, kb_value *out)
 {
     kb *b = pw->b;
-    kb_value init[3] = {kb_i64(b, 0), kb_i64(b, 0), kb_i64(b, 0)}; /* keys before, sequence, position */
+    kb_value init[3] = {kb_i64(b, 0), kb_i64(b, 0),
+                        kb_i64(b, 0)}; /* keys before, sequence, position */
     kb_loop l;
     kb_loop_begin(b, &l, kb_i64(b, 0), kb_dim(b, KF_SYM_S), 1, 3, init);
     const uint32_t mark = kf_pw_mark(pw);

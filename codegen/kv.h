@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* kv - addresses in the paged cache, as emitted code. The layout is that of runtime/kf_artifact.h: in a page
- * first the keys [heads, head_dim, page], then the values [heads, page, head_dim]; a page holds all layers.
+/* kv - addresses in the paged cache, as emitted code. The layout is that of runtime/kf_artifact.h:
+ * in a page first the keys [heads, head_dim, page], then the values [heads, page, head_dim]; a page
+ * holds all layers.
  */
 #ifndef KF_CODEGEN_KV_H
 #define KF_CODEGEN_KV_H
@@ -19,7 +20,8 @@ typedef struct kf_kv {
 kf_kv kf_kv_of(kf_pw *pw, kf_value v);
 /** Address of the page |page_id| (i32) of this layer. */
 kb_value kf_kv_page(kb *b, const kf_kv *kv, kb_value page_id);
-/** Page id of position |pos| (i64) of sequence |seq| (i64); |pages| is the body's i32[S, max] table. */
+/** Page id of position |pos| (i64) of sequence |seq| (i64); |pages| is the body's i32[S, max]
+ * table. */
 kb_value kf_kv_page_id(kf_pw *pw, kf_value pages, kb_value seq, kb_value pos, uint32_t page_tokens);
 /** Element offsets inside a page: key element |d| and value element |d| of |head| at |slot|. */
 kf_coord kf_kv_key_at(kb *b, const kf_kv *kv, kf_coord head, kf_coord d, kf_coord slot);
@@ -28,7 +30,8 @@ kf_coord kf_kv_value_at(kb *b, const kf_kv *kv, kf_coord head, kf_coord d, kf_co
 /** Rows of one sequence: first row of the call, and keys in view (past + new). |seq| is i64. */
 kb_value kf_kv_keys(kf_pw *pw, kf_value seq_start, kf_value past, kb_value seq);
 
-/** Emits one plane (KF_PLANE_KEYS or VALUES) of kv_append |n| for one row: heads lo..hi-1 (i64), all of D. */
+/** Emits one plane (KF_PLANE_KEYS or VALUES) of kv_append |n| for one row: heads lo..hi-1 (i64),
+ * all of D. */
 void kf_kv_append_row(kf_pw *pw, const kf_node *n, int plane, kf_coord row, kb_value head_lo,
                       kb_value head_hi);
 

@@ -11,8 +11,8 @@ uint32_t kf_nest_flat(const kf_type *type, int fixed, uint32_t lanes)
     int64_t size = type->dim[flat].size;
     if (!kf_dim_is_static(type->dim[flat]))
         return flat;
-    while (size % lanes != 0 && (int)flat - 1 > fixed && flat > 0 && kf_dim_is_static(type->dim[flat - 1]) &&
-           size < 64)
+    while (size % lanes != 0 && (int)flat - 1 > fixed && flat > 0 &&
+           kf_dim_is_static(type->dim[flat - 1]) && size < 64)
         size *= type->dim[--flat].size;
     return flat;
 }
@@ -163,7 +163,8 @@ void kf_nest_emit(kf_pw *pw, const kf_nest *nest)
     kf_pw_release(pw, mark);
 }
 
-/* ---- storing ------------------------------------------------------------------------------------------ */
+/* ---- storing
+ * ------------------------------------------------------------------------------------------ */
 
 typedef struct store {
     const kf_nest *nest;

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* nest - loops over the part of an index space that belongs to a tile, vectorised along the last dims.
+/* nest - loops over the part of an index space that belongs to a tile, vectorised along the last
+ * dims.
  *
  *   for d0 in range[0]: prepare; for d1 in range[1]: prepare; ...
  *       for c in range[flat], lanes at a time: visit(coords); for the remaining c: visit(coords)
  *
- * From dim |flat| on all dims are static and one loop runs over their joined index. Before each inner loop the
- * parts of the visited values that do not depend on it are emitted (kf_pw_prepare).
+ * From dim |flat| on all dims are static and one loop runs over their joined index. Before each
+ * inner loop the parts of the visited values that do not depend on it are emitted (kf_pw_prepare).
  */
 #ifndef KF_CODEGEN_NEST_H
 #define KF_CODEGEN_NEST_H
@@ -29,8 +30,8 @@ typedef struct kf_nest {
     void (*visit)(kf_pw *pw, void *user, const kf_coord *ix, kf_coord at, uint32_t lanes);
 } kf_nest;
 
-/** First joined dim for |type|, if dim |fixed| (or none: -1) has a range of its own: as few dims as fill
- *  |lanes|. */
+/** First joined dim for |type|, if dim |fixed| (or none: -1) has a range of its own: as few dims as
+ * fill |lanes|. */
 uint32_t kf_nest_flat(const kf_type *type, int fixed, uint32_t lanes);
 
 void kf_nest_emit(kf_pw *pw, const kf_nest *nest);

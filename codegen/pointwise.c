@@ -12,17 +12,24 @@ kf_pw kf_pw_make(kf_arena *arena, kb *b, const kf_graph *g, const kf_pw_leaves *
     return pw;
 }
 
-/* ---- forms of values ---------------------------------------------------------------------------- */
+/* ---- forms of values ----------------------------------------------------------------------------
+ */
 
 kb_elem kf_pw_elem(kf_dtype dtype)
 {
     switch (dtype) {
-    case KF_DTYPE_f32: return KB_F32;
-    case KF_DTYPE_bf16: return KB_BF16;
-    case KF_DTYPE_f16: return KB_F16;
-    case KF_DTYPE_i32: return KB_I32;
-    case KF_DTYPE_pred: return KB_I8;
-    case KF_DTYPE_COUNT: break;
+    case KF_DTYPE_f32:
+        return KB_F32;
+    case KF_DTYPE_bf16:
+        return KB_BF16;
+    case KF_DTYPE_f16:
+        return KB_F16;
+    case KF_DTYPE_i32:
+        return KB_I32;
+    case KF_DTYPE_pred:
+        return KB_I8;
+    case KF_DTYPE_COUNT:
+        break;
     }
     KF_ASSERT(false, "dtype out of range");
 }
@@ -63,7 +70,8 @@ static kb_value convert(kb *b, kf_dtype from, kf_dtype to, kb_value v)
     return from_number(b, to, v);
 }
 
-/* ---- memory -------------------------------------------------------------------------------------- */
+/* ---- memory
+ * -------------------------------------------------------------------------------------- */
 
 kb_value kf_pw_dim(kf_pw *pw, kf_dim d)
 {
@@ -109,8 +117,8 @@ kf_coord kf_pw_offset(kf_pw *pw, const kf_type *type, const kf_coord *ix)
     return at;
 }
 
-/* Every second element: two vectors and a shuffle instead of a gather. The pair of the last element is
- * inside the array because the offset's parity is known. */
+/* Every second element: two vectors and a shuffle instead of a gather. The pair of the last element
+ * is inside the array because the offset's parity is known. */
 static kb_value load_pairs(kf_pw *pw, kb_elem elem, kb_value base, kf_coord at)
 {
     kb *b = pw->b;
@@ -146,7 +154,8 @@ kb_value kf_pw_load(kf_pw *pw, kf_dtype dtype, kb_value base, kf_coord at)
     return kb_to_f32(pw->b, v);
 }
 
-void kf_pw_store(kf_pw *pw, kf_dtype from, kb_value value, kf_dtype dtype, kb_value base, kf_coord at)
+void kf_pw_store(kf_pw *pw, kf_dtype from, kb_value value, kf_dtype dtype, kb_value base,
+                 kf_coord at)
 {
     kb *b = pw->b;
     const kb_elem elem = kf_pw_elem(dtype);
@@ -164,7 +173,8 @@ void kf_pw_store(kf_pw *pw, kf_dtype from, kb_value value, kf_dtype dtype, kb_va
         kb_store_f32(b, elem, value, p, kb_elem_bytes(elem), NULL);
 }
 
-/* ---- what was emitted ------------------------------------------------------------------------------ */
+/* ---- what was emitted
+ * ------------------------------------------------------------------------------ */
 
 bool kf_pw_any_later(const kf_coord *ix, uint32_t rank)
 {
@@ -197,8 +207,8 @@ kf_pw_memo *kf_pw_find(kf_pw *pw, kf_value v, uint32_t what, const kf_coord *ix,
     return NULL;
 }
 
-void kf_pw_remember(kf_pw *pw, kf_value v, uint32_t what, const kf_coord *ix, uint32_t rank, uint32_t n,
-                    const kb_value *out)
+void kf_pw_remember(kf_pw *pw, kf_value v, uint32_t what, const kf_coord *ix, uint32_t rank,
+                    uint32_t n, const kb_value *out)
 {
     kf_pw_memo m = {.value = v, .what = what, .rank = rank};
     for (uint32_t i = 0; i < rank; i++)
@@ -208,9 +218,11 @@ void kf_pw_remember(kf_pw *pw, kf_value v, uint32_t what, const kf_coord *ix, ui
     kf_vec_push(pw->arena, &pw->memo, m);
 }
 
-/* ---- values ------------------------------------------------------------------------------------------ */
+/* ---- values
+ * ------------------------------------------------------------------------------------------ */
 
-void kf_pw_broadcast(kf_pw *pw, const kf_type *from, const kf_type *to, const kf_coord *ix, kf_coord *out)
+void kf_pw_broadcast(kf_pw *pw, const kf_type *from, const kf_type *to, const kf_coord *ix,
+                     kf_coord *out)
 {
     const uint32_t skip = to->rank - from->rank;
     for (uint32_t i = 0; i < from->rank; i++) {
@@ -287,22 +299,34 @@ static kb_value definition(kf_pw *pw, kf_value v, const kf_coord *ix)
     if (kf_op_is_fn(n->op))
         return elementwise(pw, n, ix);
     switch (n->op) {
-    case KF_OP_const: return constant(pw, n);
-    case KF_OP_iota: return iota(pw, n, ix);
-    case KF_OP_convert: return conversion(pw, n, ix);
+    case KF_OP_const:
+        return constant(pw, n);
+    case KF_OP_iota:
+        return iota(pw, n, ix);
+    case KF_OP_convert:
+        return conversion(pw, n, ix);
     case KF_OP_reshape:
     case KF_OP_transpose:
     case KF_OP_slice:
     case KF_OP_concat:
-    case KF_OP_gather: return kf_pw_index_op(pw, n, v, ix);
-    case KF_OP_matmul: return kf_pw_matmul(pw, n, ix);
-    case KF_OP_row_reduce: return kf_pw_row_reduce(pw, n, ix);
-    case KF_OP_row_stat: return kf_pw_row_stat(pw, n, ix);
-    case KF_OP_rope: return kf_pw_rope(pw, n, ix);
-    case KF_OP_rope_table: return kf_pw_rope_table(pw, n, ix);
-    case KF_OP_kv_read: return kf_pw_kv_read(pw, n, ix);
-    case KF_OP_kv_index: return kf_pw_kv_index(pw, n, ix);
-    default: break;
+    case KF_OP_gather:
+        return kf_pw_index_op(pw, n, v, ix);
+    case KF_OP_matmul:
+        return kf_pw_matmul(pw, n, ix);
+    case KF_OP_row_reduce:
+        return kf_pw_row_reduce(pw, n, ix);
+    case KF_OP_row_stat:
+        return kf_pw_row_stat(pw, n, ix);
+    case KF_OP_rope:
+        return kf_pw_rope(pw, n, ix);
+    case KF_OP_rope_table:
+        return kf_pw_rope_table(pw, n, ix);
+    case KF_OP_kv_read:
+        return kf_pw_kv_read(pw, n, ix);
+    case KF_OP_kv_index:
+        return kf_pw_kv_index(pw, n, ix);
+    default:
+        break;
     }
     KF_ASSERT(false, "an op that is not pointwise stands in a pointwise body");
 }

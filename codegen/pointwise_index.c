@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Index ops of pointwise code: each turns the coordinates of its result into those of its operand. */
+/* Index ops of pointwise code: each turns the coordinates of its result into those of its operand.
+ */
 #include "base/check.h"
 #include "codegen/fn_emit.h"
 #include "codegen/pointwise.h"
 #include "ir/rope.h"
 
-/* ---- reshape ------------------------------------------------------------------------------------- */
+/* ---- reshape
+ * ------------------------------------------------------------------------------------- */
 
 static bool is_one(kf_dim d)
 {
@@ -30,7 +32,8 @@ static void regroup(kf_pw *pw, const kf_type *to, uint32_t o0, uint32_t o1, cons
     out[i0] = at;
 }
 
-static void reshape(kf_pw *pw, const kf_type *to, const kf_type *from, const kf_coord *ix, kf_coord *out)
+static void reshape(kf_pw *pw, const kf_type *to, const kf_type *from, const kf_coord *ix,
+                    kf_coord *out)
 {
     uint32_t o = 0, i = 0;
     for (uint32_t d = 0; d < from->rank; d++)
@@ -57,7 +60,8 @@ static void reshape(kf_pw *pw, const kf_type *to, const kf_type *from, const kf_
     }
 }
 
-/* ---- concat ------------------------------------------------------------------------------------------ */
+/* ---- concat
+ * ------------------------------------------------------------------------------------------ */
 
 typedef struct join {
     uint32_t axis;
@@ -118,7 +122,8 @@ static kb_value concat(kf_pw *pw, const kf_node *n, const kf_coord *ix)
     return kf_pw_any_later(ix, rank) ? NULL : out;
 }
 
-/* ---- gather ------------------------------------------------------------------------------------------- */
+/* ---- gather
+ * ------------------------------------------------------------------------------------------- */
 
 static kb_value gather(kf_pw *pw, const kf_node *n, const kf_coord *ix)
 {
@@ -143,9 +148,13 @@ kb_value kf_pw_index_op(kf_pw *pw, const kf_node *n, kf_value v, const kf_coord 
     for (uint32_t d = 0; d < to->rank; d++)
         at[d] = ix[d];
     switch (n->op) {
-    case KF_OP_concat: return concat(pw, n, ix);
-    case KF_OP_gather: return gather(pw, n, ix);
-    case KF_OP_reshape: reshape(pw, to, from, ix, at); break;
+    case KF_OP_concat:
+        return concat(pw, n, ix);
+    case KF_OP_gather:
+        return gather(pw, n, ix);
+    case KF_OP_reshape:
+        reshape(pw, to, from, ix, at);
+        break;
     case KF_OP_transpose:
         for (uint32_t d = 0; d < to->rank; d++)
             at[KF_ATTR_OF(n, perm)->perm.v[d]] = ix[d];
@@ -155,12 +164,14 @@ kb_value kf_pw_index_op(kf_pw *pw, const kf_node *n, kf_value v, const kf_coord 
         at[s->axis] = kf_coord_addi(pw->b, ix[s->axis], s->start);
         break;
     }
-    default: KF_ASSERT(false, "not an index op");
+    default:
+        KF_ASSERT(false, "not an index op");
     }
     return kf_pw_value(pw, n->in[0], at);
 }
 
-/* ---- rope ---------------------------------------------------------------------------------------------- */
+/* ---- rope
+ * ---------------------------------------------------------------------------------------------- */
 
 typedef struct rotation {
     kf_coord pair;    /* of the table */
@@ -188,7 +199,8 @@ static rotation rotate_half(kf_pw *pw, kf_coord d, int64_t half)
         r.first = compare(b, KB_EQ, part, 0);
         r.inside = compare(b, KB_LT, part, 2);
         const uint32_t lanes = kb_lanes_of(r.first);
-        shift.v = kb_select(b, r.first, kb_int(b, KB_I64, lanes, half), kb_int(b, KB_I64, lanes, 0));
+        shift.v =
+            kb_select(b, r.first, kb_int(b, KB_I64, lanes, half), kb_int(b, KB_I64, lanes, 0));
         if (part.kind == KF_COORD_RAMP)
             shift.kind = KF_COORD_VECTOR;
     }
@@ -229,7 +241,8 @@ kb_value kf_pw_rope(kf_pw *pw, const kf_node *n, const kf_coord *ix)
     const bool interleaved = KF_ATTR_OF(n, rope)->style == KF_STYLE_INTERLEAVED;
     const kf_coord d = ix[2];
     rotation r = interleaved ? rotate_interleaved(pw, d, half) : rotate_half(pw, d, half);
-    const bool swap = interleaved && d.kind == KF_COORD_RAMP && d.divisor % 2 == 0 && d.rest % 2 == 0;
+    const bool swap =
+        interleaved && d.kind == KF_COORD_RAMP && d.divisor % 2 == 0 && d.rest % 2 == 0;
     kf_coord other[3] = {ix[0], ix[1], r.partner};
     kf_coord cos_at[3] = {ix[0], r.pair, kf_coord_const(b, 0)};
     kf_coord sin_at[3] = {ix[0], r.pair, kf_coord_const(b, 1)};

@@ -39,10 +39,14 @@ static kb_value step(const sweep *s, uint32_t i, kb_value acc, kb_value v)
     kb *b = s->pw->b;
     const uint32_t lanes = kb_lanes_of(v);
     switch (s->accs.acc[i]) {
-    case KF_ACC_max: return kb_fmax(b, v, acc);
-    case KF_ACC_min: return kb_fmin(b, v, acc);
-    case KF_ACC_sum: return kb_fadd(b, acc, v);
-    case KF_ACC_sum_sq: return kb_fma(b, v, v, acc);
+    case KF_ACC_max:
+        return kb_fmax(b, v, acc);
+    case KF_ACC_min:
+        return kb_fmin(b, v, acc);
+    case KF_ACC_sum:
+        return kb_fadd(b, acc, v);
+    case KF_ACC_sum_sq:
+        return kb_fma(b, v, v, acc);
     case KF_ACC_sum_exp: {
         kb_value m = needed(s, i), none = kb_fcmp(b, KB_EQ, m, kb_f32(b, 1, -__builtin_inff()));
         m = kb_splat(b, kb_select(b, none, kb_f32(b, 1, 0.0f), m), lanes);
@@ -54,7 +58,8 @@ static kb_value step(const sweep *s, uint32_t i, kb_value acc, kb_value v)
         kb_value d = kb_fsub(b, v, kb_splat(b, mean, lanes));
         return kb_fma(b, d, d, acc);
     }
-    default: break;
+    default:
+        break;
     }
     KF_ASSERT(false, "accumulator out of range");
 }
@@ -151,7 +156,8 @@ static bool row_known(kf_pw *pw, const kf_coord *ix, uint32_t rank)
     return pw->b && !kf_pw_any_later(ix, rank);
 }
 
-/* The accumulators of the row at |ix| (without the last axis), or NULL while the row is not known. */
+/* The accumulators of the row at |ix| (without the last axis), or NULL while the row is not known.
+ */
 static const kb_value *row_accs(kf_pw *pw, const kf_node *n, const kf_coord *ix)
 {
     const kf_type *x = kf_value_type(pw->g, n->in[0]);
@@ -177,7 +183,8 @@ static const kb_value *row_accs(kf_pw *pw, const kf_node *n, const kf_coord *ix)
     return m->out;
 }
 
-/* ---- the map of row_reduce -------------------------------------------------------------------------- */
+/* ---- the map of row_reduce
+ * -------------------------------------------------------------------------- */
 
 typedef struct captured {
     kf_pw *pw;
@@ -187,7 +194,8 @@ typedef struct captured {
 } captured;
 
 /* Capture at computed indices; at the column itself the load stays contiguous. */
-static kb_value load_capture(void *user, const kf_slot *slot, const kf_slot_inst *load, const kb_value *values)
+static kb_value load_capture(void *user, const kf_slot *slot, const kf_slot_inst *load,
+                             const kb_value *values)
 {
     captured *c = user;
     kf_pw *pw = c->pw;
@@ -223,7 +231,8 @@ kb_value kf_pw_row_reduce(kf_pw *pw, const kf_node *n, const kf_coord *ix)
         return params[n_accs];
     captured c = {.pw = pw, .n = n, .column = n_accs + 1, .col = ix[rank - 1]};
     if (attr->map->n_params == n_accs + 2)
-        params[n_accs + 1] = kb_sitofp(pw->b, kb_trunc(pw->b, kf_coord_lanes(pw->b, c.col), KB_I32));
+        params[n_accs + 1] =
+            kb_sitofp(pw->b, kb_trunc(pw->b, kf_coord_lanes(pw->b, c.col), KB_I32));
     return kf_emit_num(pw->b, kf_emit_slot(pw->b, attr->map, params, load_capture, &c));
 }
 
@@ -246,7 +255,8 @@ kb_value kf_pw_row_stat(kf_pw *pw, const kf_node *n, const kf_coord *ix)
     return s.done[0];
 }
 
-/* ---- products of two activations ---------------------------------------------------------------------- */
+/* ---- products of two activations
+ * ---------------------------------------------------------------------- */
 
 typedef struct product {
     kf_pw *pw;
@@ -290,9 +300,11 @@ kb_value kf_pw_matmul(kf_pw *pw, const kf_node *n, const kf_coord *ix)
     const uint32_t ra = ta->rank, rb = tb->rank;
     product p = {.pw = pw, .n = n, .lanes = kf_pw_lanes_of(ix, to->rank)};
     for (uint32_t i = 0; i + 2 < ra; i++)
-        p.a[i] = kf_dim_eq(ta->dim[i], kf_dim_static(1)) ? kf_coord_const(b, 0) : ix[to->rank - ra + i];
+        p.a[i] =
+            kf_dim_eq(ta->dim[i], kf_dim_static(1)) ? kf_coord_const(b, 0) : ix[to->rank - ra + i];
     for (uint32_t i = 0; i + 2 < rb; i++)
-        p.b[i] = kf_dim_eq(tb->dim[i], kf_dim_static(1)) ? kf_coord_const(b, 0) : ix[to->rank - rb + i];
+        p.b[i] =
+            kf_dim_eq(tb->dim[i], kf_dim_static(1)) ? kf_coord_const(b, 0) : ix[to->rank - rb + i];
     p.a[ra - 2] = ix[to->rank - 2];
     p.b[trans ? rb - 2 : rb - 1] = ix[to->rank - 1];
     p.a_k = &p.a[ra - 1];

@@ -11,10 +11,14 @@ const kf_family_impl *kf_family_find_impl(kf_family family)
     case KF_FAMILY_map:
     case KF_FAMILY_row_reduce:
     case KF_FAMILY_contract:
-    case KF_FAMILY_index: return &kf_family_rows;
-    case KF_FAMILY_matmul: return &kf_family_matmul;
-    case KF_FAMILY_attention: return &kf_family_attention;
-    case KF_FAMILY_COUNT: break;
+    case KF_FAMILY_index:
+        return &kf_family_rows;
+    case KF_FAMILY_matmul:
+        return &kf_family_matmul;
+    case KF_FAMILY_attention:
+        return &kf_family_attention;
+    case KF_FAMILY_COUNT:
+        break;
     }
     KF_ASSERT(false, "family out of range");
 }
@@ -27,8 +31,8 @@ static bool match(const kf_target *t, kf_family family, const kf_graph *body, kf
     return ok;
 }
 
-static kf_kernel_shape configure(const kf_target *t, kf_family family, const kf_graph *body, int64_t rows_lo,
-                                 int64_t rows_hi)
+static kf_kernel_shape configure(const kf_target *t, kf_family family, const kf_graph *body,
+                                 int64_t rows_lo, int64_t rows_hi)
 {
     (void)rows_lo;
     kf_arena *scratch = kf_arena_create("configure");

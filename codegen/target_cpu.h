@@ -6,7 +6,8 @@
 #include "codegen/cpu/arch.h"
 #include "ir/target.h"
 
-/** The target for a micro-architecture of arch.def ("x86-64-v3", "native"); NULL if there is no such name. */
+/** The target for a micro-architecture of arch.def ("x86-64-v3", "native"); NULL if there is no
+ * such name. */
 const kf_target *kf_target_cpu(kf_arena *arena, const char *arch);
 
 #endif

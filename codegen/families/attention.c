@@ -2,20 +2,18 @@
 /* attention - streaming softmax attention over the paged cache (CPU).
  *
  *   tile: tile_rows token rows x one kv head; a pair is (row, query head that shares the kv head)
- *   for each pair: Q'[pair] = scale * q; O[pair] = 0; m = -inf; l = 0; bound = keys the row may see at most
- *   for each sequence with rows in the tile:
- *       for each page of the sequence below the largest bound:
- *           for each group of MR pairs with a key below its bound in this page:
- *               for keys, 2 vectors at a time:
- *                   S[pair][keys] = sum over d: Q'[pair][d] * K[d][keys]          keys lie along the page
- *                   S = visible ? score(S, h, q, k) : -inf
- *               m' = max(m, max S);  a = exp(m - m');  P = exp(S - m');  l = l * a + sum P;  m = m'
- *               O[pair][d..] = O * a + sum over keys: P[pair][key] * V[key][d..]
- *   out = l > 0 ? O / l : 0
+ *   for each pair: Q'[pair] = scale * q; O[pair] = 0; m = -inf; l = 0; bound = keys the row may see
+ * at most for each sequence with rows in the tile: for each page of the sequence below the largest
+ * bound: for each group of MR pairs with a key below its bound in this page: for keys, 2 vectors at
+ * a time: S[pair][keys] = sum over d: Q'[pair][d] * K[d][keys]          keys lie along the page S =
+ * visible ? score(S, h, q, k) : -inf m' = max(m, max S);  a = exp(m - m');  P = exp(S - m');  l = l
+ * * a + sum P;  m = m' O[pair][d..] = O * a + sum over keys: P[pair][key] * V[key][d..] out = l > 0
+ * ? O / l : 0
  *
- * Pages are cut at absolute positions and every sum runs in one order, so a row's result depends neither on the
- * other rows of the call nor on how the prompt was cut into calls: keys that another pair of the group needs add
- * exact zeros. The rescaling is that of Milakov and Gimelshein 2018 (arXiv:1805.02867).
+ * Pages are cut at absolute positions and every sum runs in one order, so a row's result depends
+ * neither on the other rows of the call nor on how the prompt was cut into calls: keys that another
+ * pair of the group needs add exact zeros. The rescaling is that of Milakov and Gimelshein 2018
+ * (arXiv:1805.02867).
  */
 #include "base/check.h"
 #include "codegen/cpu/vmath.h"
@@ -31,7 +29,8 @@ enum { Q, KV, POS, SEQ, SEQ_START, PAST, PAGES, CAPTURES };
 enum { MASK_H, MASK_Q, MASK_K };
 enum { SCORE_S, SCORE_H, SCORE_Q, SCORE_K };
 
-/* ---- match ------------------------------------------------------------------------------------------ */
+/* ---- match
+ * ------------------------------------------------------------------------------------------ */
 
 static const kf_node *find_node(const kf_graph *g, kf_sbuf *why)
 {
@@ -84,11 +83,12 @@ static bool match(const kf_target *t, const kf_graph *g, kf_arena *scratch, kf_s
     return true;
 }
 
-/* ---- configuration ------------------------------------------------------------------------------------ */
+/* ---- configuration
+ * ------------------------------------------------------------------------------------ */
 
 typedef struct sizes {
     int64_t heads, group, dim, page;
-    int64_t pairs; /* of a tile */
+    int64_t pairs;                       /* of a tile */
     int64_t q, o, p, m, l, bound, bytes; /* scratch offsets */
 } sizes;
 
@@ -108,7 +108,8 @@ static sizes sizes_of(const kf_graph *g, const kf_node *n, int64_t tile_rows)
     return s;
 }
 
-static kf_kernel_shape configure(const kf_target *t, const kf_graph *g, kf_arena *scratch, int64_t rows_hi)
+static kf_kernel_shape configure(const kf_target *t, const kf_graph *g, kf_arena *scratch,
+                                 int64_t rows_hi)
 {
     (void)t;
     (void)scratch;
@@ -125,7 +126,8 @@ static kf_kernel_shape configure(const kf_target *t, const kf_graph *g, kf_arena
     return s;
 }
 
-/* ---- what the mask says about bounds --------------------------------------------------------------------- */
+/* ---- what the mask says about bounds
+ * --------------------------------------------------------------------- */
 
 static bool is_param(const kf_slot *s, uint32_t inst, uint32_t param)
 {
@@ -151,7 +153,8 @@ static bool implies_causal(const kf_slot *s, uint32_t inst)
     return is_causal(s, inst);
 }
 
-/* ---- emission -------------------------------------------------------------------------------------------- */
+/* ---- emission
+ * -------------------------------------------------------------------------------------------- */
 
 typedef struct emitter {
     const kf_emit *e;
@@ -200,8 +203,8 @@ static kb_value head_of(emitter *em, kb_value pair)
 }
 
 /* Q'[pair][lo..hi) = scale * q, O = 0. */
-static void start_span(emitter *em, kb_value pair, kb_value row, kb_value head, int64_t lo, int64_t hi,
-                       uint32_t lanes)
+static void start_span(emitter *em, kb_value pair, kb_value row, kb_value head, int64_t lo,
+                       int64_t hi, uint32_t lanes)
 {
     kb *b = em->b;
     kb_loop l;
@@ -220,11 +223,13 @@ static void start_span(emitter *em, kb_value pair, kb_value row, kb_value head, 
     kb_loop_end(b, &l, NULL);
 }
 
-/* Keys that the row of |pair| can see at most: those of its sequence, and not the future if the mask says so. */
+/* Keys that the row of |pair| can see at most: those of its sequence, and not the future if the
+ * mask says so. */
 static kb_value bound_of(emitter *em, kb_value row)
 {
     kb *b = em->b;
-    kb_value keys = kf_kv_keys(&em->pw, em->n->in[SEQ_START], em->n->in[PAST], load_int(em, SEQ, row));
+    kb_value keys =
+        kf_kv_keys(&em->pw, em->n->in[SEQ_START], em->n->in[PAST], load_int(em, SEQ, row));
     return em->causal ? kb_min(b, keys, kb_addi(b, load_int(em, POS, row), 1)) : keys;
 }
 
@@ -249,14 +254,15 @@ static void start_pairs(emitter *em)
     kb_loop_end(b, &l, NULL);
 }
 
-/* ---- scores of a group ---------------------------------------------------------------------------------- */
+/* ---- scores of a group
+ * ---------------------------------------------------------------------------------- */
 
 typedef struct group {
-    uint32_t n;     /* pairs */
+    uint32_t n; /* pairs */
     kb_value pair0;
-    kb_value page;  /* address of the page */
-    kb_value base;  /* position of its first key */
-    kb_value keys;  /* keys of the page below the largest bound of the group */
+    kb_value page; /* address of the page */
+    kb_value base; /* position of its first key */
+    kb_value keys; /* keys of the page below the largest bound of the group */
     kb_value bound[MR], q_pos[MR], q_head[MR];
     kb_value alpha[MR];
 } group;
@@ -267,8 +273,10 @@ typedef struct slot_env {
     uint32_t k_param;
 } slot_env;
 
-/* Captures are read at indices clamped into them: keys beyond the bound are computed and thrown away. */
-static kb_value load_capture(void *user, const kf_slot *slot, const kf_slot_inst *load, const kb_value *values)
+/* Captures are read at indices clamped into them: keys beyond the bound are computed and thrown
+ * away. */
+static kb_value load_capture(void *user, const kf_slot *slot, const kf_slot_inst *load,
+                             const kb_value *values)
 {
     const slot_env *env = user;
     emitter *em = env->em;
@@ -292,7 +300,8 @@ static kb_value visible_score(emitter *em, const group *g, uint32_t i, kb_value 
     kb *b = em->b;
     const uint32_t lanes = em->lanes;
     slot_env env = {.em = em, .k = kf_coord_ramp(first, lanes, lanes)};
-    kb_value k32 = kb_add(b, kb_splat(b, kb_trunc(b, first, KB_I32), lanes), kb_iota(b, KB_I32, lanes));
+    kb_value k32 =
+        kb_add(b, kb_splat(b, kb_trunc(b, first, KB_I32), lanes), kb_iota(b, KB_I32, lanes));
     kb_value bound = kb_splat(b, kb_trunc(b, g->bound[i], KB_I32), lanes);
     kb_value seen = kb_icmp(b, KB_LT, k32, bound);
     kb_value k = kb_sitofp(b, k32);
@@ -321,8 +330,8 @@ static void dot_keys(emitter *em, const group *g, kb_value slot, kb_value *sums)
         sums[i] = kb_f32(b, em->lanes, 0.0f);
     kb_loop_begin(b, &l, kb_i64(b, 0), kb_i64(b, em->z.dim), 1, n, sums);
     kb_value keys[VECTORS];
-    const kf_coord at = kf_kv_key_at(b, &em->kv, kf_coord_uniform(em->head, 1), kf_coord_uniform(l.iv, 1),
-                                     kf_coord_uniform(slot, 1));
+    const kf_coord at = kf_kv_key_at(b, &em->kv, kf_coord_uniform(em->head, 1),
+                                     kf_coord_uniform(l.iv, 1), kf_coord_uniform(slot, 1));
     kb_value p = kb_index(b, g->page, em->kv.elem, at.v);
     for (uint32_t v = 0; v < em->vectors; v++) {
         const int64_t skip = (int64_t)v * em->lanes * kb_elem_bytes(em->kv.elem);
@@ -362,7 +371,8 @@ static void group_scores(emitter *em, const group *g, kb_value *peak)
         next[i] = l.carried[i];
         for (uint32_t v = 0; v < em->vectors; v++) {
             kb_value slot = kb_addi(b, l.iv, (int64_t)v * em->lanes);
-            kb_value s = visible_score(em, g, i, sums[i * em->vectors + v], kb_add(b, g->base, slot));
+            kb_value s =
+                visible_score(em, g, i, sums[i * em->vectors + v], kb_add(b, g->base, slot));
             kb_store(b, s, prob_cell(em, i, slot), 4);
             next[i] = kb_fmax(b, s, next[i]);
         }
@@ -423,8 +433,8 @@ static void weigh_columns(emitter *em, const group *g, kb_value d, uint32_t lane
         acc[j] = kb_fmul(b, kb_load(b, KB_F32, lanes, at[j], 4), alpha);
     }
     kb_loop_begin(b, &l, kb_i64(b, 0), g->keys, 1, n, acc);
-    const kf_coord where = kf_kv_value_at(b, &em->kv, kf_coord_uniform(em->head, 1), kf_coord_uniform(d, 1),
-                                          kf_coord_uniform(l.iv, 1));
+    const kf_coord where = kf_kv_value_at(b, &em->kv, kf_coord_uniform(em->head, 1),
+                                          kf_coord_uniform(d, 1), kf_coord_uniform(l.iv, 1));
     kb_value p = kb_index(b, g->page, em->kv.elem, where.v);
     kb_value row[VECTORS];
     for (uint32_t v = 0; v < vectors; v++)
@@ -442,12 +452,14 @@ static void weigh_columns(emitter *em, const group *g, kb_value d, uint32_t lane
         kb_store(b, l.carried[j], at[j], 4);
 }
 
-static void weigh_span(emitter *em, const group *g, int64_t lo, int64_t hi, uint32_t lanes, uint32_t vectors)
+static void weigh_span(emitter *em, const group *g, int64_t lo, int64_t hi, uint32_t lanes,
+                       uint32_t vectors)
 {
     kb_loop l;
     if (lo == hi)
         return;
-    kb_loop_begin(em->b, &l, kb_i64(em->b, lo), kb_i64(em->b, hi), (int64_t)lanes * vectors, 0, NULL);
+    kb_loop_begin(em->b, &l, kb_i64(em->b, lo), kb_i64(em->b, hi), (int64_t)lanes * vectors, 0,
+                  NULL);
     weigh_columns(em, g, l.iv, lanes, vectors);
     kb_loop_end(em->b, &l, NULL);
 }
@@ -461,7 +473,8 @@ static void group_values(emitter *em, const group *g)
     weigh_span(em, g, singles, dim, 1, 1);
 }
 
-/* ---- walking pairs, pages and sequences -------------------------------------------------------------------- */
+/* ---- walking pairs, pages and sequences
+ * -------------------------------------------------------------------- */
 
 static void one_group(emitter *em, kb_value pair0, uint32_t n, kb_value page, kb_value base)
 {
@@ -532,7 +545,8 @@ static void sequence(emitter *em, kb_value seq, kb_value lo, kb_value hi)
 static void sequences(emitter *em)
 {
     kb *b = em->b;
-    kb_value first = load_int(em, SEQ, em->row0), last = load_int(em, SEQ, kb_addi(b, em->row1, -1));
+    kb_value first = load_int(em, SEQ, em->row0),
+             last = load_int(em, SEQ, kb_addi(b, em->row1, -1));
     kb_loop l;
     kb_loop_begin(b, &l, first, kb_addi(b, last, 1), 1, 0, NULL);
     const uint32_t mark = kf_pw_mark(&em->pw);
@@ -546,7 +560,8 @@ static void sequences(emitter *em)
     kb_loop_end(b, &l, NULL);
 }
 
-static void finish_span(emitter *em, kb_value pair, kb_value l, int64_t lo, int64_t hi, uint32_t lanes)
+static void finish_span(emitter *em, kb_value pair, kb_value l, int64_t lo, int64_t hi,
+                        uint32_t lanes)
 {
     kb *b = em->b;
     kb_loop loop;
@@ -562,7 +577,8 @@ static void finish_span(emitter *em, kb_value pair, kb_value l, int64_t lo, int6
     kb_value by = kb_select(b, none, kb_f32(b, 1, 1.0f), l);
     o = kb_fdiv(b, o, lanes > 1 ? kb_splat(b, by, lanes) : by);
     kb_value to = kb_add(b, kb_muli(b, out_row, em->z.dim), loop.iv);
-    kf_pw_store(&em->pw, KF_DTYPE_f32, o, dtype, kf_result_ptr(em->e, 0), kf_coord_ramp(to, lanes, 1));
+    kf_pw_store(&em->pw, KF_DTYPE_f32, o, dtype, kf_result_ptr(em->e, 0),
+                kf_coord_ramp(to, lanes, 1));
     kb_loop_end(b, &loop, NULL);
 }
 

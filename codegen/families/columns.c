@@ -3,7 +3,8 @@
 
 #include "base/check.h"
 
-/* The row coordinate: known only at the call, the same for a result and all it reads of the matmul. */
+/* The row coordinate: known only at the call, the same for a result and all it reads of the matmul.
+ */
 #define ROW (-1)
 
 typedef struct tracer {
@@ -101,7 +102,8 @@ static bool follow_rope(tracer *t, const kf_node *n, const int64_t *ix)
     return follow(t, n->in[0], at);
 }
 
-static bool follow_span(tracer *t, kf_value v, const int64_t *ix, uint32_t axis, int64_t lo, int64_t hi)
+static bool follow_span(tracer *t, kf_value v, const int64_t *ix, uint32_t axis, int64_t lo,
+                        int64_t hi)
 {
     int64_t at[KF_MAX_RANK];
     for (uint32_t d = 0; d <= axis; d++)
@@ -173,24 +175,33 @@ static bool follow(tracer *t, kf_value v, const int64_t *ix)
     if (kf_op_is_fn(n->op) || n->op == KF_OP_convert)
         return follow_broadcast(t, n, ix);
     switch (n->op) {
-    case KF_OP_reshape: return follow_reshape(t, n, ix);
+    case KF_OP_reshape:
+        return follow_reshape(t, n, ix);
     case KF_OP_transpose:
-    case KF_OP_slice: return follow_index(t, n, ix);
-    case KF_OP_concat: return follow_concat(t, n, ix);
-    case KF_OP_rope: return follow_rope(t, n, ix);
-    case KF_OP_row_reduce: return follow_reduce(t, n, ix);
+    case KF_OP_slice:
+        return follow_index(t, n, ix);
+    case KF_OP_concat:
+        return follow_concat(t, n, ix);
+    case KF_OP_rope:
+        return follow_rope(t, n, ix);
+    case KF_OP_row_reduce:
+        return follow_reduce(t, n, ix);
     case KF_OP_row_stat: {
         const int64_t block = KF_ATTR_OF(n, row_stat)->block;
         const int64_t size = kf_value_type(t->g, n->in[0])->dim[1].size;
         const int64_t lo = ix[1] * block, hi = lo + block < size ? lo + block : size;
         return follow_span(t, n->in[0], ix, 1, lo, hi);
     }
-    default: break;
+    default:
+        break;
     }
-    return kf_refuse(t->why, "%s cannot stand in the epilogue of a matmul", kf_op_infos[n->op].name);
+    return kf_refuse(t->why, "%s cannot stand in the epilogue of a matmul",
+                     kf_op_infos[n->op].name);
 }
 
-/* ---- items ------------------------------------------------------------------------------------------------ */
+/* ---- items
+ * ------------------------------------------------------------------------------------------------
+ */
 
 static bool *dependents(const kf_graph *g, kf_value matmul, kf_arena *arena)
 {
@@ -218,7 +229,8 @@ static bool trace_item(tracer *t, kf_column_item *item, kf_arena *arena)
     item->n = 1;
     for (uint32_t d = 1; d < type->rank; d++) {
         if (!kf_dim_is_static(type->dim[d]))
-            return kf_refuse(t->why, "result %u has a second dim known only at the call", item->result);
+            return kf_refuse(t->why, "result %u has a second dim known only at the call",
+                             item->result);
         item->n *= (uint32_t)type->dim[d].size;
     }
     item->first = KF_NEW_N(arena, int32_t, item->n);
@@ -232,14 +244,16 @@ static bool trace_item(tracer *t, kf_column_item *item, kf_arena *arena)
         if (!follow(t, item->value, ix))
             return false;
         if (t->hi < 0)
-            return kf_refuse(t->why, "a column of result %u does not depend on the product", item->result);
+            return kf_refuse(t->why, "a column of result %u does not depend on the product",
+                             item->result);
         item->first[j] = (int32_t)t->lo;
         item->last[j] = (int32_t)t->hi;
     }
     return true;
 }
 
-bool kf_columns_trace(const kf_graph *g, kf_value matmul, kf_arena *arena, kf_columns *out, kf_sbuf *why)
+bool kf_columns_trace(const kf_graph *g, kf_value matmul, kf_arena *arena, kf_columns *out,
+                      kf_sbuf *why)
 {
     tracer t = {.g = g, .matmul = matmul, .why = why, .cached = KF_NO_VALUE};
     t.depends = dependents(g, matmul, arena);
@@ -288,7 +302,8 @@ bool kf_columns_tile_ok(const kf_columns *c, const kf_graph *g, uint32_t tile_n)
     return true;
 }
 
-int32_t *kf_columns_starts(const kf_column_item *item, kf_arena *arena, uint32_t tile_n, uint32_t n_tiles)
+int32_t *kf_columns_starts(const kf_column_item *item, kf_arena *arena, uint32_t tile_n,
+                           uint32_t n_tiles)
 {
     int32_t *start = KF_NEW_N(arena, int32_t, n_tiles + 1);
     uint32_t j = 0;

@@ -56,7 +56,8 @@ bool kf_body_is_pointwise(const kf_graph *body, kf_sbuf *why)
             if (!static_axis(body, n, why))
                 return false;
             break;
-        default: break;
+        default:
+            break;
         }
     }
     return true;

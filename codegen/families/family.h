@@ -25,13 +25,19 @@ typedef struct kf_family_impl {
     void (*emit)(const kf_emit *e);
 } kf_family_impl;
 
-extern const kf_family_impl kf_family_rows;      /* map, row_reduce, contract, index */
+extern const kf_family_impl kf_family_rows; /* map, row_reduce, contract, index */
 extern const kf_family_impl kf_family_matmul;
 extern const kf_family_impl kf_family_attention;
 
 /** f32 lanes and vector registers of the target. */
-static inline uint32_t kf_target_lanes(const kf_target *t) { return t->vector_bytes / 4; }
-static inline uint32_t kf_target_regs(const kf_target *t) { return t->vector_bytes == 64 ? 32 : 16; }
+static inline uint32_t kf_target_lanes(const kf_target *t)
+{
+    return t->vector_bytes / 4;
+}
+static inline uint32_t kf_target_regs(const kf_target *t)
+{
+    return t->vector_bytes == 64 ? 32 : 16;
+}
 
 /** Appends "key = value". */
 void kf_config_set(kf_config *c, const char *key, int64_t value);

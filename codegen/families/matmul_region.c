@@ -1,22 +1,25 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* matmul_region - matmul kernels: pointwise rows times a packed weight, then whatever the region stores.
+/* matmul_region - matmul kernels: pointwise rows times a packed weight, then whatever the region
+ * stores.
  *
  *   tile: tile_m rows x tile_n columns of the product
- *   row values used by the prologue (a norm's scale): for r in rows: user[r] = ...        once a tile
- *   A' = prologue(A)                                       called back by families/matmul.c
+ *   row values used by the prologue (a norm's scale): for r in rows: user[r] = ...        once a
+ * tile A' = prologue(A)                                       called back by families/matmul.c
  *   C[rows][tile_n] = A' * W                               families/matmul.c
- *   for each item stored (results, cache planes): columns [start[t], start[t+1]) belong to column tile t
- *       for r in rows: row values (norm scales from statistics), in scalars
- *           for c in columns, lanes at a time: store(value(r, c))       reading C where the product stands
+ *   for each item stored (results, cache planes): columns [start[t], start[t+1]) belong to column
+ * tile t for r in rows: row values (norm scales from statistics), in scalars for c in columns,
+ * lanes at a time: store(value(r, c))       reading C where the product stands
  *
- * Which item columns belong to a tile, and which tile widths are legal, is what families/columns.h finds.
+ * Which item columns belong to a tile, and which tile widths are legal, is what families/columns.h
+ * finds.
  */
 #include "base/check.h"
 #include "codegen/families/columns.h"
 #include "codegen/families/matmul.h"
 #include "codegen/kv.h"
 
-/* ---- the parts of the body ------------------------------------------------------------------------------ */
+/* ---- the parts of the body
+ * ------------------------------------------------------------------------------ */
 
 typedef struct parts {
     const kf_graph *g;
@@ -61,7 +64,8 @@ static bool check_weight(const kf_target *t, const parts *p, kf_sbuf *why)
     if (w->kind != KF_VALUE_ARG || w->type.rank != 2 || !KF_ATTR_OF(p->node, matmul)->trans_b)
         return kf_refuse(why, "the second operand of the product is not a weight [N,K]");
     if (kf_dtype_infos[w->type.dtype].kind != KF_KIND_FLOAT)
-        return kf_refuse(why, "weights of dtype %s have no kernel", kf_dtype_infos[w->type.dtype].name);
+        return kf_refuse(why, "weights of dtype %s have no kernel",
+                         kf_dtype_infos[w->type.dtype].name);
     if (!same_layout(&w->type.layout, &wanted))
         return kf_refuse(why, "the weight is not stored in the target's order");
     if (a->rank != 2 || kf_dim_is_static(a->dim[0]))
@@ -74,7 +78,8 @@ static kf_value plain_argument(const parts *p)
 {
     kf_value v = p->a;
     const kf_dim rows = kf_value_type(p->g, v)->dim[0];
-    for (kf_node *n = kf_value_is(p->g, v, KF_OP_reshape); n; n = kf_value_is(p->g, v, KF_OP_reshape))
+    for (kf_node *n = kf_value_is(p->g, v, KF_OP_reshape); n;
+         n = kf_value_is(p->g, v, KF_OP_reshape))
         v = n->in[0];
     const kf_value_info *info = &p->g->values.data[v];
     const bool plain = info->kind == KF_VALUE_ARG && info->type.dtype == KF_DTYPE_f32 &&
@@ -89,9 +94,11 @@ static bool check_prologue(parts *p, kf_value v, bool *seen, kf_sbuf *why)
     if (!n || seen[v])
         return true;
     seen[v] = true;
-    if (n->op == KF_OP_matmul || n->op == KF_OP_kv_append || n->op == KF_OP_kv_read || n->op == KF_OP_kv_index ||
-        n->op == KF_OP_attention || n->op == KF_OP_row_stat || n->op == KF_OP_rope_table)
-        return kf_refuse(why, "%s cannot stand in the prologue of a matmul", kf_op_infos[n->op].name);
+    if (n->op == KF_OP_matmul || n->op == KF_OP_kv_append || n->op == KF_OP_kv_read ||
+        n->op == KF_OP_kv_index || n->op == KF_OP_attention || n->op == KF_OP_row_stat ||
+        n->op == KF_OP_rope_table)
+        return kf_refuse(why, "%s cannot stand in the prologue of a matmul",
+                         kf_op_infos[n->op].name);
     if (n->op == KF_OP_row_reduce) {
         const kf_type *t = kf_value_type(p->g, v);
         if (KF_ATTR_OF(n, row_reduce)->keep || t->rank != 2 ||
@@ -108,7 +115,8 @@ static bool check_prologue(parts *p, kf_value v, bool *seen, kf_sbuf *why)
     return true;
 }
 
-static bool take_apart(const kf_target *t, const kf_graph *g, kf_arena *arena, parts *p, kf_sbuf *why)
+static bool take_apart(const kf_target *t, const kf_graph *g, kf_arena *arena, parts *p,
+                       kf_sbuf *why)
 {
     *p = (parts){.g = g};
     if (!kf_body_is_pointwise(g, why) || !find_matmul(p, why) || !check_weight(t, p, why))
@@ -119,10 +127,11 @@ static bool take_apart(const kf_target *t, const kf_graph *g, kf_arena *arena, p
     return kf_columns_trace(g, p->node->out[0], arena, &p->columns, why);
 }
 
-/* ---- configuration ---------------------------------------------------------------------------------------- */
+/* ---- configuration
+ * ---------------------------------------------------------------------------------------- */
 
-/* C of a tile stays below this, or rows are taken off it. A tile wider than MAX_TILE_N would leave workers idle:
- * whole rows of a wide product are normalised by a kernel of their own. */
+/* C of a tile stays below this, or rows are taken off it. A tile wider than MAX_TILE_N would leave
+ * workers idle: whole rows of a wide product are normalised by a kernel of their own. */
 enum { MAX_C_BYTES = 512 << 10, MAX_TILE_N = 1024 };
 
 static uint32_t panels_of(uint32_t n)
@@ -149,7 +158,9 @@ static kf_matmul_config shape_of(const parts *p, int64_t rows_hi)
 {
     const kf_type *w = kf_value_type(p->g, p->weight);
     kf_matmul_config c = {.n = (uint32_t)w->dim[0].size, .k = (uint32_t)w->dim[1].size};
-    c.weight = w->dtype == KF_DTYPE_f32 ? KF_WEIGHT_F32 : w->dtype == KF_DTYPE_f16 ? KF_WEIGHT_F16 : KF_WEIGHT_BF16;
+    c.weight = w->dtype == KF_DTYPE_f32   ? KF_WEIGHT_F32
+               : w->dtype == KF_DTYPE_f16 ? KF_WEIGHT_F16
+                                          : KF_WEIGHT_BF16;
     c.max_rows = (uint32_t)kf_dim_bound(p->g, kf_value_type(p->g, p->a)->dim[0], rows_hi);
     return c;
 }
@@ -174,7 +185,8 @@ static bool match(const kf_target *t, const kf_graph *g, kf_arena *scratch, kf_s
     return true;
 }
 
-static kf_kernel_shape configure(const kf_target *t, const kf_graph *g, kf_arena *scratch, int64_t rows_hi)
+static kf_kernel_shape configure(const kf_target *t, const kf_graph *g, kf_arena *scratch,
+                                 int64_t rows_hi)
 {
     parts p;
     const char *rule;
@@ -219,7 +231,9 @@ static kf_matmul_config read_config(const kf_emit *e, const parts *p)
     return c;
 }
 
-/* ---- emission ------------------------------------------------------------------------------------------------ */
+/* ---- emission
+ * ------------------------------------------------------------------------------------------------
+ */
 
 typedef struct region {
     const kf_emit *e;
@@ -257,7 +271,8 @@ static kb_value load_leaf(kf_pw *pw, void *user, kf_value v, const kf_coord *ix)
     }
     kb_value base = kb_index(b, r->tile->c, KB_F32, kb_muli(b, row, r->tile->ldc));
     kb_value back = kb_sub(b, kb_i64(b, 0), r->tile->col0);
-    return kf_pw_load(pw, KF_DTYPE_f32, base, kf_coord_add(b, ix[1], kf_coord_uniform(back, KF_PANEL)));
+    return kf_pw_load(pw, KF_DTYPE_f32, base,
+                      kf_coord_add(b, ix[1], kf_coord_uniform(back, KF_PANEL)));
 }
 
 /* user[row][i] = row value i. They are computed from their definitions, so without the leaves. */
@@ -282,7 +297,8 @@ static void begin(kb *b, void *user, const kf_matmul_tile *tile)
     kb_loop_end(b, &l, NULL);
 }
 
-static kb_value a_value(kb *b, void *user, const kf_matmul_tile *tile, kb_value row, kb_value k, uint32_t lanes)
+static kb_value a_value(kb *b, void *user, const kf_matmul_tile *tile, kb_value row, kb_value k,
+                        uint32_t lanes)
 {
     region *r = user;
     (void)b;
@@ -327,13 +343,15 @@ static kf_range item_range(region *r, const kf_column_item *item)
     }
     kb_value table = kb_table_i32(b, start, r->n_tiles + 1);
     range.lo = kb_sext(b, kb_load(b, KB_I32, 1, kb_index(b, table, KB_I32, t), 4), KB_I64);
-    range.hi = kb_sext(b, kb_load(b, KB_I32, 1, kb_index(b, table, KB_I32, kb_addi(b, t, 1)), 4), KB_I64);
+    range.hi =
+        kb_sext(b, kb_load(b, KB_I32, 1, kb_index(b, table, KB_I32, kb_addi(b, t, 1)), 4), KB_I64);
     return range;
 }
 
 static bool starts_divide(const region *r, const kf_column_item *item, int64_t by)
 {
-    const int32_t *start = kf_columns_starts(item, r->e->arena, r->tile->config->tile_n, r->n_tiles);
+    const int32_t *start =
+        kf_columns_starts(item, r->e->arena, r->tile->config->tile_n, r->n_tiles);
     for (uint32_t i = 0; i <= r->n_tiles; i++)
         if (start[i] % by != 0)
             return false;
@@ -362,10 +380,10 @@ static void emit_append_item(region *r, const kf_column_item *item)
     kb_loop_end(b, &l, NULL);
 }
 
-/* Whole inner dims get a loop of their own where the tile holds whole ones, so that what belongs to a head is
- * computed once a head. */
-static void emit_tensor_item(region *r, const kf_column_item *item, uint32_t n, const kf_value *value,
-                             const kb_value *dst)
+/* Whole inner dims get a loop of their own where the tile holds whole ones, so that what belongs to
+ * a head is computed once a head. */
+static void emit_tensor_item(region *r, const kf_column_item *item, uint32_t n,
+                             const kf_value *value, const kb_value *dst)
 {
     kb *b = r->e->b;
     const kf_type *t = kf_value_type(r->e->body, item->value);
@@ -424,7 +442,8 @@ static void epilogue(kb *b, void *user, const kf_matmul_tile *tile)
         if (item->plane >= 0)
             emit_append_item(r, item);
         else if (kf_value_is(r->e->body, item->value, KF_OP_row_stat))
-            emit_tensor_item(r, item, 1, &item->value, &(kb_value){kf_result_ptr(r->e, item->result)});
+            emit_tensor_item(r, item, 1, &item->value,
+                             &(kb_value){kf_result_ptr(r->e, item->result)});
         else
             continue;
         done[i] = true;
@@ -437,7 +456,8 @@ static void epilogue(kb *b, void *user, const kf_matmul_tile *tile)
 static void emit(const kf_emit *e)
 {
     region r = {.e = e};
-    KF_ASSERT(take_apart(e->target, e->body, e->arena, &r.p, NULL), "a body is emitted after it has matched");
+    KF_ASSERT(take_apart(e->target, e->body, e->arena, &r.p, NULL),
+              "a body is emitted after it has matched");
     const kf_pw_leaves leaves = {&r, is_leaf, load_leaf};
     r.pw = kf_pw_make(e->arena, e->b, e->body, &leaves);
     r.pw.kv_layers = e->kv_layers;

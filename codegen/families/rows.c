@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* rows - map, row_reduce, contract and index kernels: results computed row by row from the arguments.
+/* rows - map, row_reduce, contract and index kernels: results computed row by row from the
+ * arguments.
  *
  *   tile t: rows [t * tile_rows, +tile_rows) of the tiled dim, the first dynamic one
  *   for each group of results of one shape:
@@ -9,14 +10,15 @@
  *   for each cache that is appended to:
  *       for row in rows: for head: store keys and values at pages[seq, pos / page]
  *
- * A product of two activations (contract) is a loop over the contracted dim per vector of results: right for
- * any operand order and dynamic sizes; the fast product is the matmul family.
+ * A product of two activations (contract) is a loop over the contracted dim per vector of results:
+ * right for any operand order and dynamic sizes; the fast product is the matmul family.
  */
 #include "base/check.h"
 #include "codegen/families/family.h"
 #include "codegen/kv.h"
 
-/* ---- the tiled dim ---------------------------------------------------------------------------------- */
+/* ---- the tiled dim
+ * ---------------------------------------------------------------------------------- */
 
 /* Shape that a result is computed over: its own, or that of the keys which kv_append stores. */
 static const kf_type *work_type(const kf_graph *g, kf_value v)
@@ -59,12 +61,14 @@ static bool match(const kf_target *t, const kf_graph *g, kf_arena *scratch, kf_s
         if (kf_value_type(g, v)->kind == KF_TYPE_KVCACHE && !append)
             return kf_refuse(why, "result %u is a cache that the region does not append to", i);
         if (type->rank && (dim_index(type, d) < 0 || (append && dim_index(type, d) != 0)))
-            return kf_refuse(why, "result %u has no dim in common with result 0 to cut it along", i);
+            return kf_refuse(why, "result %u has no dim in common with result 0 to cut it along",
+                             i);
     }
     return true;
 }
 
-/* ---- configuration ------------------------------------------------------------------------------------ */
+/* ---- configuration
+ * ------------------------------------------------------------------------------------ */
 
 /* About this many elements are computed by a tile. */
 enum { TILE_ELEMS = 8192 };
@@ -92,7 +96,8 @@ static int64_t elems_per_row(const kf_graph *g, int64_t rows_hi)
     return most;
 }
 
-static kf_kernel_shape configure(const kf_target *t, const kf_graph *g, kf_arena *scratch, int64_t rows_hi)
+static kf_kernel_shape configure(const kf_target *t, const kf_graph *g, kf_arena *scratch,
+                                 int64_t rows_hi)
 {
     (void)scratch;
     kf_kernel_shape s = {.scratch_bytes = 0};
@@ -116,7 +121,8 @@ static kf_kernel_shape configure(const kf_target *t, const kf_graph *g, kf_arena
     return s;
 }
 
-/* ---- emission -------------------------------------------------------------------------------------------- */
+/* ---- emission
+ * -------------------------------------------------------------------------------------------- */
 
 typedef struct rows {
     const kf_emit *e;

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "tests/unit/codegen_case.h"
 
+#include "codegen/cpu/kernel_loader.h"
+#include "tests/unit/support.h"
+
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -10,9 +13,6 @@
 #include <time.h>
 
 #include <cmocka.h>
-
-#include "codegen/cpu/kernel_loader.h"
-#include "tests/unit/support.h"
 
 #if defined(__SANITIZE_ADDRESS__)
 #define SANITIZED true
@@ -42,7 +42,10 @@ kf_case kf_case_begin(int64_t s, int64_t n, int64_t r, int64_t k)
     return c;
 }
 
-void kf_case_end(kf_case *c) { kf_arena_destroy(c->arena); }
+void kf_case_end(kf_case *c)
+{
+    kf_arena_destroy(c->arena);
+}
 
 bool kf_case_chosen(uint32_t percent)
 {
@@ -55,7 +58,8 @@ bool kf_case_chosen(uint32_t percent)
 
 kf_value kf_case_arg(kf_case *c, kf_dtype dtype, uint8_t rank, const kf_dim *dims, const char *name)
 {
-    return kf_graph_add_arg(c->body, kf_type_tensor(dtype, rank, dims), kf_str_from(name), KF_NO_LOC);
+    return kf_graph_add_arg(c->body, kf_type_tensor(dtype, rank, dims), kf_str_from(name),
+                            KF_NO_LOC);
 }
 
 kf_value kf_case_weight(kf_case *c, kf_dtype dtype, int64_t n, int64_t k, const char *name)
@@ -97,7 +101,8 @@ kf_case_call kf_case_cache(kf_case *c, kf_dtype dtype, uint32_t heads, uint32_t 
     kf_case_call k;
     const kf_dim n = kf_dim_sym(KF_SYM_N), s = kf_dim_sym(KF_SYM_S);
     const kf_dim pages[] = {s, kf_dim_static(16)};
-    k.kv = kf_graph_add_arg(c->body, kf_type_kvcache(dtype, 64, heads, head_dim, 1), KF_STR("kv"), KF_NO_LOC);
+    k.kv = kf_graph_add_arg(c->body, kf_type_kvcache(dtype, 64, heads, head_dim, 1), KF_STR("kv"),
+                            KF_NO_LOC);
     k.pos = kf_case_arg(c, KF_DTYPE_i32, 1, &n, "pos");
     k.seq = kf_case_arg(c, KF_DTYPE_i32, 1, &n, "seq");
     k.seq_start = kf_case_arg(c, KF_DTYPE_i32, 1, &s, "seq_start");
@@ -118,7 +123,8 @@ kf_case_call kf_case_cache(kf_case *c, kf_dtype dtype, uint32_t heads, uint32_t 
     return k;
 }
 
-/* ---- memory ------------------------------------------------------------------------------------------ */
+/* ---- memory
+ * ------------------------------------------------------------------------------------------ */
 
 static float f16_bits_value(uint16_t h)
 {
@@ -133,27 +139,41 @@ static void put(void *base, kf_dtype dtype, int64_t i, double v)
     uint32_t bits;
     memcpy(&bits, &f, 4);
     switch (dtype) {
-    case KF_DTYPE_f32: ((float *)base)[i] = f; break;
-    case KF_DTYPE_bf16: ((uint16_t *)base)[i] = (uint16_t)(bits >> 16); break;
-    case KF_DTYPE_f16: ((_Float16 *)base)[i] = (_Float16)f; break;
-    case KF_DTYPE_i32: ((int32_t *)base)[i] = (int32_t)v; break;
-    default: ((uint8_t *)base)[i] = v != 0; break;
+    case KF_DTYPE_f32:
+        ((float *)base)[i] = f;
+        break;
+    case KF_DTYPE_bf16:
+        ((uint16_t *)base)[i] = (uint16_t)(bits >> 16);
+        break;
+    case KF_DTYPE_f16:
+        ((_Float16 *)base)[i] = (_Float16)f;
+        break;
+    case KF_DTYPE_i32:
+        ((int32_t *)base)[i] = (int32_t)v;
+        break;
+    default:
+        ((uint8_t *)base)[i] = v != 0;
+        break;
     }
 }
 
 static double get(const void *base, kf_dtype dtype, int64_t i)
 {
     switch (dtype) {
-    case KF_DTYPE_f32: return ((const float *)base)[i];
+    case KF_DTYPE_f32:
+        return ((const float *)base)[i];
     case KF_DTYPE_bf16: {
         const uint32_t bits = (uint32_t)((const uint16_t *)base)[i] << 16;
         float f;
         memcpy(&f, &bits, 4);
         return f;
     }
-    case KF_DTYPE_f16: return f16_bits_value(((const uint16_t *)base)[i]);
-    case KF_DTYPE_i32: return ((const int32_t *)base)[i];
-    default: return ((const uint8_t *)base)[i];
+    case KF_DTYPE_f16:
+        return f16_bits_value(((const uint16_t *)base)[i]);
+    case KF_DTYPE_i32:
+        return ((const int32_t *)base)[i];
+    default:
+        return ((const uint8_t *)base)[i];
     }
 }
 
@@ -172,7 +192,8 @@ static void check_guard(const void *p, int64_t bytes, uint32_t i)
             fail_msg("operand %u is written outside its bounds", i);
 }
 
-/* ---- caches -------------------------------------------------------------------------------------------- */
+/* ---- caches
+ * -------------------------------------------------------------------------------------------- */
 
 typedef struct cache {
     const kf_type *type;
@@ -201,8 +222,8 @@ static bool appends(const kf_case *c)
     return false;
 }
 
-/* Fills the rows of each sequence at random on both sides, or compares them. The rows of this call are the
- * kernel's to fill, if it appends. */
+/* Fills the rows of each sequence at random on both sides, or compares them. The rows of this call
+ * are the kernel's to fill, if it appends. */
 static void cache_rows(kf_case *c, cache *k, bool compare)
 {
     uint64_t state = c->seed + 77;
@@ -213,16 +234,17 @@ static void cache_rows(kf_case *c, cache *k, bool compare)
                 double *row = kf_eval_kv_row(&k->tensor, value, 0, (uint32_t)s, pos);
                 for (int64_t i = 0; i < (int64_t)k->type->kv_heads * k->type->kv_head_dim; i++) {
                     char *page = cache_page(k, s, pos);
-                    const int64_t at = cache_at(k, value, i / k->type->kv_head_dim, i % k->type->kv_head_dim,
-                                                pos % k->type->kv_page);
+                    const int64_t at = cache_at(k, value, i / k->type->kv_head_dim,
+                                                i % k->type->kv_head_dim, pos % k->type->kv_page);
                     if (compare) {
                         const double got = get(page, k->type->dtype, at);
                         const double tol = k->type->dtype == KF_DTYPE_f32 ? c->rtol : 0.008;
                         if (!(fabs(got - row[i]) <= c->atol + tol * fabs(row[i])))
-                            fail_msg("cache row %d of sequence %d, element %d: %g, want %g", (int)pos, (int)s,
-                                     (int)i, got, row[i]);
+                            fail_msg("cache row %d of sequence %d, element %d: %g, want %g",
+                                     (int)pos, (int)s, (int)i, got, row[i]);
                     } else {
-                        const double v = (double)(int64_t)(random_u64(&state) % 4001) / 2000.0 - 1.0;
+                        const double v =
+                            (double)(int64_t)(random_u64(&state) % 4001) / 2000.0 - 1.0;
                         row[i] = kf_round_to(k->type->dtype, v);
                         put(page, k->type->dtype, at, row[i]);
                     }
@@ -241,7 +263,8 @@ static cache make_cache(kf_case *c, const kf_type *type)
     return k;
 }
 
-/* ---- running -------------------------------------------------------------------------------------------- */
+/* ---- running
+ * -------------------------------------------------------------------------------------------- */
 
 typedef struct run {
     kf_kernel kernel;
@@ -319,7 +342,8 @@ static double now(void)
 
 static void run_tiles(kf_case *c, run *r)
 {
-    const int64_t tiles = kf_tile_count(&r->kernel.shape.tiles, c->sym), scratch = r->kernel.shape.scratch_bytes;
+    const int64_t tiles = kf_tile_count(&r->kernel.shape.tiles, c->sym),
+                  scratch = r->kernel.shape.scratch_bytes;
     void *s = guarded(c, scratch);
     const kf_kernel_args args = {r->ptr, c->sym};
     c->seconds = INFINITY;
@@ -336,13 +360,16 @@ static void run_tiles(kf_case *c, run *r)
 static void compare(kf_case *c, run *r, uint32_t i)
 {
     const kf_type *t = kf_value_type(c->body, c->body->results.data[i]);
-    const double tol = t->dtype == KF_DTYPE_bf16 ? 0.008 : t->dtype == KF_DTYPE_f16 ? 0.001 : c->rtol;
+    const double tol = t->dtype == KF_DTYPE_bf16  ? 0.008
+                       : t->dtype == KF_DTYPE_f16 ? 0.001
+                                                  : c->rtol;
     c->result[i] = r->ptr[c->body->args.len + i];
     for (int64_t j = 0; j < r->want[i].n; j++) {
         const double got = get(c->result[i], t->dtype, j), want = r->want[i].data[j];
         const bool same = got == want || (isnan(got) && isnan(want));
         if (!same && !(fabs(got - want) <= c->atol + tol * fabs(want)))
-            fail_msg("result %u element %d of %d: %.9g, want %.9g", i, (int)j, (int)r->want[i].n, got, want);
+            fail_msg("result %u element %d of %d: %.9g, want %.9g", i, (int)j, (int)r->want[i].n,
+                     got, want);
     }
 }
 
@@ -356,7 +383,9 @@ void kf_case_run(kf_case *c, kf_family family)
         fill_arg(c, &r, i);
     for (uint32_t i = 0; i < c->body->results.len; i++) {
         const kf_type *t = kf_value_type(c->body, c->body->results.data[i]);
-        bytes[i] = t->kind == KF_TYPE_TENSOR ? kf_type_elems(t, c->sym) * kf_dtype_infos[t->dtype].bytes : 0;
+        bytes[i] = t->kind == KF_TYPE_TENSOR
+                       ? kf_type_elems(t, c->sym) * kf_dtype_infos[t->dtype].bytes
+                       : 0;
         r.ptr[n_args + i] = t->kind == KF_TYPE_TENSOR ? guarded(c, bytes[i]) : NULL;
     }
     if (!kf_eval_graph(c->arena, c->body, KF_EVAL_ROUNDED, c->sym, r.arg, NULL, r.want, &why))

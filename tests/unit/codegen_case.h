@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* codegen_case - one region body, emitted, run and compared with the evaluator.
  *
- * The body is built with kf_node_add on case.body. Arguments are random unless given; caches hold random rows of
- * the past in shuffled pages of a state with several layers. Memory around operands and scratch is poisoned with
- * NaN, tiles run in a shuffled order.
+ * The body is built with kf_node_add on case.body. Arguments are random unless given; caches hold
+ * random rows of the past in shuffled pages of a state with several layers. Memory around operands
+ * and scratch is poisoned with NaN, tiles run in a shuffled order.
  */
 #ifndef KF_TESTS_UNIT_CODEGEN_CASE_H
 #define KF_TESTS_UNIT_CODEGEN_CASE_H
@@ -25,22 +25,24 @@ typedef struct kf_case {
     uint64_t seed;
     double rtol, atol;
     /* of the last run */
-    const char *text;   /* LLVM assembly, when keep_text */
+    const char *text; /* LLVM assembly, when keep_text */
     bool keep_text;
     void *result[KF_MAX_RESULTS]; /* raw bytes of tensor results */
     double seconds;               /* one run of all tiles, best of |repeat| */
     uint32_t repeat;
-    int64_t rows_hi;              /* bucket; 0: the symbol's bound */
+    int64_t rows_hi; /* bucket; 0: the symbol's bound */
 } kf_case;
 
 /** A case with symbols S, N, R, K of these values and upper bounds of 8, 512, 8, 4096. */
 kf_case kf_case_begin(int64_t s, int64_t n, int64_t r, int64_t k);
 void kf_case_end(kf_case *c);
 
-/** True for |percent| of the calls, evenly spread, scaled by KF_TEST_SCALE: thins out products of options. */
+/** True for |percent| of the calls, evenly spread, scaled by KF_TEST_SCALE: thins out products of
+ * options. */
 bool kf_case_chosen(uint32_t percent);
 
-kf_value kf_case_arg(kf_case *c, kf_dtype dtype, uint8_t rank, const kf_dim *dims, const char *name);
+kf_value kf_case_arg(kf_case *c, kf_dtype dtype, uint8_t rank, const kf_dim *dims,
+                     const char *name);
 /** A weight [n,k] in the target's storage order. */
 kf_value kf_case_weight(kf_case *c, kf_dtype dtype, int64_t n, int64_t k, const char *name);
 /** Integers lo..hi-1 for argument |v|. */

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* attention kernels against the evaluator, and their independence of how a call is cut. */
+#include "tests/unit/codegen_case.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -8,9 +10,7 @@
 
 #include <cmocka.h>
 
-#include "tests/unit/codegen_case.h"
-
-#define N kf_dim_sym(KF_SYM_N)
+#define N    kf_dim_sym(KF_SYM_N)
 #define S(x) kf_dim_static(x)
 
 static const char *const archs[] = {"x86-64-v3", "native"};
@@ -27,14 +27,20 @@ static const kf_slot *mask_of(kf_case *c, mask_kind kind)
     uint32_t q = kf_slot_param(b, 1), k = kf_slot_param(b, 2);
     uint32_t causal = kf_slot_fn(b, KF_FN_le, k, q, 0), out = causal;
     if (kind == WINDOW)
-        out = kf_slot_fn(b, KF_FN_and, causal,
-                         kf_slot_fn(b, KF_FN_lt, kf_slot_fn(b, KF_FN_sub, q, k, 0), kf_slot_const(b, 40), 0), 0);
+        out = kf_slot_fn(
+            b, KF_FN_and, causal,
+            kf_slot_fn(b, KF_FN_lt, kf_slot_fn(b, KF_FN_sub, q, k, 0), kf_slot_const(b, 40), 0), 0);
     if (kind == NOTHING) /* rows with an even position see nothing */
-        out = kf_slot_fn(b, KF_FN_and, causal,
-                         kf_slot_fn(b, KF_FN_ne,
-                                    kf_slot_fn(b, KF_FN_mul, kf_slot_const(b, 2),
-                                               kf_slot_fn(b, KF_FN_floor, kf_slot_fn(b, KF_FN_mul, q, kf_slot_const(b, 0.5), 0), 0, 0), 0),
-                                    q, 0), 0);
+        out = kf_slot_fn(
+            b, KF_FN_and, causal,
+            kf_slot_fn(
+                b, KF_FN_ne,
+                kf_slot_fn(b, KF_FN_mul, kf_slot_const(b, 2),
+                           kf_slot_fn(b, KF_FN_floor,
+                                      kf_slot_fn(b, KF_FN_mul, q, kf_slot_const(b, 0.5), 0), 0, 0),
+                           0),
+                q, 0),
+            0);
     if (kind == DOCUMENT)
         out = kf_slot_fn(b, KF_FN_eq, kf_slot_load(b, 0, &q, 1), kf_slot_load(b, 0, &k, 1), 0);
     return kf_slot_finish(b, out);
@@ -44,12 +50,14 @@ static const kf_slot *mask_of(kf_case *c, mask_kind kind)
 static const kf_slot *soft_cap(kf_case *c, uint8_t captures)
 {
     kf_slot_builder *b = kf_slot_builder_create(c->arena, 4, score_names, captures);
-    uint32_t t = kf_slot_fn(b, KF_FN_tanh, kf_slot_fn(b, KF_FN_div, kf_slot_param(b, 0), kf_slot_const(b, 5), 0), 0, 0);
+    uint32_t t = kf_slot_fn(
+        b, KF_FN_tanh, kf_slot_fn(b, KF_FN_div, kf_slot_param(b, 0), kf_slot_const(b, 5), 0), 0, 0);
     uint32_t s = kf_slot_fn(b, KF_FN_mul, t, kf_slot_const(b, 5), 0);
     if (captures) { /* ALiBi: slopes[h] * (k - q) */
         uint32_t h = kf_slot_param(b, 1);
         uint32_t far = kf_slot_fn(b, KF_FN_sub, kf_slot_param(b, 3), kf_slot_param(b, 2), 0);
-        s = kf_slot_fn(b, KF_FN_add, s, kf_slot_fn(b, KF_FN_mul, kf_slot_load(b, 0, &h, 1), far, 0), 0);
+        s = kf_slot_fn(b, KF_FN_add, s, kf_slot_fn(b, KF_FN_mul, kf_slot_load(b, 0, &h, 1), far, 0),
+                       0);
     }
     return kf_slot_finish(b, s);
 }
@@ -64,7 +72,8 @@ typedef struct options {
 static kf_value build(kf_case *c, const options *o)
 {
     kf_case_call call = kf_case_cache(c, o->kv, o->heads, o->d);
-    kf_value q = kf_case_arg(c, KF_DTYPE_f32, 3, (kf_dim[]){N, S(o->heads * o->group), S(o->d)}, "q");
+    kf_value q =
+        kf_case_arg(c, KF_DTYPE_f32, 3, (kf_dim[]){N, S(o->heads * o->group), S(o->d)}, "q");
     kf_attr_attention *a = KF_ATTR_NEW(c->arena, attention);
     a->scale = 0.7;
     a->mask = mask_of(c, o->mask);
@@ -84,8 +93,9 @@ static void test_forms(void **state)
 {
     (void)state;
     static const options forms[] = {
-        {2, 3, 16, KF_DTYPE_f32, CAUSAL, 0},  {1, 8, 64, KF_DTYPE_bf16, CAUSAL, 0}, {3, 1, 20, KF_DTYPE_f32, WINDOW, 1},
-        {2, 2, 8, KF_DTYPE_f32, NOTHING, 2},  {2, 1, 40, KF_DTYPE_f16, NO_MASK, 0}, {1, 5, 36, KF_DTYPE_f32, DOCUMENT, 0},
+        {2, 3, 16, KF_DTYPE_f32, CAUSAL, 0},  {1, 8, 64, KF_DTYPE_bf16, CAUSAL, 0},
+        {3, 1, 20, KF_DTYPE_f32, WINDOW, 1},  {2, 2, 8, KF_DTYPE_f32, NOTHING, 2},
+        {2, 1, 40, KF_DTYPE_f16, NO_MASK, 0}, {1, 5, 36, KF_DTYPE_f32, DOCUMENT, 0},
     };
     static const int64_t calls[][3] = {{1, 1, 0}, {1, 1, 130}, {3, 3, 70}, {2, 75, 60}, {1, 33, 0}};
     for (uint32_t a = 0; a < 2; a++)
@@ -93,7 +103,8 @@ static void test_forms(void **state)
             for (uint32_t i = 0; i < 5; i++) {
                 if (!kf_case_chosen(43))
                     continue;
-                kf_case c = kf_case_begin(calls[i][0], calls[i][1], 1, calls[i][1] + calls[i][0] * calls[i][2]);
+                kf_case c = kf_case_begin(calls[i][0], calls[i][1], 1,
+                                          calls[i][1] + calls[i][0] * calls[i][2]);
                 c.arch = archs[a];
                 c.rows_hi = calls[i][1] <= 8 ? 8 : 512;
                 c.atol = 1e-5; /* weighted sums of values up to 1 */
@@ -101,19 +112,24 @@ static void test_forms(void **state)
                     c.past[s] = calls[i][2] - (s == 1 ? calls[i][2] / 2 : 0);
                 kf_value at = build(&c, &forms[f]);
                 const int64_t width = forms[f].heads * forms[f].group * (int64_t)forms[f].d;
-                kf_graph_add_result(c.body, i % 2 ? at : kf_node_reshape(c.body, at, 2, (kf_dim[]){N, S(width)}, KF_NO_LOC));
+                kf_graph_add_result(
+                    c.body,
+                    i % 2 ? at
+                          : kf_node_reshape(c.body, at, 2, (kf_dim[]){N, S(width)}, KF_NO_LOC));
                 kf_case_run(&c, KF_FAMILY_attention);
                 kf_case_end(&c);
             }
 }
 
-/* Result bytes of rows |from|.. of one sequence with |past| + |n| tokens, computed as a call of its own. */
-static void rows_of_call(int64_t past, int64_t n, int64_t from, float *out, int64_t rows, int64_t rows_hi)
+/* Result bytes of rows |from|.. of one sequence with |past| + |n| tokens, computed as a call of its
+ * own. */
+static void rows_of_call(int64_t past, int64_t n, int64_t from, float *out, int64_t rows,
+                         int64_t rows_hi)
 {
     const options o = {2, 4, 32, KF_DTYPE_f32, CAUSAL, 0};
     kf_case c = kf_case_begin(1, n, 1, n + past);
     const int64_t width = 2 * 4 * 32;
-    double *q = KF_NEW_N(c.arena, double, n * width);
+    double *q = KF_NEW_N(c.arena, double, n *width);
     c.past[0] = past;
     c.atol = 1e-5;
     c.rows_hi = rows_hi;
@@ -126,7 +142,8 @@ static void rows_of_call(int64_t past, int64_t n, int64_t from, float *out, int6
     kf_case_end(&c);
 }
 
-/* A prompt at once, its end as a second chunk, and its last token as a decode step: the same bits. */
+/* A prompt at once, its end as a second chunk, and its last token as a decode step: the same bits.
+ */
 static void test_chunks(void **state)
 {
     (void)state;

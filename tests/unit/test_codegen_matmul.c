@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* matmul regions against the evaluator: prologues, epilogues, statistics and caches. */
+#include "tests/unit/codegen_case.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -7,16 +9,17 @@
 
 #include <cmocka.h>
 
-#include "tests/unit/codegen_case.h"
-
-#define N kf_dim_sym(KF_SYM_N)
-#define R kf_dim_sym(KF_SYM_R)
+#define N    kf_dim_sym(KF_SYM_N)
+#define R    kf_dim_sym(KF_SYM_R)
 #define S(x) kf_dim_static(x)
 
 static const char *const archs[] = {"x86-64-v3", "native"};
 static const int64_t row_counts[] = {1, 3, 8, 70};
 
-static kf_value node1(kf_case *c, kf_op op, kf_value a) { return kf_node_1(c->body, op, a, KF_NO_LOC); }
+static kf_value node1(kf_case *c, kf_op op, kf_value a)
+{
+    return kf_node_1(c->body, op, a, KF_NO_LOC);
+}
 static kf_value node2(kf_case *c, kf_op op, kf_value a, kf_value b)
 {
     return kf_node_2(c->body, op, a, b, KF_NO_LOC);
@@ -35,7 +38,10 @@ static kf_case begin(uint32_t arch, int64_t n, int64_t past)
     return c;
 }
 
-static kf_value times(kf_case *c, kf_value a, kf_value w) { return kf_node_matmul(c->body, a, w, true, KF_NO_LOC); }
+static kf_value times(kf_case *c, kf_value a, kf_value w)
+{
+    return kf_node_matmul(c->body, a, w, true, KF_NO_LOC);
+}
 
 /* rsqrt(sum(ss) / 256 + 1e-5) as [rows, 1] */
 static kf_value row_scale(kf_case *c, kf_value ss)
@@ -69,10 +75,13 @@ static void test_plain(void **state)
                     if (!kf_case_chosen(29))
                         continue;
                     if (!kf_case_chosen(37))
-                    continue;
-                kf_case c = begin(a, row_counts[r], 0);
-                    const kf_dtype dtype = t == 0 ? KF_DTYPE_f32 : t == 1 ? KF_DTYPE_bf16 : KF_DTYPE_f16;
-                    kf_value x = kf_case_arg(&c, KF_DTYPE_f32, 2, (kf_dim[]){N, S(shape[i][1])}, "x");
+                        continue;
+                    kf_case c = begin(a, row_counts[r], 0);
+                    const kf_dtype dtype = t == 0   ? KF_DTYPE_f32
+                                           : t == 1 ? KF_DTYPE_bf16
+                                                    : KF_DTYPE_f16;
+                    kf_value x =
+                        kf_case_arg(&c, KF_DTYPE_f32, 2, (kf_dim[]){N, S(shape[i][1])}, "x");
                     kf_value w = kf_case_weight(&c, dtype, shape[i][0], shape[i][1], "w");
                     kf_graph_add_result(c.body, times(&c, x, w));
                     kf_case_run(&c, KF_FAMILY_matmul);
@@ -80,8 +89,8 @@ static void test_plain(void **state)
                 }
 }
 
-/* Output projection: residual added, partial statistic of what is stored, for widths that are no multiple of a
- * block. */
+/* Output projection: residual added, partial statistic of what is stored, for widths that are no
+ * multiple of a block. */
 static void test_residual_statistic(void **state)
 {
     (void)state;
@@ -100,7 +109,8 @@ static void test_residual_statistic(void **state)
                 stat->acc = (kf_accs){1, {KF_ACC_sum_sq}};
                 stat->block = 64;
                 kf_graph_add_result(c.body, x1);
-                kf_graph_add_result(c.body, kf_node_add(c.body, KF_OP_row_stat, stat, 1, &x1, NULL, KF_NO_LOC));
+                kf_graph_add_result(
+                    c.body, kf_node_add(c.body, KF_OP_row_stat, stat, 1, &x1, NULL, KF_NO_LOC));
                 kf_case_run(&c, KF_FAMILY_matmul);
                 kf_case_end(&c);
             }
@@ -123,7 +133,8 @@ static void test_gated(void **state)
                 kf_value w = kf_case_weight(&c, KF_DTYPE_bf16, 2 * f, 48, "w");
                 kf_value m = times(&c, node2(&c, KF_OP_mul, x, g), w);
                 m = node2(&c, KF_OP_mul, m, row_scale(&c, ss));
-                kf_value m4 = kf_node_reshape(c.body, m, 4, (kf_dim[]){N, S(f / b), S(2), S(b)}, KF_NO_LOC);
+                kf_value m4 =
+                    kf_node_reshape(c.body, m, 4, (kf_dim[]){N, S(f / b), S(2), S(b)}, KF_NO_LOC);
                 kf_value gate = kf_node_slice(c.body, m4, 2, 0, 1, KF_NO_LOC);
                 kf_value up = kf_node_slice(c.body, m4, 2, 1, 2, KF_NO_LOC);
                 gate = kf_node_reshape(c.body, gate, 2, (kf_dim[]){N, S(f)}, KF_NO_LOC);
@@ -139,7 +150,8 @@ static kf_value head_norm(kf_case *c, kf_value x, int64_t d, kf_value gain)
     static const char *const names[] = {"v", "s", "c"};
     kf_slot_builder *b = kf_slot_builder_create(c->arena, 3, names, 1);
     uint32_t mean = kf_slot_fn(b, KF_FN_div, kf_slot_param(b, 1), kf_slot_const(b, (double)d), 0);
-    mean = kf_slot_fn(b, KF_FN_rsqrt, kf_slot_fn(b, KF_FN_add, mean, kf_slot_const(b, 1e-6), 0), 0, 0);
+    mean =
+        kf_slot_fn(b, KF_FN_rsqrt, kf_slot_fn(b, KF_FN_add, mean, kf_slot_const(b, 1e-6), 0), 0, 0);
     uint32_t col = kf_slot_param(b, 2);
     uint32_t v = kf_slot_fn(b, KF_FN_mul, kf_slot_fn(b, KF_FN_mul, kf_slot_param(b, 0), mean, 0),
                             kf_slot_load(b, 0, &col, 1), 0);
@@ -191,15 +203,18 @@ static void build_qkv(kf_case *c, const qkv *o)
     kk = kf_node_add(c->body, KF_OP_rope, r, 2, rk, NULL, KF_NO_LOC);
     const kf_value in[] = {call.kv, kk, v, call.pos, call.seq, call.pages};
     kf_graph_add_result(c->body, q);
-    kf_graph_add_result(c->body, kf_node_add(c->body, KF_OP_kv_append, NULL, 6, in, NULL, KF_NO_LOC));
+    kf_graph_add_result(c->body,
+                        kf_node_add(c->body, KF_OP_kv_append, NULL, 6, in, NULL, KF_NO_LOC));
 }
 
 static void test_qkv(void **state)
 {
     (void)state;
     static const qkv options[] = {
-        {2, 2, 16, false, false, false, KF_DTYPE_f32}, {1, 3, 32, false, true, false, KF_DTYPE_bf16},
-        {8, 1, 8, true, false, true, KF_DTYPE_f32},    {3, 2, 24, true, true, false, KF_DTYPE_f32},
+        {2, 2, 16, false, false, false, KF_DTYPE_f32},
+        {1, 3, 32, false, true, false, KF_DTYPE_bf16},
+        {8, 1, 8, true, false, true, KF_DTYPE_f32},
+        {3, 2, 24, true, true, false, KF_DTYPE_f32},
         {4, 2, 64, true, true, true, KF_DTYPE_bf16},
     };
     for (uint32_t a = 0; a < 2; a++)
@@ -237,7 +252,8 @@ static void test_head(void **state)
         }
 }
 
-/* A row value in the prologue, and a norm over all columns in the epilogue: one tile holds the row. */
+/* A row value in the prologue, and a norm over all columns in the epilogue: one tile holds the row.
+ */
 static void test_prologue_scale_and_post_norm(void **state)
 {
     (void)state;
@@ -279,7 +295,10 @@ static void test_refusals(void **state)
     c = begin(0, 8, 0);
     x = kf_case_arg(&c, KF_DTYPE_f32, 2, (kf_dim[]){N, S(40)}, "x");
     w = kf_case_weight(&c, KF_DTYPE_f32, 40, 40, "w");
-    kf_graph_add_result(c.body, times(&c, head_norm(&c, x, 40, kf_case_arg(&c, KF_DTYPE_f32, 1, (kf_dim[]){S(40)}, "g")), w));
+    kf_graph_add_result(
+        c.body,
+        times(&c, head_norm(&c, x, 40, kf_case_arg(&c, KF_DTYPE_f32, 1, (kf_dim[]){S(40)}, "g")),
+              w));
     kf_case_refused(&c, KF_FAMILY_matmul, "one value a row");
     kf_graph_add_result(c.body, times(&c, x, w));
     kf_case_refused(&c, KF_FAMILY_matmul, "two products");
@@ -289,9 +308,9 @@ static void test_refusals(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_plain), cmocka_unit_test(test_residual_statistic),
-        cmocka_unit_test(test_gated), cmocka_unit_test(test_qkv),
-        cmocka_unit_test(test_head),  cmocka_unit_test(test_prologue_scale_and_post_norm),
+        cmocka_unit_test(test_plain),    cmocka_unit_test(test_residual_statistic),
+        cmocka_unit_test(test_gated),    cmocka_unit_test(test_qkv),
+        cmocka_unit_test(test_head),     cmocka_unit_test(test_prologue_scale_and_post_norm),
         cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,19 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* map, row_reduce, contract and index kernels against the evaluator. */
+#include "tests/unit/codegen_case.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 
 #include <cmocka.h>
 
-#include "tests/unit/codegen_case.h"
-
-#define N kf_dim_sym(KF_SYM_N)
+#define N    kf_dim_sym(KF_SYM_N)
 #define S(x) kf_dim_static(x)
 
 static const char *const archs[] = {"x86-64-v3", "native"};
 
-static kf_value node1(kf_case *c, kf_op op, kf_value a) { return kf_node_1(c->body, op, a, KF_NO_LOC); }
+static kf_value node1(kf_case *c, kf_op op, kf_value a)
+{
+    return kf_node_1(c->body, op, a, KF_NO_LOC);
+}
 static kf_value node2(kf_case *c, kf_op op, kf_value a, kf_value b)
 {
     return kf_node_2(c->body, op, a, b, KF_NO_LOC);
@@ -31,7 +34,8 @@ static void test_elementwise(void **state)
             kf_value x = kf_case_arg(&c, KF_DTYPE_f32, 2, (kf_dim[]){N, S(widths[i])}, "x");
             kf_value g = kf_case_arg(&c, KF_DTYPE_bf16, 1, (kf_dim[]){S(widths[i])}, "g");
             kf_value m = node2(&c, KF_OP_mul, x, g);
-            kf_value y = node2(&c, KF_OP_add, node1(&c, KF_OP_silu, m), kf_node_const(c.body, 2, KF_NO_LOC));
+            kf_value y =
+                node2(&c, KF_OP_add, node1(&c, KF_OP_silu, m), kf_node_const(c.body, 2, KF_NO_LOC));
             kf_graph_add_result(c.body, y);
             kf_graph_add_result(c.body, m);
             kf_case_run(&c, KF_FAMILY_map);
@@ -39,15 +43,16 @@ static void test_elementwise(void **state)
         }
 }
 
-
-static kf_value row_reduce(kf_case *c, kf_value x, kf_accs acc, const kf_slot *map, bool keep, kf_value capture)
+static kf_value row_reduce(kf_case *c, kf_value x, kf_accs acc, const kf_slot *map, bool keep,
+                           kf_value capture)
 {
     kf_attr_row_reduce *a = KF_ATTR_NEW(c->arena, row_reduce);
     a->acc = acc;
     a->map = map;
     a->keep = keep;
     const kf_value in[] = {x, capture};
-    return kf_node_add(c->body, KF_OP_row_reduce, a, capture == KF_NO_VALUE ? 1 : 2, in, NULL, KF_NO_LOC);
+    return kf_node_add(c->body, KF_OP_row_reduce, a, capture == KF_NO_VALUE ? 1 : 2, in, NULL,
+                       KF_NO_LOC);
 }
 
 /* (v, s, c) { v * rsqrt(s / n + 1e-5) * gamma[c] } */
@@ -56,7 +61,8 @@ static const kf_slot *rms_map(kf_case *c, double n)
     static const char *const names[] = {"v", "s", "c"};
     kf_slot_builder *b = kf_slot_builder_create(c->arena, 3, names, 1);
     uint32_t mean = kf_slot_fn(b, KF_FN_div, kf_slot_param(b, 1), kf_slot_const(b, n), 0);
-    uint32_t scale = kf_slot_fn(b, KF_FN_rsqrt, kf_slot_fn(b, KF_FN_add, mean, kf_slot_const(b, 1e-5), 0), 0, 0);
+    uint32_t scale =
+        kf_slot_fn(b, KF_FN_rsqrt, kf_slot_fn(b, KF_FN_add, mean, kf_slot_const(b, 1e-5), 0), 0, 0);
     uint32_t v = kf_slot_fn(b, KF_FN_mul, kf_slot_param(b, 0), scale, 0);
     uint32_t col = kf_slot_param(b, 2);
     return kf_slot_finish(b, kf_slot_fn(b, KF_FN_mul, v, kf_slot_load(b, 0, &col, 1), 0));
@@ -76,13 +82,15 @@ static void test_rms_norm(void **state)
             kf_value sum = node2(&c, KF_OP_add, x, r);
             kf_accs acc = {1, {KF_ACC_sum_sq}};
             kf_graph_add_result(c.body, sum);
-            kf_graph_add_result(c.body, row_reduce(&c, sum, acc, rms_map(&c, (double)widths[i]), true, g));
+            kf_graph_add_result(c.body,
+                                row_reduce(&c, sum, acc, rms_map(&c, (double)widths[i]), true, g));
             kf_case_run(&c, KF_FAMILY_row_reduce);
             kf_case_end(&c);
         }
 }
 
-/* Softmax over a last axis whose length is known at the call, with a mask; and a row without any key. */
+/* Softmax over a last axis whose length is known at the call, with a mask; and a row without any
+ * key. */
 static void test_softmax(void **state)
 {
     (void)state;
@@ -103,10 +111,12 @@ static void test_softmax(void **state)
             kf_value s = kf_node_3(c.body, KF_OP_select, seen, x, none, KF_NO_LOC);
             kf_slot_builder *b = kf_slot_builder_create(c.arena, 3, names, 0);
             uint32_t empty = kf_slot_fn(b, KF_FN_eq, kf_slot_param(b, 2), kf_slot_const(b, 0), 0);
-            uint32_t e = kf_slot_fn(b, KF_FN_exp,
-                                    kf_slot_fn(b, KF_FN_sub, kf_slot_param(b, 0), kf_slot_param(b, 1), 0), 0, 0);
+            uint32_t e = kf_slot_fn(
+                b, KF_FN_exp, kf_slot_fn(b, KF_FN_sub, kf_slot_param(b, 0), kf_slot_param(b, 1), 0),
+                0, 0);
             uint32_t p = kf_slot_fn(b, KF_FN_div, e, kf_slot_param(b, 2), 0);
-            const kf_slot *map = kf_slot_finish(b, kf_slot_fn(b, KF_FN_select, empty, kf_slot_const(b, 0), p));
+            const kf_slot *map =
+                kf_slot_finish(b, kf_slot_fn(b, KF_FN_select, empty, kf_slot_const(b, 0), p));
             kf_accs acc = {2, {KF_ACC_max, KF_ACC_sum_exp}};
             kf_graph_add_result(c.body, row_reduce(&c, s, acc, map, true, KF_NO_VALUE));
             kf_case_run(&c, KF_FAMILY_row_reduce);
@@ -114,14 +124,16 @@ static void test_softmax(void **state)
         }
 }
 
-/* Layer norm statistics: two accumulators, one of which needs the other, without keep; min and max beside. */
+/* Layer norm statistics: two accumulators, one of which needs the other, without keep; min and max
+ * beside. */
 static void test_statistics(void **state)
 {
     (void)state;
     kf_case c = kf_case_begin(1, 9, 1, 9);
     kf_value x = kf_case_arg(&c, KF_DTYPE_bf16, 3, (kf_dim[]){N, S(3), S(45)}, "x");
     kf_value y = kf_case_arg(&c, KF_DTYPE_f32, 2, (kf_dim[]){N, S(100)}, "y");
-    kf_accs dev = {2, {KF_ACC_sum, KF_ACC_sum_dev}}, low = {1, {KF_ACC_min}}, high = {1, {KF_ACC_max}};
+    kf_accs dev = {2, {KF_ACC_sum, KF_ACC_sum_dev}}, low = {1, {KF_ACC_min}},
+            high = {1, {KF_ACC_max}};
     kf_graph_add_result(c.body, row_reduce(&c, x, dev, NULL, false, KF_NO_VALUE));
     kf_graph_add_result(c.body, row_reduce(&c, x, low, NULL, false, KF_NO_VALUE));
     kf_graph_add_result(c.body, row_reduce(&c, x, high, NULL, true, KF_NO_VALUE));
@@ -159,7 +171,8 @@ static void test_index_maps(void **state)
             kf_value wide = kf_node_add(c.body, KF_OP_concat, axis, 2, twice, NULL, KF_NO_LOC);
             kf_attr_perm *perm = KF_ATTR_NEW(c.arena, perm);
             perm->perm = (kf_ints){3, {0, 2, 1}};
-            kf_value turned = kf_node_add(c.body, KF_OP_transpose, perm, 1, &joined, NULL, KF_NO_LOC);
+            kf_value turned =
+                kf_node_add(c.body, KF_OP_transpose, perm, 1, &joined, NULL, KF_NO_LOC);
             const kf_type given = kf_type_tensor(KF_DTYPE_i32, 2, (kf_dim[]){S(1), S(2 * d)});
             kf_attr_axis *last = KF_ATTR_NEW(c.arena, axis);
             last->axis = 1;
@@ -167,13 +180,15 @@ static void test_index_maps(void **state)
             kf_graph_add_result(c.body, node2(&c, KF_OP_mul, wide, count));
             kf_graph_add_result(c.body, turned);
             const kf_type bf16 = kf_type_tensor(KF_DTYPE_bf16, 3, (kf_dim[]){N, S(10), S(d)});
-            kf_graph_add_result(c.body, kf_node_add(c.body, KF_OP_convert, NULL, 1, &joined, &bf16, KF_NO_LOC));
+            kf_graph_add_result(
+                c.body, kf_node_add(c.body, KF_OP_convert, NULL, 1, &joined, &bf16, KF_NO_LOC));
             kf_case_run(&c, KF_FAMILY_map);
             kf_case_end(&c);
         }
 }
 
-/* Embedding rows through a packed table, with the statistic of the first norm; both weight orders. */
+/* Embedding rows through a packed table, with the statistic of the first norm; both weight orders.
+ */
 static void test_embedding(void **state)
 {
     (void)state;
@@ -188,7 +203,8 @@ static void test_embedding(void **state)
         stat->acc = (kf_accs){1, {KF_ACC_sum_sq}};
         stat->block = 64;
         kf_graph_add_result(c.body, x);
-        kf_graph_add_result(c.body, kf_node_add(c.body, KF_OP_row_stat, stat, 1, &x, NULL, KF_NO_LOC));
+        kf_graph_add_result(c.body,
+                            kf_node_add(c.body, KF_OP_row_stat, stat, 1, &x, NULL, KF_NO_LOC));
         kf_case_run(&c, KF_FAMILY_row_reduce);
         kf_case_end(&c);
     }
@@ -209,13 +225,16 @@ static void test_rope(void **state)
                 kf_attr_rope_table *t = KF_ATTR_NEW(c.arena, rope_table);
                 t->dim = style && d == 8 ? 6 : d; /* one partial rotation */
                 kf_value table = kf_node_add(c.body, KF_OP_rope_table, t, 1, &pos, NULL, KF_NO_LOC);
-                kf_value given = kf_case_arg(&c, KF_DTYPE_f32, 3, (kf_dim[]){N, S(t->dim / 2), S(2)}, "t");
+                kf_value given =
+                    kf_case_arg(&c, KF_DTYPE_f32, 3, (kf_dim[]){N, S(t->dim / 2), S(2)}, "t");
                 kf_attr_rope *r = KF_ATTR_NEW(c.arena, rope);
                 r->style = style;
                 const kf_value in[] = {x, given}, own[] = {x, table};
                 kf_graph_add_result(c.body, table);
-                kf_graph_add_result(c.body, kf_node_add(c.body, KF_OP_rope, r, 2, in, NULL, KF_NO_LOC));
-                kf_graph_add_result(c.body, kf_node_add(c.body, KF_OP_rope, r, 2, own, NULL, KF_NO_LOC));
+                kf_graph_add_result(c.body,
+                                    kf_node_add(c.body, KF_OP_rope, r, 2, in, NULL, KF_NO_LOC));
+                kf_graph_add_result(c.body,
+                                    kf_node_add(c.body, KF_OP_rope, r, 2, own, NULL, KF_NO_LOC));
                 kf_case_run(&c, KF_FAMILY_map);
                 kf_case_end(&c);
             }
@@ -235,7 +254,8 @@ static void test_contract(void **state)
             kf_attr_perm *perm = KF_ATTR_NEW(c.arena, perm);
             perm->perm = (kf_ints){3, {1, 0, 2}};
             kf_value kt = kf_node_add(c.body, KF_OP_transpose, perm, 1, &k, NULL, KF_NO_LOC);
-            kf_value k4 = kf_node_reshape(c.body, kt, 4, (kf_dim[]){S(2), S(1), K, S(d)}, KF_NO_LOC);
+            kf_value k4 =
+                kf_node_reshape(c.body, kt, 4, (kf_dim[]){S(2), S(1), K, S(d)}, KF_NO_LOC);
             kf_value s = kf_node_matmul(c.body, q, k4, true, KF_NO_LOC);
             kf_graph_add_result(c.body, s);
             kf_case_run(&c, KF_FAMILY_contract);
@@ -265,7 +285,8 @@ static void test_cache(void **state)
             kf_value x = kf_case_arg(&c, KF_DTYPE_f32, 3, (kf_dim[]){N, S(2), S(d)}, "k");
             kf_value y = kf_case_arg(&c, KF_DTYPE_f32, 3, (kf_dim[]){N, S(2), S(d)}, "v");
             const kf_value in[] = {k.kv, x, node1(&c, KF_OP_neg, y), k.pos, k.seq, k.pages};
-            kf_graph_add_result(c.body, kf_node_add(c.body, KF_OP_kv_append, NULL, 6, in, NULL, KF_NO_LOC));
+            kf_graph_add_result(c.body,
+                                kf_node_add(c.body, KF_OP_kv_append, NULL, 6, in, NULL, KF_NO_LOC));
             kf_case_run(&c, KF_FAMILY_index);
             kf_case_end(&c);
 
@@ -278,8 +299,9 @@ static void test_cache(void **state)
                 read->plane = plane;
                 const kf_value from[] = {k.kv, k.seq_start, k.past, k.pages};
                 const bool rows = plane <= KF_PLANE_VALUES;
-                kf_graph_add_result(c.body, kf_node_add(c.body, rows ? KF_OP_kv_read : KF_OP_kv_index, read,
-                                                        rows ? 4 : 2, rows ? from : from + 1, NULL, KF_NO_LOC));
+                kf_graph_add_result(
+                    c.body, kf_node_add(c.body, rows ? KF_OP_kv_read : KF_OP_kv_index, read,
+                                        rows ? 4 : 2, rows ? from : from + 1, NULL, KF_NO_LOC));
             }
             kf_case_run(&c, KF_FAMILY_map);
             kf_case_end(&c);
@@ -289,9 +311,11 @@ static void test_cache(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_elementwise), cmocka_unit_test(test_rms_norm),   cmocka_unit_test(test_softmax),
-        cmocka_unit_test(test_statistics),  cmocka_unit_test(test_index_maps), cmocka_unit_test(test_embedding),
-        cmocka_unit_test(test_rope),        cmocka_unit_test(test_contract),   cmocka_unit_test(test_cache),
+        cmocka_unit_test(test_elementwise), cmocka_unit_test(test_rms_norm),
+        cmocka_unit_test(test_softmax),     cmocka_unit_test(test_statistics),
+        cmocka_unit_test(test_index_maps),  cmocka_unit_test(test_embedding),
+        cmocka_unit_test(test_rope),        cmocka_unit_test(test_contract),
+        cmocka_unit_test(test_cache),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
