@@ -220,15 +220,20 @@ static void fill_append(kf_session *s, const kf_append *a, uint32_t i, uint32_t 
         s->input[KF_INPUT_LOGIT_ROWS][(*rows)++] = (int32_t)(row + k);
 }
 
+/* The narrowest bucket that holds the call: its kernels are made for the fewest rows. */
 static const kf_phase *choose_phase(const kf_model *m, const totals *t)
 {
+    const kf_phase *best = NULL; /* kf_model_check excludes that none fits */
     for (uint32_t i = 0; i < m->n_phases; i++) {
         const kf_phase *p = &m->phases[i];
-        if (t->tokens >= p->rows_lo && t->tokens <= p->rows_hi &&
-            (p->kind == KF_PHASE_PREFILL || t->is_decode))
-            return p;
+        if (t->tokens < p->rows_lo || t->tokens > p->rows_hi)
+            continue;
+        if (p->kind != KF_PHASE_PREFILL && !t->is_decode)
+            continue;
+        if (!best || p->rows_hi - p->rows_lo < best->rows_hi - best->rows_lo)
+            best = p;
     }
-    return NULL; /* excluded by kf_model_check */
+    return best;
 }
 
 kf_status kf_session_step(kf_session *s, const kf_append *appends, uint32_t n)
