@@ -18,7 +18,7 @@
     "\\x{200B}-\\x{2027}\\x{202A}-\\x{202E}\\x{2030}-\\x{205E}\\x{2060}-\\x{2FFF}"                 \
     "\\x{3001}-\\x{10FFFF}"
 #define WORD_BASE "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}"
-/* Oniguruma counts these Latin-1 numbers as word characters. */
+/* Outside of classes Oniguruma counts these Latin-1 numbers as word characters. */
 #define WORD_ONIGURUMA "\\x{B2}\\x{B3}\\x{B9}\\x{BC}-\\x{BE}"
 #define XDIGIT         "0-9A-Fa-f"
 /* Numbers that Unicode 17 adds; the library's digit test knows them. */
@@ -56,7 +56,11 @@ typedef struct reader {
     uint32_t at;
     uint32_t atom; /* where in |out| the last atom begins; NO_ATOM: nothing to repeat */
     uint32_t groups[MAX_GROUPS];
+    bool outer_ignore_case[MAX_GROUPS];
     uint32_t n_groups;
+    bool ignore_case;
+    uint32_t last_literal; /* in lower case */
+    uint32_t literal_end;  /* where in |out| it ends */
     const char *error;
 } reader;
 
@@ -117,7 +121,6 @@ static kf_str set_part(reader *r, int letter, const char *property)
         kf_sbuf_c(&b, XDIGIT);
     } else if (letter == 'w') {
         add_word(&b);
-        kf_sbuf_c(&b, WORD_ONIGURUMA);
     } else {
         bool is_script = strcmp(property, "Han") == 0;
         kf_sbuf_printf(&b, is_script ? "\\p{sc:%s}" : "\\p{%s}", property);
@@ -255,6 +258,8 @@ static bool read_class_item(reader *r, char_set *out)
 static bool read_class(reader *r)
 {
     r->atom = r->out.len;
+    if (peek(r, 0) == '^' && r->ignore_case)
+        return fail(r, "a negated class without regard to case");
     kf_sbuf_c(&r->out, take(r, "^") ? "[^" : "[");
     if (peek(r, 0) == ']')
         return fail(r, "']' as the first character of a class");
@@ -264,6 +269,8 @@ static bool read_class(reader *r)
             return fail(r, "a class without an end");
         if (!read_class_item(r, &first))
             return false;
+        if (r->ignore_case && (first.is_set || first.code_point >= 0x80))
+            return fail(r, "a class beyond ASCII without regard to case");
         if (first.is_set) {
             if (!add_class_set(r, &first))
                 return false;
@@ -277,11 +284,32 @@ static bool read_class(reader *r)
         r->at++;
         if (!read_class_item(r, &last))
             return false;
+        if (r->ignore_case && last.code_point >= 0x80)
+            return fail(r, "a class beyond ASCII without regard to case");
         if (last.is_set || last.code_point < first.code_point)
             return fail(r, "a range that ends with a set or is empty");
         kf_sbuf_printf(&r->out, "-\\x{%X}", last.code_point);
     }
     kf_sbuf_c(&r->out, "]");
+    return true;
+}
+
+/* Call when the character's text stands in |out|. Without regard to case Oniguruma also folds one
+ * character to several ("ss" matches U+00DF), PCRE2 does not: refused are the letters where that
+ * can happen (CaseFolding.txt, status F). */
+static bool note_literal(reader *r, uint32_t cp)
+{
+    static const char *const pairs[] = {"ss", "ff", "fi", "fl", "st"};
+    uint32_t lower = cp >= 'A' && cp <= 'Z' ? cp | 0x20 : cp;
+    if (r->ignore_case && cp >= 0x80)
+        return fail(r, "a character beyond ASCII without regard to case");
+    bool is_next = r->ignore_case && r->literal_end == r->atom;
+    for (size_t i = 0; i < COUNT(pairs) && is_next; i++) {
+        if (r->last_literal == (uint32_t)pairs[i][0] && lower == (uint32_t)pairs[i][1])
+            return fail(r, "letters without regard to case that are one character in other case");
+    }
+    r->last_literal = lower;
+    r->literal_end = r->out.len;
     return true;
 }
 
@@ -310,12 +338,17 @@ static bool read_backslash(reader *r)
         return true;
     }
     r->atom = r->out.len;
+    bool is_word = peek(r, 0) == 'w' || peek(r, 0) == 'W';
     if (!read_escape(r, &set))
         return false;
-    if (set.is_set)
-        kf_sbuf_printf(&r->out, "[%s%.*s]", set.negated ? "^" : "", KF_STR_ARG(set.part));
-    else
+    if (!set.is_set) {
         kf_sbuf_printf(&r->out, "\\x{%X}", set.code_point);
+        return note_literal(r, set.code_point);
+    }
+    if (r->ignore_case)
+        return fail(r, "a set without regard to case");
+    kf_sbuf_printf(&r->out, "[%s%.*s%s]", set.negated ? "^" : "", KF_STR_ARG(set.part),
+                   is_word ? WORD_ONIGURUMA : "");
     return true;
 }
 
@@ -325,10 +358,13 @@ static bool read_group(reader *r)
     static const char *const kinds[] = {"?:", "?=", "?!", "?<=", "?<!", "?>", "?i:", "?-i:"};
     if (r->n_groups == MAX_GROUPS)
         return fail(r, "too many nested groups");
+    r->outer_ignore_case[r->n_groups] = r->ignore_case;
     r->groups[r->n_groups++] = r->out.len;
     r->atom = NO_ATOM;
     for (size_t i = 0; i < COUNT(kinds); i++) {
         if (take(r, kinds[i])) {
+            if (strchr(kinds[i], 'i') != NULL)
+                r->ignore_case = kinds[i][1] == 'i';
             kf_sbuf_printf(&r->out, "(%s", kinds[i]);
             return true;
         }
@@ -353,6 +389,7 @@ static bool read_option(reader *r, bool *out_taken)
     if (!at_start || (start > 1 && r->in.ptr[start - 2] == '\\'))
         return fail(r, "an option in the middle of a group");
     kf_sbuf_c(&r->out, on ? "(?i)" : "(?-i)");
+    r->ignore_case = on;
     return true;
 }
 
@@ -436,12 +473,12 @@ static bool is_interval(reader *r)
 static bool read_literal(reader *r)
 {
     uint32_t start = r->at;
-    (void)read_char(r);
+    uint32_t cp = read_char(r);
     r->atom = r->out.len;
     if (r->at - start == 1 && strchr("{}]", r->in.ptr[start]) != NULL)
         kf_sbuf_c(&r->out, "\\");
     kf_sbuf_str(&r->out, (kf_str){r->in.ptr + start, r->at - start});
-    return true;
+    return note_literal(r, cp);
 }
 
 static bool read_term(reader *r)
@@ -452,8 +489,6 @@ static bool read_term(reader *r)
         return r->error == NULL;
     if (c == '*' || c == '+' || c == '?' || (c == '{' && is_interval(r)))
         return read_quantifier(r);
-    if (c == '{' || c == '}' || c == ']')
-        return read_literal(r);
     if (take(r, "\\"))
         return read_backslash(r);
     if (take(r, "["))
@@ -466,6 +501,7 @@ static bool read_term(reader *r)
         r->at++;
         kf_sbuf_c(&r->out, ")");
         r->atom = r->groups[--r->n_groups];
+        r->ignore_case = r->outer_ignore_case[r->n_groups];
         return true;
     }
     if (c == '|' || c == '^' || c == '$') {

@@ -228,6 +228,12 @@ static void llama3_is_as_the_library(void **state)
     check_golden("llama3");
 }
 
+static void shakespeare_is_as_the_library(void **state)
+{
+    (void)state;
+    check_golden("shakespeare");
+}
+
 /* ---- Concurrency and size -------------------------------------------------------------------- */
 
 typedef struct job {
@@ -402,6 +408,7 @@ int main(void)
         cmocka_unit_test(gpt2_is_as_the_library),
         cmocka_unit_test(llama2_is_as_the_library),
         cmocka_unit_test(llama3_is_as_the_library),
+        cmocka_unit_test(shakespeare_is_as_the_library),
         cmocka_unit_test(threads_share_one_table),
         cmocka_unit_test(megabyte_inputs_are_fast),
         cmocka_unit_test(bad_utf8_is_refused),

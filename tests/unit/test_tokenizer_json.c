@@ -484,6 +484,8 @@ static void patterns_are_rewritten(void **state)
                 {"(a)(?:b)", "(?:a)(?:b)"},
                 {"(?i:'s)", "(?i:'s)"},
                 {"(?i)a", "(?i)a"},
+                {"(?i:sa)ss", "(?i:sa)ss"},
+                {"(?i:s|s[st])", "(?i:s|s[\\x{73}\\x{74}])"},
                 {"a++b?+c*?", "a++b?+c*?"},
                 {"a{2,3}+", "(?:a{2,3})+"},
                 {"(ab){2}+", "(?:(?:ab){2})+"},
@@ -512,11 +514,12 @@ static void patterns_are_rewritten(void **state)
 static void unsupported_patterns_are_refused(void **state)
 {
     static const char *const rows[] = {
-        "[a&&b]", "[a[b]]",  "[[:alpha:]]", "[]a]",       "[a-\\d]",    "[\\d-a]", "[\\D]",
-        "[b-a]",  "(?<n>a)", "(?m:a)",      "(?x)a",      "a(?i)b",     "\\1",     "\\k<n>",
-        "\\R",    "\\X",     "\\K",         "\\G",        "\\p{Greek}", "\\p{Mn}", "\\pL",
-        "a{2}?",  "a**",     "*a",          "a{70000}",   "(a",         "a)",      "[a",
-        "\\",     "\\xFF",   "\\ud800",     "\\x{110000}"};
+        "[a&&b]",  "[a[b]]",        "[[:alpha:]]", "[]a]",     "[a-\\d]",    "[\\d-a]", "[\\D]",
+        "[b-a]",   "(?<n>a)",       "(?m:a)",      "(?x)a",    "a(?i)b",     "\\1",     "\\k<n>",
+        "\\R",     "\\X",           "\\K",         "\\G",      "\\p{Greek}", "\\p{Mn}", "(?i:ss)",
+        "(?i)aFi", "(?i:\xC3\xA9)", "(?i:[^a])",   "(?i:\\s)", "\\pL",       "a{2}?",   "a**",
+        "*a",      "a{70000}",      "(a",          "a)",       "[a",         "\\",      "\\xFF",
+        "\\ud800", "\\x{110000}"};
     (void)state;
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         kf_str pcre, error;
