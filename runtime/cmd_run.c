@@ -10,6 +10,7 @@
 #include "runtime/utf8.h"
 
 #include <string.h>
+#include <unistd.h>
 
 #define MAX_PROMPT_BYTES ((size_t)64 << 20)
 
@@ -334,6 +335,8 @@ static kf_status read_prompt(batch *b, slot *s)
         return kf_cli_parse_ids(c, o->ids, &s->prompt_ids);
     if (o->prompt)
         return kf_cli_encode(c, o->prompt, strlen(o->prompt), &s->prompt_ids);
+    if (!o->file && isatty(STDIN_FILENO))
+        kf_log(&c->log, KF_LOG_INFO, "reading the prompt from the terminal, up to Ctrl-D");
     kf_cli_array text = {0};
     kf_status status = kf_cli_read_file(c, o->file ? o->file : "-", MAX_PROMPT_BYTES, &text);
     if (status == KF_OK)
