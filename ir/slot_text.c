@@ -256,8 +256,9 @@ const kf_slot *kf_slot_read(kf_lexer *lx)
                         "shared values are numbered %%0, %%1, ... in order");
             return NULL;
         }
-        if (!read_expr(&r, &r.let[r.n_lets++]) || !kf_lex_expect(lx, ","))
+        if (!read_expr(&r, &value) || !kf_lex_expect(lx, ","))
             return NULL;
+        r.let[r.n_lets++] = value; /* only now: a value cannot use itself */
     }
     if (!read_expr(&r, &value) || !kf_lex_expect(lx, "}"))
         return NULL;

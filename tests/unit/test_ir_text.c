@@ -224,6 +224,8 @@ static const struct {
      "whole number"},
     {FUNC("    %0 = row_reduce %x {keep} map(v) { add(%0, v) } : f32[N,4]"), KF_E0502, 4, 44,
      "'%0'"},
+    {FUNC("    %0 = row_reduce %x {keep} map(v) { %0 = exp(%0), %0 } : f32[N,4]"), KF_E0502, 4, 49,
+     "unknown value '%0'"},
     {FUNC("    %0 = const {value = 1e} : f32[]"), KF_E0501, 4, 25, "malformed number"},
     {FUNC("    %0 = repeat %x {callee = \"f\", times = 1, iter = 1} : f32[N,4]"), KF_E0503, 4, 10,
      "no function @f"},
