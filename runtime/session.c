@@ -138,6 +138,34 @@ void kf_session_close(kf_session *s)
     kf_free(&a, s, s->size_bytes);
 }
 
+/* ---- Poison ---------------------------------------------------------------------------------- */
+
+/* In sanitized builds what a kernel must not use is NaN: activations of the step before, and the
+ * positions of a page that its new owner has not written. */
+#if defined(__has_feature)
+#define HAS_ASAN __has_feature(address_sanitizer)
+#elif defined(__SANITIZE_ADDRESS__)
+#define HAS_ASAN 1
+#else
+#define HAS_ASAN 0
+#endif
+enum { HAS_POISON = HAS_ASAN };
+
+static void poison_pool(kf_session *s)
+{
+    if (HAS_POISON)
+        memset(s->pool, 0xFF, s->pool_bytes);
+}
+
+static void poison_page(kf_session *s, int32_t page)
+{
+    const kf_model *m = s->engine->model;
+    for (uint32_t i = 0; HAS_POISON && i < m->n_kv; i++) {
+        size_t bytes = m->kv[i].layers * m->kv[i].page_bytes;
+        memset(s->kv_base[i] + (size_t)page * bytes, 0xFF, bytes);
+    }
+}
+
 /* ---- A step ---------------------------------------------------------------------------------- */
 
 typedef struct totals {
@@ -205,8 +233,10 @@ static void fill_append(kf_session *s, const kf_append *a, uint32_t i, uint32_t 
 {
     seq_state *q = &s->seqs[a->sequence];
     int32_t *pages = s->seq_pages + (size_t)a->sequence * s->seq_max_pages;
-    for (uint32_t need = pages_for(s, q->length + a->n_tokens); q->n_pages < need; q->n_pages++)
+    for (uint32_t need = pages_for(s, q->length + a->n_tokens); q->n_pages < need; q->n_pages++) {
         pages[q->n_pages] = s->free_pages[--s->n_free];
+        poison_page(s, pages[q->n_pages]);
+    }
     memcpy(s->input[KF_INPUT_PAGES] + (size_t)i * s->engine->max_pages, pages,
            q->n_pages * sizeof *pages);
     memcpy(s->input[KF_INPUT_IDS] + row, a->tokens, a->n_tokens * sizeof(int32_t));
@@ -260,6 +290,7 @@ kf_status kf_session_step(kf_session *s, const kf_append *appends, uint32_t n)
                     .kv_base = s->kv_base};
     for (int i = 0; i < KF_INPUT_COUNT; i++)
         step.input[i] = s->input[i];
+    poison_pool(s);
     pthread_mutex_lock(&e->step_lock);
     kf_pool_run(e->pool, &step);
     pthread_mutex_unlock(&e->step_lock);
