@@ -43,7 +43,4 @@ int kf_pack_write(kf_arena *arena, const kf_plan *p, const kf_tensor_source *src
                   const kf_pack_section *sections, uint32_t n_sections, kf_outfile *f,
                   kf_pack_progress progress, void *user, uint64_t *out_digest, kf_str *out_tensor);
 
-/** Storage conversion of |n| elements through f32, round to nearest even. Floats only. */
-void kf_convert(kf_dtype from, const void *src, kf_dtype to, void *dst, uint64_t n);
-
 #endif

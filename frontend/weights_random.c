@@ -2,11 +2,13 @@
 /* weights_random - counter-based random numbers, streamed into one safetensors file. */
 #include "frontend/weights_random.h"
 
+
 #include "base/fs.h"
 #include "base/hash.h"
 #include "base/json.h"
 #include "base/vec.h"
 #include "frontend/safetensors.h"
+#include "ir/convert.h"
 
 #include <errno.h>
 #include <math.h>
@@ -49,35 +51,11 @@ static float normal_at(uint64_t key, uint64_t index)
     return (float)(sum - 131070) * (1.7320508f / 65536);
 }
 
-static uint16_t to_bf16(float v)
-{
-    uint32_t bits;
-    memcpy(&bits, &v, sizeof bits);
-    return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-}
-
-/** IEEE binary16, round to nearest even; values here are small and finite. */
-static uint16_t to_f16(float v)
-{
-    uint32_t bits;
-    memcpy(&bits, &v, sizeof bits);
-    uint32_t sign = bits >> 16 & 0x8000, magnitude = bits & 0x7fffffff;
-    if (magnitude < 0x38800000) { /* below 2^-14: a multiple of 2^-24 */
-        float scaled = fabsf(v) * 16777216.0f;
-        return (uint16_t)(sign | (uint32_t)rintf(scaled));
-    }
-    uint32_t rebased = magnitude - (112u << 23);
-    return (uint16_t)(sign | ((rebased + 0xfff + (rebased >> 13 & 1)) >> 13));
-}
-
 static void generate(const random_tensor *t, kf_dtype dtype, uint64_t first, uint64_t n, void *dst)
 {
     for (uint64_t i = 0; i < n; i++) {
         float v = t->mean + t->spread * normal_at(t->key, first + i);
-        if (dtype == KF_DTYPE_f32)
-            ((float *)dst)[i] = v;
-        else
-            ((uint16_t *)dst)[i] = dtype == KF_DTYPE_bf16 ? to_bf16(v) : to_f16(v);
+        kf_float_store(dtype, dst, i, v);
     }
 }
 
