@@ -142,25 +142,17 @@ void kf_session_close(kf_session *s)
 
 /* In sanitized builds what a kernel must not use is NaN: activations of the step before, and the
  * positions of a page that its new owner has not written. */
-#if defined(__has_feature)
-#define HAS_ASAN __has_feature(address_sanitizer)
-#elif defined(__SANITIZE_ADDRESS__)
-#define HAS_ASAN 1
-#else
-#define HAS_ASAN 0
-#endif
-enum { HAS_POISON = HAS_ASAN };
 
 static void poison_pool(kf_session *s)
 {
-    if (HAS_POISON)
+    if (KF_HAS_ASAN)
         memset(s->pool, 0xFF, s->pool_bytes);
 }
 
 static void poison_page(kf_session *s, int32_t page)
 {
     const kf_model *m = s->engine->model;
-    for (uint32_t i = 0; HAS_POISON && i < m->n_kv; i++) {
+    for (uint32_t i = 0; KF_HAS_ASAN && i < m->n_kv; i++) {
         size_t bytes = m->kv[i].layers * m->kv[i].page_bytes;
         memset(s->kv_base[i] + (size_t)page * bytes, 0xFF, bytes);
     }
