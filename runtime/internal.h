@@ -15,6 +15,14 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 
+#if defined(__has_feature)
+#define KF_HAS_ASAN __has_feature(address_sanitizer)
+#elif defined(__SANITIZE_ADDRESS__)
+#define KF_HAS_ASAN 1
+#else
+#define KF_HAS_ASAN 0
+#endif
+
 #define KF_CACHE_LINE      64
 #define KF_DEFAULT_CONTEXT 4096u
 

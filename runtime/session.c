@@ -142,7 +142,6 @@ void kf_session_close(kf_session *s)
 
 /* In sanitized builds what a kernel must not use is NaN: activations of the step before, and the
  * positions of a page that its new owner has not written. */
-
 static void poison_pool(kf_session *s)
 {
     if (KF_HAS_ASAN)
