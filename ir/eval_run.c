@@ -99,12 +99,16 @@ static void decode(kf_dtype dtype, const unsigned char *raw, int64_t n, double *
     }
 }
 
+/* A checkpoint may be stored wider or narrower than the recipe says, as with packing: the values that
+ * count are those of the recipe's type. */
 static bool load_tensor(kf_eval *e, kf_str name, const kf_type *type, kf_tensor *out)
 {
     kf_tensor_info info;
     if (!e->source->find(e->source, name, &info))
         return refuse(e, "no tensor '%.*s'", KF_STR_ARG(name));
-    bool fits = info.rank == type->rank && info.dtype == type->dtype;
+    bool converts = kf_dtype_infos[info.dtype].kind == KF_KIND_FLOAT &&
+                    kf_dtype_infos[type->dtype].kind == KF_KIND_FLOAT;
+    bool fits = info.rank == type->rank && (info.dtype == type->dtype || converts);
     for (uint8_t d = 0; fits && d < info.rank; d++)
         fits = info.dim[d] == type->dim[d].size;
     if (!fits)
@@ -115,6 +119,8 @@ static bool load_tensor(kf_eval *e, kf_str name, const kf_type *type, kf_tensor 
     int error = raw ? e->source->read(e->source, &info, 0, (uint64_t)out->n, raw) : ENOMEM;
     if (!error)
         decode(info.dtype, raw, out->n, out->data);
+    for (int64_t i = 0; !error && info.dtype != type->dtype && i < out->n; i++)
+        out->data[i] = kf_round_to(type->dtype, out->data[i]);
     free(raw);
     return !error || refuse(e, "tensor '%.*s': %s", KF_STR_ARG(name), strerror(error));
 }
