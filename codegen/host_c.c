@@ -47,21 +47,42 @@ static kf_str place(const emitter *e, kf_loc loc)
     return kf_strf(e->arena, "%.*s:%u:%u", KF_STR_ARG(path), loc.line, loc.col);
 }
 
-/* Starts a list that is broken before LINE_WIDTH. */
+/* A list that is broken before LINE_WIDTH. */
 typedef struct list {
     kf_sbuf *out;
     uint32_t column;
+    bool any;
 } list;
 
 static void item(list *l, kf_str text)
 {
-    if (l->column + text.len + 2 > LINE_WIDTH) {
+    bool fits = l->column + text.len + 3 <= LINE_WIDTH; /* with ", " before and "," behind */
+
+    if (l->any)
+        kf_sbuf_c(l->out, fits ? ", " : ",");
+    if (!fits) {
         kf_sbuf_c(l->out, "\n    ");
         l->column = 4;
     }
     kf_sbuf_str(l->out, text);
-    kf_sbuf_c(l->out, ", ");
     l->column += text.len + 2;
+    l->any = true;
+}
+
+/* What a kernel does, in the words of the IR: the ops of its body that compute, each once. */
+static kf_str summary(const emitter *e, const kf_kernel *k)
+{
+    kf_sbuf text = {.arena = e->arena};
+
+    for (uint32_t i = 0; i < k->body->nodes.len; i++) {
+        kf_op op = k->body->nodes.data[i].op;
+        bool seen = op == KF_OP_reshape || op == KF_OP_slice || op == KF_OP_const || op == KF_OP_transpose;
+        for (uint32_t j = 0; j < i; j++)
+            seen |= k->body->nodes.data[j].op == op;
+        if (!seen)
+            kf_sbuf_printf(&text, "%s%s", text.len ? " + " : "", kf_op_infos[op].name);
+    }
+    return text.len ? kf_sbuf_view(&text) : KF_STR("copy");
 }
 
 static const char *const space_names[] = {"KF_SPACE_BUFFER", "KF_SPACE_WEIGHT", "KF_SPACE_STATE",
@@ -125,7 +146,7 @@ static void emit_launch(const emitter *e, const kf_plan_phase *ph, uint32_t inde
     const kf_kernel *k = &e->p->kernels.data[l->kernel];
     kf_str name = launch_name(e, ph, index);
     kf_str head = kf_strf(e->arena, "static const kf_operand o%u[] = {", id);
-    list operands = {e->out, head.len};
+    list operands = {.out = e->out, .column = head.len};
     kf_sbuf quoted = {.arena = e->arena};
 
     kf_sbuf_str(e->out, head);
@@ -133,7 +154,7 @@ static void emit_launch(const emitter *e, const kf_plan_phase *ph, uint32_t inde
         item(&operands, operand_text(e, ph, l->operand[i]));
     kf_sbuf_quoted(&quoted, place(e, l->loc));
     kf_sbuf_printf(e->out, "};\nstatic const kf_launch %.*s = {\n    \"%.*s\", \"%.*s\", %.*s, \"%s\",\n",
-                   KF_STR_ARG(name), KF_STR_ARG(k->name), KF_STR_ARG(k->name),
+                   KF_STR_ARG(name), KF_STR_ARG(k->name), KF_STR_ARG(summary(e, k)),
                    KF_STR_ARG(kf_sbuf_view(&quoted)), kf_family_names[k->family]);
     kf_sbuf_printf(e->out, "    %.*s, o%u, %u, %u, ", KF_STR_ARG(k->name), id, l->n_operands, id);
     emit_tiles(e, &k->shape.tiles);
@@ -158,7 +179,7 @@ static uint32_t emit_launches(const emitter *e)
             emit_launch(e, ph, l, id++);
     }
     kf_sbuf_c(e->out, "\nstatic const kf_launch *const launches[] = {\n    ");
-    list names = {e->out, 4};
+    list names = {.out = e->out, .column = 4};
     for (uint32_t i = 0; i < e->p->phases.len; i++)
         for (uint32_t l = 0; l < e->p->phases.data[i].launches.len; l++)
             item(&names, kf_strf(e->arena, "&%.*s",
@@ -266,7 +287,7 @@ static void emit_weights(const emitter *e, const kf_pack_layout *at)
     kf_sbuf_c(e->out, "\n/* clang-format off */\n/* Where each layer's copy of a weight starts in the packed file. */\n");
     for (uint32_t w = 0; w < e->p->weights.len; w++) {
         kf_str head = kf_strf(e->arena, "static const uint64_t w%u_at[] = {", w);
-        list offsets = {e->out, head.len};
+        list offsets = {.out = e->out, .column = head.len};
         kf_sbuf_str(e->out, head);
         for (uint32_t i = 0; i < e->p->weights.data[w].layers; i++)
             item(&offsets, kf_strf(e->arena, "%" PRIu64, at->offset[w][i]));
@@ -318,7 +339,7 @@ static void emit_manifest(const emitter *e)
 
 static void emit_eos(const emitter *e)
 {
-    list ids = {e->out, 32};
+    list ids = {.out = e->out, .column = 32};
 
     if (!e->h->n_eos)
         return;

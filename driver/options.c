@@ -11,7 +11,7 @@
     (V(compile) | V(check) | V(inspect) | V(run) | V(bench) | V(verify) | V(explain))
 #define EVERY ((1u << KF_VERB_COUNT) - 1)
 
-typedef enum option_kind { FLAG, STR, INT, LIST } option_kind;
+typedef enum option_kind { FLAG, STR, INT, LIST, ABSENT } option_kind;
 
 typedef struct option {
     const char *name;
@@ -115,6 +115,11 @@ static bool parse_option(kf_arena *arena, kf_diags *d, kf_verb verb, int argc, c
 
     if (!o)
         return false;
+    if (o->kind == ABSENT) {
+        kf_diag_add(d, KF_E0411, KF_NO_LOC, "--%s: %s", o->name, o->help);
+        *i += o->argument[0] && !eq && *i + 1 < argc;
+        return false;
+    }
     if (o->kind == FLAG) {
         if (eq || (!is_long && word[2])) {
             kf_diag_add(d, KF_E0803, KF_NO_LOC, "--%s takes no argument", o->name);
