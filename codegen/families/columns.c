@@ -203,21 +203,6 @@ static bool follow(tracer *t, kf_value v, const int64_t *ix)
  * ------------------------------------------------------------------------------------------------
  */
 
-static bool *dependents(const kf_graph *g, kf_value matmul, kf_arena *arena)
-{
-    bool *d = KF_NEW_N(arena, bool, g->values.len);
-    d[matmul] = true;
-    for (uint32_t i = 0; i < g->nodes.len; i++) {
-        const kf_node *n = &g->nodes.data[i];
-        bool any = false;
-        for (uint32_t j = 0; j < n->n_in; j++)
-            any = any || d[n->in[j]];
-        for (uint32_t j = 0; any && j < n->n_out; j++)
-            d[n->out[j]] = true;
-    }
-    return d;
-}
-
 static bool trace_item(tracer *t, kf_column_item *item, kf_arena *arena)
 {
     const kf_type *type = kf_value_type(t->g, item->value);
@@ -256,7 +241,7 @@ bool kf_columns_trace(const kf_graph *g, kf_value matmul, kf_arena *arena, kf_co
                       kf_sbuf *why)
 {
     tracer t = {.g = g, .matmul = matmul, .why = why, .cached = KF_NO_VALUE};
-    t.depends = dependents(g, matmul, arena);
+    t.depends = kf_dependents(g, matmul, arena);
     *out = (kf_columns){.matmul = matmul};
     for (uint32_t i = 0; i < g->results.len; i++) {
         const kf_value v = g->results.data[i];

@@ -45,6 +45,20 @@ void kf_config_set(kf_config *c, const char *key, int64_t value);
 int64_t kf_dim_bound(const kf_graph *body, kf_dim d, int64_t rows_hi);
 /** False with a sentence if an op of |body| cannot stand in pointwise code. */
 bool kf_body_is_pointwise(const kf_graph *body, kf_sbuf *why);
+/** Order in which results are stored. A result may lie over an operand that it reads element by
+ * element, so what is computed from a stored result (again, from the operands) comes before it, and
+ * results of one shape go through one loop. */
+typedef struct kf_result_order {
+    uint32_t n_groups;
+    uint32_t group[KF_MAX_RESULTS]; /* of each result; groups are stored from 0 on */
+} kf_result_order;
+
+/** False with a sentence if there is no such order. */
+bool kf_order_results(const kf_graph *g, kf_arena *scratch, kf_result_order *out, kf_sbuf *why);
+/** True if |a| and |b| have equal dims. */
+bool kf_same_dims(const kf_type *a, const kf_type *b);
+/** For each value, is it computed from |from| (or is it)? */
+bool *kf_dependents(const kf_graph *g, kf_value from, kf_arena *scratch);
 /** Pointer of result |i| of the kernel. */
 kb_value kf_result_ptr(const kf_emit *e, uint32_t i);
 bool kf_refuse(kf_sbuf *why, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

@@ -29,6 +29,7 @@ typedef struct parts {
     uint32_t n_rows;  /* row values of the prologue */
     kf_value row_value[8];
     kf_columns columns;
+    kf_result_order order;
 } parts;
 
 static bool find_matmul(parts *p, kf_sbuf *why)
@@ -115,6 +116,41 @@ static bool check_prologue(parts *p, kf_value v, bool *seen, kf_sbuf *why)
     return true;
 }
 
+static bool same_place(const kf_graph *g, const kf_column_item *a, const kf_column_item *b)
+{
+    bool same = a->plane < 0 && b->plane < 0 &&
+                kf_same_dims(kf_value_type(g, a->value), kf_value_type(g, b->value));
+    for (uint32_t j = 0; same && j < a->n; j++)
+        same = a->first[j] == b->first[j] && a->last[j] == b->last[j];
+    return same;
+}
+
+/* Results of one shape may lie over an argument of their type that they share, but only if the same
+ * tile makes both. */
+static bool check_sharing(const parts *p, kf_arena *arena, kf_sbuf *why)
+{
+    const kf_graph *g = p->g;
+    const kf_columns *c = &p->columns;
+    for (uint32_t k = 0; k < g->args.len; k++) {
+        const bool *reads = kf_dependents(g, g->args.data[k], arena);
+        if (reads[p->a]) /* a matmul operand is never stored over */
+            continue;
+        const kf_type *t = kf_value_type(g, g->args.data[k]);
+        for (uint32_t i = 0; i < c->n_items; i++)
+            for (uint32_t j = 0; j < i; j++) {
+                const kf_type *a = kf_value_type(g, c->item[i].value);
+                const kf_type *b = kf_value_type(g, c->item[j].value);
+                if (kf_type_eq(t, a) && kf_type_eq(t, b) && reads[c->item[i].value] &&
+                    reads[c->item[j].value] && !same_place(g, &c->item[i], &c->item[j]))
+                    return kf_refuse(why,
+                                     "results %u and %u share an operand of their shape but "
+                                     "not their columns",
+                                     c->item[j].result, c->item[i].result);
+            }
+    }
+    return true;
+}
+
 static bool take_apart(const kf_target *t, const kf_graph *g, kf_arena *arena, parts *p,
                        kf_sbuf *why)
 {
@@ -124,7 +160,8 @@ static bool take_apart(const kf_target *t, const kf_graph *g, kf_arena *arena, p
     if (!check_prologue(p, p->a, KF_NEW_N(arena, bool, g->values.len), why))
         return false;
     p->plain_a = plain_argument(p);
-    return kf_columns_trace(g, p->node->out[0], arena, &p->columns, why);
+    return kf_columns_trace(g, p->node->out[0], arena, &p->columns, why) &&
+           check_sharing(p, arena, why) && kf_order_results(g, arena, &p->order, why);
 }
 
 /* ---- configuration
@@ -401,17 +438,6 @@ static void emit_tensor_item(region *r, const kf_column_item *item, uint32_t n,
     kf_nest_store(&r->pw, &nest, dst);
 }
 
-static bool same_columns(const kf_graph *g, const kf_column_item *a, const kf_column_item *b)
-{
-    const kf_type *x = kf_value_type(g, a->value), *y = kf_value_type(g, b->value);
-    bool same = b->plane < 0 && x->rank == y->rank;
-    for (uint32_t d = 0; same && d < x->rank; d++)
-        same = kf_dim_eq(x->dim[d], y->dim[d]);
-    for (uint32_t j = 0; same && j < a->n; j++)
-        same = a->first[j] == b->first[j] && a->last[j] == b->last[j];
-    return same;
-}
-
 /* Items of one shape and place go through one loop, all read before any is stored. */
 static void emit_group(region *r, uint32_t first, bool *done)
 {
@@ -420,7 +446,7 @@ static void emit_group(region *r, uint32_t first, bool *done)
     kb_value dst[KF_MAX_RESULTS];
     uint32_t n = 0;
     for (uint32_t i = first; i < c->n_items; i++) {
-        if (done[i] || (i != first && !same_columns(r->e->body, &c->item[first], &c->item[i])))
+        if (done[i] || !same_place(r->e->body, &c->item[first], &c->item[i]))
             continue;
         done[i] = true;
         value[n] = c->item[i].value;
@@ -429,7 +455,6 @@ static void emit_group(region *r, uint32_t first, bool *done)
     emit_tensor_item(r, &c->item[first], n, value, dst);
 }
 
-/* Statistics and caches first: a later result may replace an operand in place. */
 static void epilogue(kb *b, void *user, const kf_matmul_tile *tile)
 {
     region *r = user;
@@ -437,20 +462,16 @@ static void epilogue(kb *b, void *user, const kf_matmul_tile *tile)
     bool done[2 * KF_MAX_RESULTS] = {false};
     (void)b;
     r->tile = tile;
-    for (uint32_t i = 0; i < c->n_items; i++) {
-        const kf_column_item *item = &c->item[i];
-        if (item->plane >= 0)
-            emit_append_item(r, item);
-        else if (kf_value_is(r->e->body, item->value, KF_OP_row_stat))
-            emit_tensor_item(r, item, 1, &item->value,
-                             &(kb_value){kf_result_ptr(r->e, item->result)});
-        else
-            continue;
-        done[i] = true;
+    for (uint32_t group = 0; group < r->p.order.n_groups; group++) {
+        for (uint32_t i = 0; i < c->n_items; i++) {
+            if (done[i] || r->p.order.group[c->item[i].result] != group)
+                continue;
+            if (c->item[i].plane >= 0)
+                emit_append_item(r, &c->item[i]);
+            else
+                emit_group(r, i, done);
+        }
     }
-    for (uint32_t i = 0; i < c->n_items; i++)
-        if (!done[i])
-            emit_group(r, i, done);
 }
 
 static void emit(const kf_emit *e)

@@ -48,11 +48,11 @@ static int dim_index(const kf_type *t, kf_dim d)
 static bool match(const kf_target *t, const kf_graph *g, kf_arena *scratch, kf_sbuf *why)
 {
     (void)t;
-    (void)scratch;
-    if (!kf_body_is_pointwise(g, why))
-        return false;
+    kf_result_order order;
     if (g->results.len == 0)
         return kf_refuse(why, "the region has no result");
+    if (!kf_body_is_pointwise(g, why) || !kf_order_results(g, scratch, &order, why))
+        return false;
     const kf_dim d = tiled_dim(g);
     for (uint32_t i = 0; i < g->results.len; i++) {
         const kf_value v = g->results.data[i];
@@ -131,33 +131,24 @@ typedef struct rows {
     kf_range range;
 } rows;
 
-static bool same_shape(const kf_type *a, const kf_type *b)
-{
-    bool same = a->rank == b->rank;
-    for (uint32_t i = 0; same && i < a->rank; i++)
-        same = kf_dim_eq(a->dim[i], b->dim[i]);
-    return same;
-}
-
-/* Result |first| and the later ones of its shape, in one nest. */
-static void emit_group(rows *r, uint32_t first, bool *done)
+/* The results of one shape, in one nest. */
+static void emit_group(rows *r, const kf_result_order *order, uint32_t group)
 {
     const kf_graph *g = r->e->body;
     kf_value values[KF_MAX_RESULTS];
     kb_value dst[KF_MAX_RESULTS];
-    const kf_type *t = kf_value_type(g, g->results.data[first]);
-    const int at = dim_index(t, r->dim);
-    kf_nest nest = {.type = t, .value = values, .flat = kf_nest_flat(t, at, kb_lanes(r->e->b))};
-    if (at >= 0)
-        nest.range[at] = r->range;
-    for (uint32_t i = first; i < g->results.len; i++) {
-        const kf_type *other = kf_value_type(g, g->results.data[i]);
-        if (done[i] || other->kind == KF_TYPE_KVCACHE || !same_shape(t, other))
+    kf_nest nest = {.value = values};
+    for (uint32_t i = 0; i < g->results.len; i++) {
+        if (order->group[i] != group)
             continue;
         values[nest.n] = g->results.data[i];
         dst[nest.n++] = kf_result_ptr(r->e, i);
-        done[i] = true;
     }
+    nest.type = kf_value_type(g, values[0]);
+    const int at = dim_index(nest.type, r->dim);
+    nest.flat = kf_nest_flat(nest.type, at, kb_lanes(r->e->b));
+    if (at >= 0)
+        nest.range[at] = r->range;
     kf_nest_store(&r->pw, &nest, dst);
 }
 
@@ -185,14 +176,18 @@ static void emit(const kf_emit *e)
     r.range.lo = kb_muli(b, kb_tile(b), tile_rows);
     r.range.hi = kb_min(b, kb_addi(b, r.range.lo, tile_rows), size);
     r.range.divisor = tile_rows;
-    bool *done = KF_NEW_N(e->arena, bool, e->body->results.len);
-    for (uint32_t i = 0; i < e->body->results.len; i++)
-        if (!done[i] && kf_value_type(e->body, e->body->results.data[i])->kind == KF_TYPE_TENSOR)
-            emit_group(&r, i, done);
-    for (uint32_t i = 0; i < e->body->results.len; i++) {
-        const kf_node *n = kf_value_is(e->body, e->body->results.data[i], KF_OP_kv_append);
-        if (n)
-            emit_append(&r, n);
+    kf_result_order order;
+    KF_ASSERT(kf_order_results(e->body, e->arena, &order, NULL),
+              "a body is emitted after it matched");
+    for (uint32_t group = 0; group < order.n_groups; group++) {
+        uint32_t i = 0;
+        while (order.group[i] != group)
+            i++;
+        const kf_node *append = kf_value_is(e->body, e->body->results.data[i], KF_OP_kv_append);
+        if (append)
+            emit_append(&r, append);
+        else
+            emit_group(&r, &order, group);
     }
 }
 

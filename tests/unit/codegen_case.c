@@ -388,6 +388,9 @@ void kf_case_run(kf_case *c, kf_family family)
                        : 0;
         r.ptr[n_args + i] = t->kind == KF_TYPE_TENSOR ? guarded(c, bytes[i]) : NULL;
     }
+    for (uint32_t i = 0; i < c->body->results.len; i++)
+        if (c->over[i])
+            r.ptr[n_args + i] = r.ptr[c->over[i] - 1];
     if (!kf_eval_graph(c->arena, c->body, KF_EVAL_ROUNDED, c->sym, r.arg, NULL, r.want, &why))
         fail_msg("the evaluator refuses: %s", why.ptr);
     emit(c, &r, family);

@@ -30,7 +30,8 @@ typedef struct kf_case {
     void *result[KF_MAX_RESULTS]; /* raw bytes of tensor results */
     double seconds;               /* one run of all tiles, best of |repeat| */
     uint32_t repeat;
-    int64_t rows_hi; /* bucket; 0: the symbol's bound */
+    int64_t rows_hi;               /* bucket; 0: the symbol's bound */
+    uint32_t over[KF_MAX_RESULTS]; /* result i lies over argument over[i] - 1; 0: apart */
 } kf_case;
 
 /** A case with symbols S, N, R, K of these values and upper bounds of 8, 512, 8, 4096. */

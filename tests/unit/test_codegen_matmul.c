@@ -105,6 +105,7 @@ static void test_residual_statistic(void **state)
                 kf_value w = kf_case_weight(&c, KF_DTYPE_bf16, n, 64, "w");
                 kf_value flat = kf_node_reshape(c.body, at, 2, (kf_dim[]){N, S(64)}, KF_NO_LOC);
                 kf_value x1 = node2(&c, KF_OP_add, x, times(&c, flat, w));
+                c.over[0] = n > 100 ? 1 : 0; /* x1 over x */
                 kf_attr_row_stat *stat = KF_ATTR_NEW(c.arena, row_stat);
                 stat->acc = (kf_accs){1, {KF_ACC_sum_sq}};
                 stat->block = 64;
@@ -275,6 +276,18 @@ static void test_prologue_scale_and_post_norm(void **state)
 static void test_refusals(void **state)
 {
     (void)state;
+    /* Halves of the product added to one operand: stored over it by one tile, still to be read by
+     * another. */
+    kf_case h = begin(0, 8, 0);
+    kf_value a = kf_case_arg(&h, KF_DTYPE_f32, 2, (kf_dim[]){N, S(40)}, "a");
+    kf_value b = kf_case_arg(&h, KF_DTYPE_f32, 2, (kf_dim[]){N, S(64)}, "b");
+    kf_value y = times(&h, a, kf_case_weight(&h, KF_DTYPE_f32, 128, 40, "w"));
+    for (int64_t i = 0; i < 128; i += 64)
+        kf_graph_add_result(
+            h.body, node2(&h, KF_OP_add, b, kf_node_slice(h.body, y, 1, i, i + 64, KF_NO_LOC)));
+    kf_case_refused(&h, KF_FAMILY_matmul, "share an operand");
+    kf_case_end(&h);
+
     kf_case c = begin(0, 8, 0);
     kf_value x = kf_case_arg(&c, KF_DTYPE_f32, 2, (kf_dim[]){N, S(40)}, "x");
     kf_value w = kf_case_weight(&c, KF_DTYPE_f32, 40, 40, "w");

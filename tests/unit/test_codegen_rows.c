@@ -89,6 +89,28 @@ static void test_rms_norm(void **state)
         }
 }
 
+/* A sum stored over its first operand, while a norm and a statistic of it are computed again. */
+static void test_in_place(void **state)
+{
+    (void)state;
+    kf_case c = kf_case_begin(1, 40, 1, 40);
+    kf_value x = kf_case_arg(&c, KF_DTYPE_f32, 2, (kf_dim[]){N, S(70)}, "x");
+    kf_value r = kf_case_arg(&c, KF_DTYPE_f32, 2, (kf_dim[]){N, S(70)}, "r");
+    kf_value g = kf_case_arg(&c, KF_DTYPE_f32, 1, (kf_dim[]){S(70)}, "g");
+    kf_value sum = node2(&c, KF_OP_add, x, r);
+    kf_accs acc = {1, {KF_ACC_sum_sq}};
+    kf_attr_row_stat *stat = KF_ATTR_NEW(c.arena, row_stat);
+    stat->acc = acc;
+    stat->block = 32;
+    c.over[0] = 1;
+    kf_graph_add_result(c.body, sum);
+    kf_graph_add_result(c.body, row_reduce(&c, sum, acc, rms_map(&c, 70), true, g));
+    kf_graph_add_result(c.body,
+                        kf_node_add(c.body, KF_OP_row_stat, stat, 1, &sum, NULL, KF_NO_LOC));
+    kf_case_run(&c, KF_FAMILY_row_reduce);
+    kf_case_end(&c);
+}
+
 /* Softmax over a last axis whose length is known at the call, with a mask; and a row without any
  * key. */
 static void test_softmax(void **state)
@@ -312,10 +334,10 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_elementwise), cmocka_unit_test(test_rms_norm),
-        cmocka_unit_test(test_softmax),     cmocka_unit_test(test_statistics),
-        cmocka_unit_test(test_index_maps),  cmocka_unit_test(test_embedding),
-        cmocka_unit_test(test_rope),        cmocka_unit_test(test_contract),
-        cmocka_unit_test(test_cache),
+        cmocka_unit_test(test_in_place),    cmocka_unit_test(test_softmax),
+        cmocka_unit_test(test_statistics),  cmocka_unit_test(test_index_maps),
+        cmocka_unit_test(test_embedding),   cmocka_unit_test(test_rope),
+        cmocka_unit_test(test_contract),    cmocka_unit_test(test_cache),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
