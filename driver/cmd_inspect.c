@@ -7,7 +7,12 @@
 #include "driver/verbs.h"
 #include "ir/text.h"
 
-static void json_launch(kf_json *w, const kf_compilation *c, const kf_launch *l, int64_t layer)
+/** Tokens of a call, the logit rows it wants, and the keys that its tokens see, added up. */
+typedef struct point {
+    int64_t tokens, rows, keys;
+} point;
+
+static void json_launch(kf_json *w, const kf_compilation *c, const point *at, const kf_launch *l, int64_t layer)
 {
     const kf_kernel *k = &c->plan->kernels.data[l->kernel];
     kf_sbuf region = {.arena = c->scratch};
@@ -23,26 +28,26 @@ static void json_launch(kf_json *w, const kf_compilation *c, const kf_launch *l,
     kf_json_kstr(w, "kernel", k->name);
     kf_json_kstr(w, "family", kf_str_from(kf_family_names[k->family]));
     kf_json_kstr(w, "region", kf_sbuf_view(&region));
-    kf_json_kint(w, "flops", kf_cost_at(&l->flops, 1, 1, 1));
-    kf_json_kint(w, "bytes", kf_cost_at(&l->bytes, 1, 1, 1));
+    kf_json_kint(w, "flops", kf_cost_at(&l->flops, at->tokens, at->rows, at->keys));
+    kf_json_kint(w, "bytes", kf_cost_at(&l->bytes, at->tokens, at->rows, at->keys));
     kf_json_close(w, '}');
 }
 
-/* Weights once, the rows that come in and the logits that go out: nothing can move less. */
-static int64_t least_bytes(const kf_plan_phase *ph)
+/* Weights once, the cache that is seen once, the logits that go out: nothing can move less. */
+static int64_t least_bytes(const kf_plan_phase *ph, const point *at)
 {
     int64_t bytes = 0;
 
     for (uint32_t i = 0; i < ph->steps.len; i++) {
         const kf_plan_step *st = &ph->steps.data[i];
         for (uint32_t l = st->first; l < st->first + st->n; l++)
-            bytes += ph->launches.data[l].bytes.fixed * st->times;
+            bytes += (ph->launches.data[l].bytes.fixed + ph->launches.data[l].bytes.per_key * at->keys) * st->times;
     }
     return bytes + kf_type_static_elems(&ph->buffers.data[ph->logits].type) *
                        kf_dtype_infos[ph->buffers.data[ph->logits].type.dtype].bytes;
 }
 
-static void json_phase(kf_json *w, const kf_compilation *c, const kf_plan_phase *ph)
+static void json_phase(kf_json *w, const kf_compilation *c, const point *at, const kf_plan_phase *ph)
 {
     int64_t bytes = 0, per_layer = 0;
 
@@ -57,21 +62,21 @@ static void json_phase(kf_json *w, const kf_compilation *c, const kf_plan_phase 
         per_layer = st->loop && st->n > per_layer ? st->n : per_layer;
         for (uint32_t t = 0; t < st->times; t++) {
             for (uint32_t l = st->first; l < st->first + st->n; l++) {
-                json_launch(w, c, &ph->launches.data[l], st->loop ? (int64_t)(st->first_layer + t) : -1);
-                bytes += kf_cost_at(&ph->launches.data[l].bytes, 1, 1, 1);
+                json_launch(w, c, at, &ph->launches.data[l], st->loop ? (int64_t)(st->first_layer + t) : -1);
+                bytes += kf_cost_at(&ph->launches.data[l].bytes, at->tokens, at->rows, at->keys);
             }
         }
     }
     kf_json_close(w, ']');
     kf_json_kint(w, "launches_per_layer", per_layer);
     kf_json_kint(w, "bytes", bytes);
-    kf_json_kint(w, "bytes_min", least_bytes(ph));
+    kf_json_kint(w, "bytes_min", least_bytes(ph, at));
     kf_json_kint(w, "pool_bytes", ph->pool_bytes);
     kf_json_close(w, '}');
 }
 
-/* Figures are for one token, one logit row and one visible key; of a phase with several buckets the first. */
-static void plan_json(const kf_compilation *c, kf_sbuf *out)
+/* Of a phase with several buckets the first one. */
+static void plan_json(const kf_compilation *c, const point *at, kf_sbuf *out)
 {
     kf_json w = {.out = out};
 
@@ -84,10 +89,31 @@ static void plan_json(const kf_compilation *c, kf_sbuf *out)
         for (uint32_t j = 0; j < i; j++)
             seen |= kf_str_eq(c->plan->phases.data[j].name, c->plan->phases.data[i].name);
         if (!seen)
-            json_phase(&w, c, &c->plan->phases.data[i]);
+            json_phase(&w, c, at, &c->plan->phases.data[i]);
     }
     kf_json_close(&w, '}');
     kf_json_close(&w, '}');
+}
+
+/* "tokens=1,past=1024" in any order; one sequence, logits of its last token. */
+static bool parse_point(kf_compilation *c, const char *text, point *out)
+{
+    int64_t tokens = 1, past = 0;
+
+    for (const char *s = text; s && *s;) {
+        long long v;
+        int used = 0;
+        bool is_tokens = sscanf(s, "tokens=%lld%n", &v, &used) == 1 && used;
+        bool is_past = !is_tokens && sscanf(s, "past=%lld%n", &v, &used) == 1 && used;
+        if ((!is_tokens && !is_past) || v < is_tokens || v > INT32_MAX || (s[used] && s[used] != ',')) {
+            kf_diag_add(c->diags, KF_E0803, KF_NO_LOC, "--at takes tokens=N,past=N, not '%s'", text);
+            return false;
+        }
+        *(is_tokens ? &tokens : &past) = v;
+        s += used + (s[used] == ',');
+    }
+    *out = (point){tokens, 1, tokens * past + tokens * (tokens + 1) / 2};
+    return true;
 }
 
 static void stage_json(const kf_compilation *c, const char *stage, kf_str text, kf_sbuf *out)
@@ -156,10 +182,11 @@ int kf_verb_inspect(kf_compilation *c)
         kf_diag_add(c->diags, KF_E0803, KF_NO_LOC, "--stage takes spec, graph, fused or plan, not '%s'", stage);
     if (c->opt->format && strcmp(c->opt->format, "text") && !json)
         kf_diag_add(c->diags, KF_E0411, KF_NO_LOC, "--format takes text or json, not '%s'", c->opt->format);
-    if (kf_diags_errors(c->diags) || !stage_text(c, stage, &text))
+    point at;
+    if (!parse_point(c, c->opt->at, &at) || kf_diags_errors(c->diags) || !stage_text(c, stage, &text))
         return 0;
     if (json && !strcmp(stage, "plan"))
-        plan_json(c, &out);
+        plan_json(c, &at, &out);
     else if (json)
         stage_json(c, stage, kf_sbuf_view(&text), &out);
     else
