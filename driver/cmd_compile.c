@@ -235,9 +235,8 @@ static kf_str manifest(job *j)
 static uint32_t cpu_features(const char *arch)
 {
     kf_cpu_arch a;
-    uint32_t wide = KF_CPU_AVX512F | KF_CPU_AVX512DQ | KF_CPU_AVX512BW | KF_CPU_AVX512VL | KF_CPU_AVX512CD;
 
-    return kf_cpu_arch_find(arch, &a) && a.lanes == 16 ? KF_CPU_X86_64_V3 | wide : KF_CPU_X86_64_V3;
+    return kf_cpu_arch_find(arch, &a) ? a.features : 0;
 }
 
 static kf_str host_c(job *j)

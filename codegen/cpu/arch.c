@@ -3,8 +3,14 @@
 
 #include <string.h>
 
+#include "runtime/kf_artifact.h"
+
+#define V3 KF_CPU_X86_64_V3
+#define V4                                                                                         \
+    (V3 | KF_CPU_AVX512F | KF_CPU_AVX512DQ | KF_CPU_AVX512BW | KF_CPU_AVX512VL | KF_CPU_AVX512CD)
+
 static const kf_cpu_arch archs[] = {
-#define ARCH(name, lanes, regs) {name, lanes, regs},
+#define ARCH(name, lanes, regs, features) {name, lanes, regs, features},
 #include "codegen/cpu/arch.def"
 #undef ARCH
 };
@@ -25,7 +31,10 @@ static bool native_arch(kf_cpu_arch *out_arch)
         return false;
     const bool wide = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
                       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq");
-    *out_arch = (kf_cpu_arch){"native", wide ? 16 : 8, wide ? 32 : 16};
+    uint32_t more = __builtin_cpu_supports("avx512vnni") ? KF_CPU_AVX512VNNI : 0;
+    if (__builtin_cpu_supports("avx512bf16"))
+        more |= KF_CPU_AVX512BF16;
+    *out_arch = (kf_cpu_arch){"native", wide ? 16 : 8, wide ? 32 : 16, wide ? V4 | more : V3};
     return true;
 #else
     (void)out_arch;
