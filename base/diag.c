@@ -41,7 +41,7 @@ typedef struct palette {
 static const palette no_colors = {"", "", "", "", ""};
 static const palette ansi_colors = {"\033[1m", "\033[1;31m", "\033[1;35m", "\033[1;32m", "\033[0m"};
 
-/* ---- collecting ---- */
+/* ---- collecting ------------------------------------------------------------------------------ */
 
 bool kf_diag_find(kf_str name, kf_diag_code *out_code)
 {
@@ -181,7 +181,7 @@ int kf_diags_exit_status(const kf_diags *d)
     return d->exit_status;
 }
 
-/* ---- text ---- */
+/* ---- text ------------------------------------------------------------------------------------ */
 
 static bool source_line(const source_file *f, uint32_t line, kf_str *out_line)
 {
@@ -304,7 +304,7 @@ void kf_diags_print(const kf_diags *d, FILE *out, bool color)
         fprintf(out, "%u more error%s not shown\n", d->hidden, d->hidden == 1 ? "" : "s");
 }
 
-/* ---- JSON ---- */
+/* ---- JSON ------------------------------------------------------------------------------------ */
 
 static void json_place(const kf_diags *d, kf_json *j, kf_loc loc)
 {

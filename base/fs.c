@@ -19,7 +19,7 @@ enum { MAX_OPEN_OUTFILES = 64, MAX_TMP_TRIES = 1000, MAX_IO_BYTES = 1 << 30 };
  * exists and cleared after it is gone. Process-wide because signals are. */
 static _Atomic(char *) open_tmp_paths[MAX_OPEN_OUTFILES];
 
-/* ---- reading ---- */
+/* ---- reading --------------------------------------------------------------------------------- */
 
 static int read_all(int fd, char *buf, size_t size, size_t *out_got)
 {
@@ -71,7 +71,7 @@ int kf_fs_read(kf_arena *arena, const char *path, uint64_t max_bytes, kf_str *ou
     return err;
 }
 
-/* ---- writing ---- */
+/* ---- writing --------------------------------------------------------------------------------- */
 
 /* Takes a slot for |tmp_path|; false when all are in use. */
 static bool register_tmp(char *tmp_path)
@@ -214,7 +214,7 @@ int kf_fs_write(const char *path, kf_str text, uint32_t mode)
     return kf_outfile_commit(&f);
 }
 
-/* ---- paths ---- */
+/* ---- paths ----------------------------------------------------------------------------------- */
 
 bool kf_fs_is_dir(const char *path)
 {

@@ -13,7 +13,7 @@
 
 enum { MAX_DISTANCE_LEN = 64, FIRST_SBUF_BYTES = 64, FIRST_INTERN_SLOTS = 256 };
 
-/* ---- views ---- */
+/* ---- views ----------------------------------------------------------------------------------- */
 
 kf_str kf_str_from(const char *cstr)
 {
@@ -63,7 +63,7 @@ kf_str kf_strf(kf_arena *arena, const char *fmt, ...)
     return kf_sbuf_view(&b);
 }
 
-/* ---- spelling ---- */
+/* ---- spelling -------------------------------------------------------------------------------- */
 
 static uint32_t min_u32(uint32_t a, uint32_t b)
 {
@@ -113,7 +113,7 @@ kf_str kf_str_nearest(kf_str s, const kf_str *candidates, uint32_t n)
     return best;
 }
 
-/* ---- interning: open addressing, power of two, at most half full ---- */
+/* ---- interning: open addressing, power of two, at most half full ----------------------------- */
 
 struct kf_intern {
     kf_arena *arena; /* Borrowed */
@@ -169,7 +169,7 @@ kf_str kf_intern_c(kf_intern *set, const char *cstr)
     return kf_intern_str(set, kf_str_from(cstr));
 }
 
-/* ---- text builder ---- */
+/* ---- text builder ---------------------------------------------------------------------------- */
 
 /* Makes room for |more| bytes and the terminating NUL. */
 static void sbuf_reserve(kf_sbuf *b, size_t more)

@@ -49,8 +49,7 @@ typedef struct worker {
     uint32_t begin, end; /* layers */
 } worker;
 
-/* ---- the kernel: C = prologue(A) W
- * --------------------------------------------------------------- */
+/* ---- the kernel: C = prologue(A) W ----------------------------------------------------------- */
 
 static kb_value scaled_a(kb *b, void *user, const kf_matmul_tile *tile, kb_value row, kb_value k,
                          uint32_t lanes)
@@ -161,8 +160,7 @@ static void compile(launch *l, const options *o, kf_arena *arena)
     kf_llvm_destroy(ll);
 }
 
-/* ---- running
- * ------------------------------------------------------------------------------------------ */
+/* ---- running --------------------------------------------------------------------------------- */
 
 static void *work(void *arg)
 {

@@ -15,8 +15,7 @@ kb_value kf_emit_num(kb *b, kb_value v)
     return kb_is_pred(v) ? kb_select(b, v, kb_f32(b, lanes, 1.0f), kb_f32(b, lanes, 0.0f)) : v;
 }
 
-/* ---- one function per row of fn.def, named by its emit column
- * --------------------------------------- */
+/* ---- one function per row of fn.def, named by its emit column -------------------------------- */
 
 #define LIKE(c) kb_f32(b, kb_lanes_of(x), (c))
 #define UNUSED  (void)y, (void)z

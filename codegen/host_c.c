@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* host_c - see host_c.h. Data tables stand between clang-format marks: a table has its own layout. */
+/* host_c - see host_c.h. Data tables stand between clang-format marks: a table has its own layout.
+ */
 #include "codegen/host_c.h"
+
+#include "codegen/pack.h"
+#include "runtime/kf_artifact.h"
 
 #include <ctype.h>
 #include <inttypes.h>
 #include <math.h>
-
-#include "codegen/pack.h"
-#include "runtime/kf_artifact.h"
 
 #define LINE_WIDTH 100
 
@@ -30,7 +31,7 @@ kf_str kf_c_identifier(kf_arena *arena, kf_str name)
     return kf_sbuf_view(&b);
 }
 
-/* ---- small parts ---------------------------------------------------------------------------------------- */
+/* ---- small parts ----------------------------------------------------------------------------- */
 
 /* "tiny.yaml:8:11", or "" where nothing is known. */
 static kf_str place(const emitter *e, kf_loc loc)
@@ -76,7 +77,8 @@ static kf_str summary(const emitter *e, const kf_kernel *k)
 
     for (uint32_t i = 0; i < k->body->nodes.len; i++) {
         kf_op op = k->body->nodes.data[i].op;
-        bool seen = op == KF_OP_reshape || op == KF_OP_slice || op == KF_OP_const || op == KF_OP_transpose;
+        bool seen =
+            op == KF_OP_reshape || op == KF_OP_slice || op == KF_OP_const || op == KF_OP_transpose;
         for (uint32_t j = 0; j < i; j++)
             seen |= k->body->nodes.data[j].op == op;
         if (!seen)
@@ -111,18 +113,20 @@ static kf_str phase_name(const emitter *e, const kf_plan_phase *ph)
     return kf_strf(e->arena, "%.*s_r%" PRId64, KF_STR_ARG(ph->name), ph->rows_hi);
 }
 
-/* ---- kernels and launches ------------------------------------------------------------------------------- */
+/* ---- kernels and launches -------------------------------------------------------------------- */
 
 static void emit_head(const emitter *e)
 {
-    kf_sbuf_printf(e->out,
-                   "/* %.*s, for %.*s. Emitted by kerf %s from %s; do not edit.\n"
-                   " * Launches follow the model's layers; places are those of the description. */\n"
-                   "#include \"kf_runtime.h\"\n\n"
-                   "/* Tile functions, in the object file beside this one. */\n",
-                   KF_STR_ARG(e->p->name), KF_STR_ARG(e->p->target), e->h->compiler_version, e->h->source);
+    kf_sbuf_printf(
+        e->out,
+        "/* %.*s, for %.*s. Emitted by kerf %s from %s; do not edit.\n"
+        " * Launches follow the model's layers; places are those of the description. */\n"
+        "#include \"kf_runtime.h\"\n\n"
+        "/* Tile functions, in the object file beside this one. */\n",
+        KF_STR_ARG(e->p->name), KF_STR_ARG(e->p->target), e->h->compiler_version, e->h->source);
     for (uint32_t i = 0; i < e->p->kernels.len; i++)
-        kf_sbuf_printf(e->out, "void %.*s(const kf_kernel_args *args, uint32_t tile, void *scratch);\n",
+        kf_sbuf_printf(e->out,
+                       "void %.*s(const kf_kernel_args *args, uint32_t tile, void *scratch);\n",
                        KF_STR_ARG(e->p->kernels.data[i].name));
 }
 
@@ -136,7 +140,8 @@ static void emit_tiles(const emitter *e, const kf_tile_expr *t)
 {
     kf_sbuf_printf(e->out, "{%" PRId64 ", %u, {", t->constant, t->n_terms);
     for (uint8_t i = 0; i < t->n_terms; i++)
-        kf_sbuf_printf(e->out, "%s{%u, %" PRId64 "}", i ? ", " : "", t->term[i].sym, t->term[i].div);
+        kf_sbuf_printf(e->out, "%s{%u, %" PRId64 "}", i ? ", " : "", t->term[i].sym,
+                       t->term[i].div);
     kf_sbuf_c(e->out, t->n_terms ? "}}" : "{0, 0}}}");
 }
 
@@ -153,7 +158,8 @@ static void emit_launch(const emitter *e, const kf_plan_phase *ph, uint32_t inde
     for (uint32_t i = 0; i < l->n_operands; i++)
         item(&operands, operand_text(e, ph, l->operand[i]));
     kf_sbuf_quoted(&quoted, place(e, l->loc));
-    kf_sbuf_printf(e->out, "};\nstatic const kf_launch %.*s = {\n    \"%.*s\", \"%.*s\", %.*s, \"%s\",\n",
+    kf_sbuf_printf(e->out,
+                   "};\nstatic const kf_launch %.*s = {\n    \"%.*s\", \"%.*s\", %.*s, \"%s\",\n",
                    KF_STR_ARG(name), KF_STR_ARG(k->name), KF_STR_ARG(summary(e, k)),
                    KF_STR_ARG(kf_sbuf_view(&quoted)), kf_family_names[k->family]);
     kf_sbuf_printf(e->out, "    %.*s, o%u, %u, %u, ", KF_STR_ARG(k->name), id, l->n_operands, id);
@@ -169,9 +175,11 @@ static uint32_t emit_launches(const emitter *e)
 {
     uint32_t id = 0;
 
-    kf_sbuf_c(e->out, "\n/* clang-format off */\n"
-                      "/* Operands {space, index, offset, layer stride}; launches {kernel, what, place, family,\n"
-                      "   function, operands, their number, id, tiles, FLOPs, bytes}. */\n");
+    kf_sbuf_c(
+        e->out,
+        "\n/* clang-format off */\n"
+        "/* Operands {space, index, offset, layer stride}; launches {kernel, what, place, family,\n"
+        "   function, operands, their number, id, tiles, FLOPs, bytes}. */\n");
     for (uint32_t i = 0; i < e->p->phases.len; i++) {
         const kf_plan_phase *ph = &e->p->phases.data[i];
         kf_sbuf_printf(e->out, "\n/* %.*s */\n", KF_STR_ARG(phase_name(e, ph)));
@@ -182,13 +190,13 @@ static uint32_t emit_launches(const emitter *e)
     list names = {.out = e->out, .column = 4};
     for (uint32_t i = 0; i < e->p->phases.len; i++)
         for (uint32_t l = 0; l < e->p->phases.data[i].launches.len; l++)
-            item(&names, kf_strf(e->arena, "&%.*s",
-                                 KF_STR_ARG(launch_name(e, &e->p->phases.data[i], l))));
+            item(&names,
+                 kf_strf(e->arena, "&%.*s", KF_STR_ARG(launch_name(e, &e->p->phases.data[i], l))));
     kf_sbuf_c(e->out, "\n};\n/* clang-format on */\n");
     return id;
 }
 
-/* ---- phases --------------------------------------------------------------------------------------------- */
+/* ---- phases ---------------------------------------------------------------------------------- */
 
 /* A place stands above the calls that come from it: behind them the formatter would align it. */
 static void emit_call(const emitter *e, const kf_plan_phase *ph, uint32_t l, const char *layer,
@@ -200,22 +208,24 @@ static void emit_call(const emitter *e, const kf_plan_phase *ph, uint32_t l, con
     if (where.len && note.len <= LINE_WIDTH && !kf_str_eq(where, *last_place))
         kf_sbuf_str(e->out, note);
     *last_place = where;
-    kf_sbuf_printf(e->out, "%skf_tiles(w, &%.*s, %s);\n", indent,
-                   KF_STR_ARG(launch_name(e, ph, l)), layer);
+    kf_sbuf_printf(e->out, "%skf_tiles(w, &%.*s, %s);\n", indent, KF_STR_ARG(launch_name(e, ph, l)),
+                   layer);
 }
 
 static uint32_t emit_phase(const emitter *e, const kf_plan_phase *ph)
 {
     uint32_t calls = 0;
 
-    kf_sbuf_printf(e->out, "\n/* %.*s, %" PRId64 " to %" PRId64 " rows */\nstatic void %.*s(kf_worker *w, const kf_step *s)\n{\n    (void)s;\n",
+    kf_sbuf_printf(e->out,
+                   "\n/* %.*s, %" PRId64 " to %" PRId64
+                   " rows */\nstatic void %.*s(kf_worker *w, const kf_step *s)\n{\n    (void)s;\n",
                    KF_STR_ARG(ph->name), ph->rows_lo, ph->rows_hi, KF_STR_ARG(phase_name(e, ph)));
     for (uint32_t i = 0; i < ph->steps.len; i++) {
         const kf_plan_step *st = &ph->steps.data[i];
         calls += st->n * st->times;
         if (st->loop)
-            kf_sbuf_printf(e->out, "    for (uint32_t layer = %u; layer < %u; layer++) {\n", st->first_layer,
-                           st->first_layer + st->times);
+            kf_sbuf_printf(e->out, "    for (uint32_t layer = %u; layer < %u; layer++) {\n",
+                           st->first_layer, st->first_layer + st->times);
         kf_str last_place = KF_STR("");
         for (uint32_t l = st->first; l < st->first + st->n; l++)
             emit_call(e, ph, l, st->loop ? "layer" : "0", st->loop ? "        " : "    ",
@@ -227,7 +237,7 @@ static uint32_t emit_phase(const emitter *e, const kf_plan_phase *ph)
     return calls;
 }
 
-/* ---- weights -------------------------------------------------------------------------------------------- */
+/* ---- weights --------------------------------------------------------------------------------- */
 
 typedef struct weight_use {
     bool gathered, multiplied, scales; /* table of a gather; anything else; factor of a product */
@@ -277,14 +287,16 @@ static void emit_weight(const emitter *e, uint32_t w)
     double mean = !width && u.scales ? 1 : 0;
     double std = width ? 1 / sqrt((double)width) : 0.05;
 
-    kf_sbuf_printf(e->out, "    {\"%.*s%.*s\", %s, %u, w%u_at, %" PRId64 ", %" PRId64 ", %g, %.9g, NULL},\n",
-                   KF_STR_ARG(pw->prefix), KF_STR_ARG(pw->name), elem_name(pw->type.dtype), pw->layers, w,
-                   pw->size_bytes, read, mean, std);
+    kf_sbuf_printf(
+        e->out, "    {\"%.*s%.*s\", %s, %u, w%u_at, %" PRId64 ", %" PRId64 ", %g, %.9g, NULL},\n",
+        KF_STR_ARG(pw->prefix), KF_STR_ARG(pw->name), elem_name(pw->type.dtype), pw->layers, w,
+        pw->size_bytes, read, mean, std);
 }
 
 static void emit_weights(const emitter *e, const kf_pack_layout *at)
 {
-    kf_sbuf_c(e->out, "\n/* clang-format off */\n/* Where each layer's copy of a weight starts in the packed file. */\n");
+    kf_sbuf_c(e->out, "\n/* clang-format off */\n/* Where each layer's copy of a weight starts in "
+                      "the packed file. */\n");
     for (uint32_t w = 0; w < e->p->weights.len; w++) {
         kf_str head = kf_strf(e->arena, "static const uint64_t w%u_at[] = {", w);
         list offsets = {.out = e->out, .column = head.len};
@@ -293,7 +305,8 @@ static void emit_weights(const emitter *e, const kf_pack_layout *at)
             item(&offsets, kf_strf(e->arena, "%" PRIu64, at->offset[w][i]));
         kf_sbuf_c(e->out, "};\n");
     }
-    kf_sbuf_c(e->out, "\n/* {name, element, layers, offsets, bytes, bytes read a step, mean, deviation, constant} */\n"
+    kf_sbuf_c(e->out, "\n/* {name, element, layers, offsets, bytes, bytes read a step, mean, "
+                      "deviation, constant} */\n"
                       "static const kf_weight weights[] = {\n");
     for (uint32_t w = 0; w < e->p->weights.len; w++)
         emit_weight(e, w);
@@ -308,7 +321,7 @@ static void emit_weights(const emitter *e, const kf_pack_layout *at)
     kf_sbuf_c(e->out, "};\n");
 }
 
-/* ---- the model ------------------------------------------------------------------------------------------ */
+/* ---- the model ------------------------------------------------------------------------------- */
 
 static void emit_phases_table(const emitter *e, const uint32_t *calls)
 {
@@ -317,9 +330,10 @@ static void emit_phases_table(const emitter *e, const uint32_t *calls)
         const kf_plan_phase *ph = &e->p->phases.data[i];
         kf_str name = phase_name(e, ph);
         bool decode = kf_str_eq_c(ph->name, "decode");
-        kf_sbuf_printf(e->out, "    {\"%.*s\", %s, %" PRId64 ", %" PRId64 ", %u, %.*s, %" PRId64 "},\n",
-                       KF_STR_ARG(name), decode ? "KF_PHASE_DECODE" : "KF_PHASE_PREFILL", ph->rows_lo,
-                       ph->rows_hi, calls[i], KF_STR_ARG(name), ph->buffers.data[ph->logits].offset);
+        kf_sbuf_printf(
+            e->out, "    {\"%.*s\", %s, %" PRId64 ", %" PRId64 ", %u, %.*s, %" PRId64 "},\n",
+            KF_STR_ARG(name), decode ? "KF_PHASE_DECODE" : "KF_PHASE_PREFILL", ph->rows_lo,
+            ph->rows_hi, calls[i], KF_STR_ARG(name), ph->buffers.data[ph->logits].offset);
     }
     kf_sbuf_c(e->out, "};\n");
 }
@@ -356,7 +370,9 @@ static int64_t max_over_phases(const kf_plan *p, bool scratch)
     for (uint32_t i = 0; !scratch && i < p->phases.len; i++)
         most = p->phases.data[i].pool_bytes > most ? p->phases.data[i].pool_bytes : most;
     for (uint32_t i = 0; scratch && i < p->kernels.len; i++)
-        most = p->kernels.data[i].shape.scratch_bytes > most ? p->kernels.data[i].shape.scratch_bytes : most;
+        most = p->kernels.data[i].shape.scratch_bytes > most
+                   ? p->kernels.data[i].shape.scratch_bytes
+                   : most;
     return most;
 }
 
@@ -370,28 +386,35 @@ static void emit_model(const emitter *e, uint32_t n_launches, uint64_t weights_b
         kf_sbuf_c(e->out, "\nextern const unsigned char kf_embedded_start[], kf_embedded_end[];\n");
     kf_sbuf_printf(e->out, "\nstatic const kf_model %.*s = {\n", KF_STR_ARG(e->ident));
     kf_sbuf_printf(e->out, "    .abi = KF_ABI_VERSION, .cpu_features = 0x%x,\n", h->cpu_features);
-    kf_sbuf_printf(e->out, "    .name = \"%.*s\", .target = \"%.*s\", .compiler_version = \"%s\",\n",
+    kf_sbuf_printf(e->out,
+                   "    .name = \"%.*s\", .target = \"%.*s\", .compiler_version = \"%s\",\n",
                    KF_STR_ARG(p->name), KF_STR_ARG(p->target), h->compiler_version);
     kf_sbuf_printf(e->out, "    .manifest = manifest, .header_digest = 0x%016" PRIx64 ",\n",
                    h->header_digest);
     if (h->embedded)
-        kf_sbuf_c(e->out, "    .embedded_start = kf_embedded_start, .embedded_end = kf_embedded_end,\n");
+        kf_sbuf_c(e->out,
+                  "    .embedded_start = kf_embedded_start, .embedded_end = kf_embedded_end,\n");
     kf_sbuf_printf(e->out,
-                   "    .max_sequences = %" PRId64 ", .max_tokens = %" PRId64 ", .max_rows = %" PRId64
-                   ", .max_positions = %" PRId64 ",\n",
+                   "    .max_sequences = %" PRId64 ", .max_tokens = %" PRId64
+                   ", .max_rows = %" PRId64 ", .max_positions = %" PRId64 ",\n",
                    sym[KF_SYM_S].hi, sym[KF_SYM_N].hi, sym[KF_SYM_R].hi, h->max_positions);
-    kf_sbuf_printf(e->out, "    .vocab_size = %" PRId64 ", .logits_stride = %" PRId64 ",\n", h->vocab_size,
-                   h->vocab_size);
+    kf_sbuf_printf(e->out, "    .vocab_size = %" PRId64 ", .logits_stride = %" PRId64 ",\n",
+                   h->vocab_size, h->vocab_size);
     kf_sbuf_printf(e->out, "    .pool_bytes = %" PRId64 ", .scratch_bytes = %" PRId64 ",\n",
                    max_over_phases(p, false), max_over_phases(p, true));
     if (h->n_eos)
         kf_sbuf_printf(e->out, "    .n_eos = %u, .eos = eos,\n", h->n_eos);
-    kf_sbuf_printf(e->out, "    .sampling = {.temperature = %.9g, .top_p = %.9g, .min_p = %.9g, .top_k = %" PRId64 "},\n",
-                   h->temperature, h->top_p, h->min_p, h->top_k);
-    kf_sbuf_printf(e->out, "    .weights_bytes = %" PRIu64 ", .weights = weights, .kv = kv,\n", weights_bytes);
+    kf_sbuf_printf(
+        e->out,
+        "    .sampling = {.temperature = %.9g, .top_p = %.9g, .min_p = %.9g, .top_k = %" PRId64
+        "},\n",
+        h->temperature, h->top_p, h->min_p, h->top_k);
+    kf_sbuf_printf(e->out, "    .weights_bytes = %" PRIu64 ", .weights = weights, .kv = kv,\n",
+                   weights_bytes);
     kf_sbuf_c(e->out, "    .launches = launches, .phases = phases,\n");
-    kf_sbuf_printf(e->out, "    .n_weights = %u, .n_kv = %u, .n_launches = %u, .n_phases = %u};\n"
-                           "/* clang-format on */\n\n",
+    kf_sbuf_printf(e->out,
+                   "    .n_weights = %u, .n_kv = %u, .n_launches = %u, .n_phases = %u};\n"
+                   "/* clang-format on */\n\n",
                    p->weights.len, p->states.len, n_launches, p->phases.len);
 }
 
@@ -411,9 +434,12 @@ void kf_host_c_emit(kf_arena *arena, const kf_plan *p, const kf_host_c *h, kf_sb
     emit_eos(&e);
     emit_model(&e, n_launches, at.section_bytes);
     if (h->library)
-        kf_sbuf_printf(out, "const kf_model *%.*s_model(void);\n\nconst kf_model *%.*s_model(void)\n{\n    return &%.*s;\n}\n",
+        kf_sbuf_printf(out,
+                       "const kf_model *%.*s_model(void);\n\nconst kf_model *%.*s_model(void)\n{\n "
+                       "   return &%.*s;\n}\n",
                        KF_STR_ARG(e.ident), KF_STR_ARG(e.ident), KF_STR_ARG(e.ident));
     else
-        kf_sbuf_printf(out, "int main(int argc, char **argv)\n{\n    return kf_main(&%.*s, argc, argv);\n}\n",
-                       KF_STR_ARG(e.ident));
+        kf_sbuf_printf(
+            out, "int main(int argc, char **argv)\n{\n    return kf_main(&%.*s, argc, argv);\n}\n",
+            KF_STR_ARG(e.ident));
 }

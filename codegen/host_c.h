@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* host_c - Plan -> the host C of an executable: tables, one function per phase and bucket, main.
  *
- * The text is a product: formatted, warning-free, readable, with the names and places of the user's file. It
- * includes nothing but kf_runtime.h. Everything it says comes from the plan and from kf_host_c.
+ * The text is a product: formatted, warning-free, readable, with the names and places of the user's
+ * file. It includes nothing but kf_runtime.h. Everything it says comes from the plan and from
+ * kf_host_c.
  */
 #ifndef KF_CODEGEN_HOST_C_H
 #define KF_CODEGEN_HOST_C_H
@@ -12,12 +13,12 @@
 /** What the plan does not know. */
 typedef struct kf_host_c {
     const char *compiler_version;
-    const char *source;      /* the user's file, without its folder */
-    kf_str manifest;         /* a JSON object */
-    uint64_t header_digest;  /* of the packed file; 0 without weights */
-    bool embedded;           /* the packed file is linked in as kf_embedded_start .. kf_embedded_end */
-    bool library;            /* no main, but `const kf_model *<name>_model(void)` */
-    uint32_t cpu_features;   /* KF_CPU_* of runtime/kf_artifact.h */
+    const char *source;     /* the user's file, without its folder */
+    kf_str manifest;        /* a JSON object */
+    uint64_t header_digest; /* of the packed file; 0 without weights */
+    bool embedded; /* the packed file is linked in as kf_embedded_start .. kf_embedded_end */
+    bool library;  /* no main, but `const kf_model *<name>_model(void)` */
+    uint32_t cpu_features; /* KF_CPU_* of runtime/kf_artifact.h */
     int64_t max_positions, vocab_size;
     uint32_t n_eos;
     const int64_t *eos;

@@ -59,8 +59,7 @@ kb_value kf_kv_keys(kf_pw *pw, kf_value seq_start, kf_value past, kb_value seq)
     return kb_sub(b, kb_add(b, load_int(pw, past, seq), end), load_int(pw, seq_start, seq));
 }
 
-/* ---- append
- * ------------------------------------------------------------------------------------------- */
+/* ---- append ---------------------------------------------------------------------------------- */
 
 typedef struct append {
     kf_pw *pw;
@@ -141,8 +140,7 @@ void kf_kv_append_row(kf_pw *pw, const kf_node *n, int plane, kf_coord row, kb_v
     kf_pw_release(pw, mark);
 }
 
-/* ---- reading by row of all keys in view
- * ------------------------------------------------------------------ */
+/* ---- reading by row of all keys in view ------------------------------------------------------ */
 
 /* Sequence and position of key |k| of the call: a walk over the sequences. */
 static void locate(kf_pw *pw, kf_value seq_start, kf_value past, kb_value k, kb_value *out)

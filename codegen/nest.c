@@ -163,8 +163,7 @@ void kf_nest_emit(kf_pw *pw, const kf_nest *nest)
     kf_pw_release(pw, mark);
 }
 
-/* ---- storing
- * ------------------------------------------------------------------------------------------ */
+/* ---- storing --------------------------------------------------------------------------------- */
 
 typedef struct store {
     const kf_nest *nest;

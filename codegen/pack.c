@@ -2,14 +2,14 @@
 /* pack - see pack.h. Recipes and layouts; the file around them is pack_file.c. */
 #include "codegen/pack.h"
 
-#include <errno.h>
-#include <string.h>
-
 #include "base/check.h"
 #include "ir/convert.h"
 #include "runtime/kf_artifact.h"
 
-/* ---- recipes -------------------------------------------------------------------------------------------- */
+#include <errno.h>
+#include <string.h>
+
+/* ---- recipes --------------------------------------------------------------------------------- */
 
 struct kf_recipe_reader {
     const kf_tensor_source *src;
@@ -41,8 +41,9 @@ static bool open_scale(kf_arena *arena, kf_recipe_reader *rd, kf_str *out_name)
     return true;
 }
 
-kf_recipe_reader *kf_recipe_reader_open(kf_arena *arena, const kf_tensor_source *src, const kf_recipe *r,
-                                        kf_str prefix, uint32_t layer, kf_str *out_name)
+kf_recipe_reader *kf_recipe_reader_open(kf_arena *arena, const kf_tensor_source *src,
+                                        const kf_recipe *r, kf_str prefix, uint32_t layer,
+                                        kf_str *out_name)
 {
     kf_recipe_reader *rd = KF_NEW(arena, kf_recipe_reader);
 
@@ -118,9 +119,12 @@ int kf_recipe_read_row(kf_recipe_reader *rd, uint64_t row, void *out, kf_str *ou
     return EINVAL;
 }
 
-/* ---- the weights section -------------------------------------------------------------------------------- */
+/* ---- the weights section --------------------------------------------------------------------- */
 
-static uint64_t align_up(uint64_t v, uint64_t a) { return (v + a - 1) / a * a; }
+static uint64_t align_up(uint64_t v, uint64_t a)
+{
+    return (v + a - 1) / a * a;
+}
 
 kf_pack_layout kf_pack_plan(kf_arena *arena, const kf_plan *p)
 {

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* pack - the packed weights file: recipes over checkpoint tensors, evaluated and stored in kernel order.
+/* pack - the packed weights file: recipes over checkpoint tensors, evaluated and stored in kernel
+ * order.
  *
- * Weights are streamed: memory beside the source is a few rows of the widest matrix. The same recipe reader
- * serves tests that compare packed and logical weights.
+ * Weights are streamed: memory beside the source is a few rows of the widest matrix. The same
+ * recipe reader serves tests that compare packed and logical weights.
  */
 #ifndef KF_CODEGEN_PACK_H
 #define KF_CODEGEN_PACK_H
@@ -11,8 +12,8 @@
 #include "ir/plan.h"
 #include "ir/tensor_source.h"
 
-/** Where every weight stands in the weights section: offset[w][layer], and the section's size. Layers follow
- *  each other (all weights of layer 0, then of layer 1, ...), as a step reads them. */
+/** Where every weight stands in the weights section: offset[w][layer], and the section's size.
+ * Layers follow each other (all weights of layer 0, then of layer 1, ...), as a step reads them. */
 typedef struct kf_pack_layout {
     uint64_t **offset; /* by weight, by layer */
     uint64_t section_bytes;
@@ -20,11 +21,13 @@ typedef struct kf_pack_layout {
 
 kf_pack_layout kf_pack_plan(kf_arena *arena, const kf_plan *p);
 
-/** Reads row |row| of |r| (a matrix [n,k]; a vector is n rows of 1) into |out|, in |r|'s dtype. Names are
- *  completed by |prefix| and |layer|. Returns 0 or an errno value; then |out_name| is the tensor. */
+/** Reads row |row| of |r| (a matrix [n,k]; a vector is n rows of 1) into |out|, in |r|'s dtype.
+ * Names are completed by |prefix| and |layer|. Returns 0 or an errno value; then |out_name| is the
+ * tensor. */
 typedef struct kf_recipe_reader kf_recipe_reader;
-kf_recipe_reader *kf_recipe_reader_open(kf_arena *arena, const kf_tensor_source *src, const kf_recipe *r,
-                                        kf_str prefix, uint32_t layer, kf_str *out_name);
+kf_recipe_reader *kf_recipe_reader_open(kf_arena *arena, const kf_tensor_source *src,
+                                        const kf_recipe *r, kf_str prefix, uint32_t layer,
+                                        kf_str *out_name);
 int kf_recipe_read_row(kf_recipe_reader *reader, uint64_t row, void *out, kf_str *out_name);
 
 /** A further section of the file. */
@@ -37,8 +40,8 @@ typedef struct kf_pack_section {
 /** Called now and then with the bytes written so far and the total. May be NULL. */
 typedef void (*kf_pack_progress)(void *user, uint64_t done, uint64_t total);
 
-/** Writes the whole file into |f| (not committed). 0 or an errno value: of the output when |out_tensor| is
- *  empty, else of reading that tensor. |out_digest| is the header's digest. */
+/** Writes the whole file into |f| (not committed). 0 or an errno value: of the output when
+ * |out_tensor| is empty, else of reading that tensor. |out_digest| is the header's digest. */
 int kf_pack_write(kf_arena *arena, const kf_plan *p, const kf_tensor_source *src,
                   const kf_pack_section *sections, uint32_t n_sections, kf_outfile *f,
                   kf_pack_progress progress, void *user, uint64_t *out_digest, kf_str *out_tensor);

@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* pack_file - the packed file around the weights: header, section table, digests; see pack.h.
  *
- * A weight is written in panels: the rows that the outermost split of its layout takes together are read,
- * permuted by a table made once per weight, and appended. The header comes last, by rewriting the start.
+ * A weight is written in panels: the rows that the outermost split of its layout takes together are
+ * read, permuted by a table made once per weight, and appended. The header comes last, by rewriting
+ * the start.
  */
-#include <errno.h>
-#include <string.h>
-#include <unistd.h>
-
 #include "base/check.h"
 #include "codegen/pack.h"
 #include "runtime/kf_artifact.h"
+
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
 
 typedef struct writer {
     kf_arena *arena;
@@ -62,7 +63,7 @@ static panel make_panel(kf_arena *arena, const kf_type *t, uint64_t width)
     p.rows = t->layout.split[0].block;
     one.dim[0].size = (int64_t)p.rows;
     p.bytes = (uint64_t)kf_type_stored_elems(&one, NULL) * elem;
-    p.place = KF_NEW_N(arena, uint32_t, p.rows * width);
+    p.place = KF_NEW_N(arena, uint32_t, p.rows *width);
     for (uint64_t r = 0; r < p.rows; r++) {
         for (uint64_t c = 0; c < width; c++) {
             int64_t index[KF_MAX_RANK] = {(int64_t)r, (int64_t)c};
@@ -72,7 +73,8 @@ static panel make_panel(kf_arena *arena, const kf_type *t, uint64_t width)
     return p;
 }
 
-static void scatter(const panel *p, uint64_t row, uint64_t width, uint32_t elem, const void *src, char *dst)
+static void scatter(const panel *p, uint64_t row, uint64_t width, uint32_t elem, const void *src,
+                    char *dst)
 {
     const uint32_t *place = p->place + row * width;
 
@@ -84,8 +86,8 @@ static void scatter(const panel *p, uint64_t row, uint64_t width, uint32_t elem,
             ((uint32_t *)(void *)dst)[place[c]] = ((const uint32_t *)src)[c];
 }
 
-static int write_weight(writer *w, const kf_plan_weight *pw, uint32_t layer, const kf_tensor_source *src,
-                        kf_str *out_tensor)
+static int write_weight(writer *w, const kf_plan_weight *pw, uint32_t layer,
+                        const kf_tensor_source *src, kf_str *out_tensor)
 {
     kf_arena_mark mark = kf_arena_save(w->arena);
     kf_recipe_reader *rd =
@@ -117,7 +119,8 @@ static int write_weight(writer *w, const kf_plan_weight *pw, uint32_t layer, con
     return err;
 }
 
-static int write_weights(writer *w, const kf_plan *p, const kf_tensor_source *src, kf_str *out_tensor)
+static int write_weights(writer *w, const kf_plan *p, const kf_tensor_source *src,
+                         kf_str *out_tensor)
 {
     kf_pack_layout l = kf_pack_plan(w->arena, p);
     uint64_t start = w->at;
@@ -141,7 +144,8 @@ static int write_weights(writer *w, const kf_plan *p, const kf_tensor_source *sr
 
 static uint64_t align_section(uint64_t v)
 {
-    return (v + KF_ARTIFACT_SECTION_ALIGN - 1) / KF_ARTIFACT_SECTION_ALIGN * KF_ARTIFACT_SECTION_ALIGN;
+    return (v + KF_ARTIFACT_SECTION_ALIGN - 1) / KF_ARTIFACT_SECTION_ALIGN *
+           KF_ARTIFACT_SECTION_ALIGN;
 }
 
 static void begin_section(writer *w, kf_artifact_section *s, const char *name, uint32_t kind)

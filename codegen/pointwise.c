@@ -70,8 +70,7 @@ static kb_value convert(kb *b, kf_dtype from, kf_dtype to, kb_value v)
     return from_number(b, to, v);
 }
 
-/* ---- memory
- * -------------------------------------------------------------------------------------- */
+/* ---- memory ---------------------------------------------------------------------------------- */
 
 kb_value kf_pw_dim(kf_pw *pw, kf_dim d)
 {
@@ -173,8 +172,7 @@ void kf_pw_store(kf_pw *pw, kf_dtype from, kb_value value, kf_dtype dtype, kb_va
         kb_store_f32(b, elem, value, p, kb_elem_bytes(elem), NULL);
 }
 
-/* ---- what was emitted
- * ------------------------------------------------------------------------------ */
+/* ---- what was emitted ------------------------------------------------------------------------ */
 
 bool kf_pw_any_later(const kf_coord *ix, uint32_t rank)
 {
@@ -218,8 +216,7 @@ void kf_pw_remember(kf_pw *pw, kf_value v, uint32_t what, const kf_coord *ix, ui
     kf_vec_push(pw->arena, &pw->memo, m);
 }
 
-/* ---- values
- * ------------------------------------------------------------------------------------------ */
+/* ---- values ---------------------------------------------------------------------------------- */
 
 void kf_pw_broadcast(kf_pw *pw, const kf_type *from, const kf_type *to, const kf_coord *ix,
                      kf_coord *out)

@@ -6,8 +6,7 @@
 #include "codegen/pointwise.h"
 #include "ir/rope.h"
 
-/* ---- reshape
- * ------------------------------------------------------------------------------------- */
+/* ---- reshape --------------------------------------------------------------------------------- */
 
 static bool is_one(kf_dim d)
 {
@@ -60,8 +59,7 @@ static void reshape(kf_pw *pw, const kf_type *to, const kf_type *from, const kf_
     }
 }
 
-/* ---- concat
- * ------------------------------------------------------------------------------------------ */
+/* ---- concat ---------------------------------------------------------------------------------- */
 
 typedef struct join {
     uint32_t axis;
@@ -122,8 +120,7 @@ static kb_value concat(kf_pw *pw, const kf_node *n, const kf_coord *ix)
     return kf_pw_any_later(ix, rank) ? NULL : out;
 }
 
-/* ---- gather
- * ------------------------------------------------------------------------------------------- */
+/* ---- gather ---------------------------------------------------------------------------------- */
 
 static kb_value gather(kf_pw *pw, const kf_node *n, const kf_coord *ix)
 {
@@ -170,8 +167,7 @@ kb_value kf_pw_index_op(kf_pw *pw, const kf_node *n, kf_value v, const kf_coord 
     return kf_pw_value(pw, n->in[0], at);
 }
 
-/* ---- rope
- * ---------------------------------------------------------------------------------------------- */
+/* ---- rope ------------------------------------------------------------------------------------ */
 
 typedef struct rotation {
     kf_coord pair;    /* of the table */

@@ -183,8 +183,7 @@ static const kb_value *row_accs(kf_pw *pw, const kf_node *n, const kf_coord *ix)
     return m->out;
 }
 
-/* ---- the map of row_reduce
- * -------------------------------------------------------------------------- */
+/* ---- the map of row_reduce ------------------------------------------------------------------- */
 
 typedef struct captured {
     kf_pw *pw;
@@ -255,8 +254,7 @@ kb_value kf_pw_row_stat(kf_pw *pw, const kf_node *n, const kf_coord *ix)
     return s.done[0];
 }
 
-/* ---- products of two activations
- * ---------------------------------------------------------------------- */
+/* ---- products of two activations ------------------------------------------------------------- */
 
 typedef struct product {
     kf_pw *pw;

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* cmd_check - everything that can be known without code generation: description, shapes, weights, memory. */
-#include <inttypes.h>
-
+/* cmd_check - everything that can be known without code generation: description, shapes, weights,
+ * memory. */
 #include "base/json.h"
 #include "driver/verbs.h"
+
+#include <inttypes.h>
 
 typedef struct sizes {
     uint64_t parameters, weight_bytes, pool_bytes, kv_bytes_per_token;

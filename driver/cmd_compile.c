@@ -1,19 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* cmd_compile - description -> executable, library, or the text of a stage.
  *
- * Kernels are made by child processes while this one packs weights. Everything is made in a scratch folder
- * beside the output and renamed at the end, so that whatever happens the old output or the new one is there.
+ * Kernels are made by child processes while this one packs weights. Everything is made in a scratch
+ * folder beside the output and renamed at the end, so that whatever happens the old output or the
+ * new one is there.
  */
-#include <dirent.h>
-#include <errno.h>
-#include <inttypes.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/resource.h>
-#include <sys/stat.h>
-#include <time.h>
-#include <unistd.h>
-
 #include "base/fs.h"
 #include "base/hash.h"
 #include "base/json.h"
@@ -28,6 +19,16 @@
 #include "ir/text.h"
 #include "runtime/kf_artifact.h"
 
+#include <dirent.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
 #define EMBED_BELOW_BYTES (64 << 20)
 
 /** One compilation of an executable or a library. */
@@ -38,7 +39,7 @@ typedef struct job {
     char dir[4096]; /* scratch folder; empty: none */
     kf_kernel_objects kernels;
     kf_str host_c;
-    uint64_t digest;  /* of the packed file; 0: none */
+    uint64_t digest; /* of the packed file; 0: none */
     bool has_weights, embedded;
     double started, last;
 } job;
@@ -51,7 +52,7 @@ static double now_s(void)
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
-/* ---- progress and figures --------------------------------------------------------------------------------- */
+/* ---- progress and figures -------------------------------------------------------------------- */
 
 void kf_progress(const kf_compilation *c, const char *stage, double fraction)
 {
@@ -101,14 +102,14 @@ static void final_figures(job *j)
     for (uint32_t i = 0; i < j->c->plan->kernels.len; i++)
         kernels += file_bytes(kf_kernels_path(j->c->scratch, &j->kernels, i).ptr);
     fprintf(stderr, "%-16s %8.1f ms\n", "total", (now_s() - j->started) * 1e3);
-    fprintf(stderr, "peak memory      %8.1f MiB, in children %.1f MiB\n", (double)max_rss_kib(RUSAGE_SELF) / 1024,
-            (double)max_rss_kib(RUSAGE_CHILDREN) / 1024);
-    fprintf(stderr, "kernels          %u (%u from the cache), %" PRIu64 " bytes\n", j->c->plan->kernels.len,
-            j->c->plan->kernels.len - j->kernels.n_missing, kernels);
+    fprintf(stderr, "peak memory      %8.1f MiB, in children %.1f MiB\n",
+            (double)max_rss_kib(RUSAGE_SELF) / 1024, (double)max_rss_kib(RUSAGE_CHILDREN) / 1024);
+    fprintf(stderr, "kernels          %u (%u from the cache), %" PRIu64 " bytes\n",
+            j->c->plan->kernels.len, j->c->plan->kernels.len - j->kernels.n_missing, kernels);
     fprintf(stderr, "executable       %" PRIu64 " bytes\n", file_bytes(j->output));
 }
 
-/* ---- scratch folder --------------------------------------------------------------------------------------- */
+/* ---- scratch folder -------------------------------------------------------------------------- */
 
 static bool make_dir(job *j)
 {
@@ -117,7 +118,8 @@ static bool make_dir(job *j)
     snprintf(j->dir, sizeof j->dir, "%.*s/.kerf-XXXXXX", KF_STR_ARG(parent));
     if (mkdtemp(j->dir))
         return true;
-    kf_diag_add(j->c->diags, KF_E0603, KF_NO_LOC, "cannot write to %.*s: %s", KF_STR_ARG(parent), strerror(errno));
+    kf_diag_add(j->c->diags, KF_E0603, KF_NO_LOC, "cannot write to %.*s: %s", KF_STR_ARG(parent),
+                strerror(errno));
     j->dir[0] = 0;
     return false;
 }
@@ -137,7 +139,7 @@ static void remove_dir(job *j)
         rmdir(j->dir);
 }
 
-/* ---- weights ---------------------------------------------------------------------------------------------- */
+/* ---- weights --------------------------------------------------------------------------------- */
 
 static void pack_progress(void *user, uint64_t done, uint64_t total)
 {
@@ -151,7 +153,8 @@ static void report_pack_error(job *j, int err, kf_str tensor)
     else if (err == ENOENT)
         kf_diag_add(j->c->diags, KF_E0305, KF_NO_LOC, "no tensor '%.*s'", KF_STR_ARG(tensor));
     else
-        kf_diag_add(j->c->diags, KF_E0303, KF_NO_LOC, "tensor '%.*s': %s", KF_STR_ARG(tensor), strerror(err));
+        kf_diag_add(j->c->diags, KF_E0303, KF_NO_LOC, "tensor '%.*s': %s", KF_STR_ARG(tensor),
+                    strerror(err));
 }
 
 static bool tokenizer_section(job *j, kf_pack_section *out, uint32_t *n)
@@ -162,7 +165,8 @@ static bool tokenizer_section(job *j, kf_pack_section *out, uint32_t *n)
 
     if (!path.len || !kf_fs_exists(kf_str_dup(j->c->arena, path).ptr))
         return true; /* a model without text: --ids works */
-    if (!kf_tokenizer_compile_file(j->c->arena, j->c->diags, kf_str_dup(j->c->arena, path).ptr, &table, &size))
+    if (!kf_tokenizer_compile_file(j->c->arena, j->c->diags, kf_str_dup(j->c->arena, path).ptr,
+                                   &table, &size))
         return false;
     out[(*n)++] = (kf_pack_section){"tokenizer", KF_SECTION_TOKENIZER, {table, (uint32_t)size}};
     return true;
@@ -185,8 +189,8 @@ static bool pack(job *j)
     }
     int err = kf_outfile_open(&f, path.ptr, 0644);
     if (!err)
-        err = kf_pack_write(arena, j->c->plan, kf_compilation_weights(j->c), sections, n, &f, pack_progress, j,
-                            &j->digest, &tensor);
+        err = kf_pack_write(arena, j->c->plan, kf_compilation_weights(j->c), sections, n, &f,
+                            pack_progress, j, &j->digest, &tensor);
     if (!err)
         err = kf_outfile_commit(&f);
     kf_progress_end(j->c);
@@ -199,7 +203,9 @@ static bool pack(job *j)
     return err == 0;
 }
 
-/* ---- host C ----------------------------------------------------------------------------------------------- */
+/* ---- host C
+ * -----------------------------------------------------------------------------------------------
+ */
 
 static kf_str base_name(kf_str path)
 {
@@ -263,7 +269,7 @@ static kf_str host_c(job *j)
     return kf_sbuf_view(&text);
 }
 
-/* ---- the whole -------------------------------------------------------------------------------------------- */
+/* ---- the whole ------------------------------------------------------------------------------- */
 
 static bool put_in_place(job *j, const char *from, const char *suffix)
 {
@@ -271,7 +277,8 @@ static bool put_in_place(job *j, const char *from, const char *suffix)
 
     if (rename(kf_strf(j->c->arena, "%s/%s", j->dir, from).ptr, to.ptr) == 0)
         return true;
-    kf_diag_add(j->c->diags, KF_E0603, KF_NO_LOC, "cannot write %.*s: %s", KF_STR_ARG(to), strerror(errno));
+    kf_diag_add(j->c->diags, KF_E0603, KF_NO_LOC, "cannot write %.*s: %s", KF_STR_ARG(to),
+                strerror(errno));
     return false;
 }
 
@@ -292,7 +299,10 @@ static bool link_all(job *j)
 {
     kf_compilation *c = j->c;
     kf_str source = kf_strf(c->arena, "%s/host.c", j->dir);
-    kf_link_job l = {.arena = c->arena, .diags = c->diags, .dir = j->dir, .host_c = source.ptr,
+    kf_link_job l = {.arena = c->arena,
+                     .diags = c->diags,
+                     .dir = j->dir,
+                     .host_c = source.ptr,
                      .kernels = &j->kernels,
                      .embed = j->embedded ? kf_strf(c->arena, "%s/out.kfw", j->dir).ptr : NULL,
                      .model_name = kf_c_identifier(c->arena, c->plan->name).ptr};
@@ -348,7 +358,7 @@ bool kf_compile_to(kf_compilation *c, const char *output, bool library)
     return ok;
 }
 
-/* ---- the verb --------------------------------------------------------------------------------------------- */
+/* ---- the verb -------------------------------------------------------------------------------- */
 
 static int write_text(kf_compilation *c, kf_str text)
 {
@@ -390,7 +400,8 @@ static int emit_stage(kf_compilation *c, const char *stage)
 
 int kf_verb_compile(kf_compilation *c)
 {
-    static const char *const stages[] = {"spec", "graph", "fused", "plan", "llvm", "c", "lib", "exe"};
+    static const char *const stages[] = {"spec", "graph", "fused", "plan",
+                                         "llvm", "c",     "lib",   "exe"};
     const char *emit = c->opt->emit ? c->opt->emit : "exe";
     bool known = false;
 
@@ -406,7 +417,8 @@ int kf_verb_compile(kf_compilation *c)
         return emit_stage(c, emit);
     if (!kf_compilation_run(c, c->opt->operand))
         return 0;
-    const char *output = c->opt->output ? c->opt->output : kf_c_identifier(c->arena, c->plan->name).ptr;
+    const char *output =
+        c->opt->output ? c->opt->output : kf_c_identifier(c->arena, c->plan->name).ptr;
     if (kf_compile_to(c, output, library) && !c->opt->quiet && c->opt->json)
         printf("{\"schema\": \"kerf.compile.1\", \"output\": \"%s\"}\n", output);
     return 0;

@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* cmd_doctor - what compiling and running need on this machine, found or not. */
-#include <stdlib.h>
-#include <string.h>
-#include <sys/statvfs.h>
-#include <unistd.h>
-
 #include "base/json.h"
 #include "codegen/cpu/arch.h"
 #include "codegen/llvm_backend.h"
 #include "driver/link.h"
 #include "driver/verbs.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
 
 typedef struct finding {
     const char *what;

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* cmd_explain - every fusion candidate by place, taken or refused and why; or the text of a diagnostic. */
-#include <string.h>
-
+/* cmd_explain - every fusion candidate by place, taken or refused and why; or the text of a
+ * diagnostic. */
 #include "base/json.h"
 #include "driver/verbs.h"
+
+#include <string.h>
 
 static bool explain_code(const char *word)
 {
@@ -11,8 +12,8 @@ static bool explain_code(const char *word)
 
     if (kf_diag_find(kf_str_from(word), &code)) {
         const kf_diag_info *i = &kf_diag_infos[code];
-        printf("%s: %s (%s, exit %d)\n%s\n", i->name, i->title, i->severity == KF_ERROR ? "error" : "warning",
-               i->exit_status, i->explain);
+        printf("%s: %s (%s, exit %d)\n%s\n", i->name, i->title,
+               i->severity == KF_ERROR ? "error" : "warning", i->exit_status, i->explain);
         return true;
     }
     for (int r = 1; r < KF_REASON_COUNT; r++) {
@@ -63,9 +64,9 @@ static void print_text(const kf_compilation *c)
     for (uint32_t i = 0; i < c->passes.candidates.len; i++) {
         const kf_candidate *k = &c->passes.candidates.data[i];
         kf_str file = file_of(c, k->loc);
-        printf("%-8s%.*s:%u:%u: %.*s  [%s, @%.*s]\n", k->reason ? "refused" : "fused", KF_STR_ARG(file),
-               k->loc.line, k->loc.col, KF_STR_ARG(k->subject), kf_pass_infos[k->pass].name,
-               KF_STR_ARG(k->func));
+        printf("%-8s%.*s:%u:%u: %.*s  [%s, @%.*s]\n", k->reason ? "refused" : "fused",
+               KF_STR_ARG(file), k->loc.line, k->loc.col, KF_STR_ARG(k->subject),
+               kf_pass_infos[k->pass].name, KF_STR_ARG(k->func));
         if (k->reason)
             printf("        %s: %s%s%.*s\n", kf_reason_codes[k->reason], kf_reason_texts[k->reason],
                    k->detail.len ? ": " : "", KF_STR_ARG(k->detail));
@@ -76,8 +77,8 @@ int kf_verb_explain(kf_compilation *c)
 {
     if (explain_code(c->opt->operand))
         return 0;
-    if (!kf_compilation_load(c, c->opt->operand) || !kf_compilation_target(c) || !kf_compilation_graph(c) ||
-        !kf_compilation_fuse(c, NULL))
+    if (!kf_compilation_load(c, c->opt->operand) || !kf_compilation_target(c) ||
+        !kf_compilation_graph(c) || !kf_compilation_fuse(c, NULL))
         return 0;
     if (c->opt->json)
         print_json(c);

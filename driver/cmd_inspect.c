@@ -1,18 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* cmd_inspect - a stage of the IR as text, or the plan as JSON. */
-#include <string.h>
-
 #include "base/json.h"
 #include "driver/spawn.h"
 #include "driver/verbs.h"
 #include "ir/text.h"
+
+#include <string.h>
 
 /** Tokens of a call, the logit rows it wants, and the keys that its tokens see, added up. */
 typedef struct point {
     int64_t tokens, rows, keys;
 } point;
 
-static void json_launch(kf_json *w, const kf_compilation *c, const point *at, const kf_launch *l, int64_t layer)
+static void json_launch(kf_json *w, const kf_compilation *c, const point *at, const kf_launch *l,
+                        int64_t layer)
 {
     const kf_kernel *k = &c->plan->kernels.data[l->kernel];
     kf_sbuf region = {.arena = c->scratch};
@@ -41,13 +42,16 @@ static int64_t least_bytes(const kf_plan_phase *ph, const point *at)
     for (uint32_t i = 0; i < ph->steps.len; i++) {
         const kf_plan_step *st = &ph->steps.data[i];
         for (uint32_t l = st->first; l < st->first + st->n; l++)
-            bytes += (ph->launches.data[l].bytes.fixed + ph->launches.data[l].bytes.per_key * at->keys) * st->times;
+            bytes +=
+                (ph->launches.data[l].bytes.fixed + ph->launches.data[l].bytes.per_key * at->keys) *
+                st->times;
     }
     return bytes + kf_type_static_elems(&ph->buffers.data[ph->logits].type) *
                        kf_dtype_infos[ph->buffers.data[ph->logits].type.dtype].bytes;
 }
 
-static void json_phase(kf_json *w, const kf_compilation *c, const point *at, const kf_plan_phase *ph)
+static void json_phase(kf_json *w, const kf_compilation *c, const point *at,
+                       const kf_plan_phase *ph)
 {
     int64_t bytes = 0, per_layer = 0;
 
@@ -62,7 +66,8 @@ static void json_phase(kf_json *w, const kf_compilation *c, const point *at, con
         per_layer = st->loop && st->n > per_layer ? st->n : per_layer;
         for (uint32_t t = 0; t < st->times; t++) {
             for (uint32_t l = st->first; l < st->first + st->n; l++) {
-                json_launch(w, c, at, &ph->launches.data[l], st->loop ? (int64_t)(st->first_layer + t) : -1);
+                json_launch(w, c, at, &ph->launches.data[l],
+                            st->loop ? (int64_t)(st->first_layer + t) : -1);
                 bytes += kf_cost_at(&ph->launches.data[l].bytes, at->tokens, at->rows, at->keys);
             }
         }
@@ -105,8 +110,10 @@ static bool parse_point(kf_compilation *c, const char *text, point *out)
         int used = 0;
         bool is_tokens = sscanf(s, "tokens=%lld%n", &v, &used) == 1 && used;
         bool is_past = !is_tokens && sscanf(s, "past=%lld%n", &v, &used) == 1 && used;
-        if ((!is_tokens && !is_past) || v < is_tokens || v > INT32_MAX || (s[used] && s[used] != ',')) {
-            kf_diag_add(c->diags, KF_E0803, KF_NO_LOC, "--at takes tokens=N,past=N, not '%s'", text);
+        if ((!is_tokens && !is_past) || v < is_tokens || v > INT32_MAX ||
+            (s[used] && s[used] != ',')) {
+            kf_diag_add(c->diags, KF_E0803, KF_NO_LOC, "--at takes tokens=N,past=N, not '%s'",
+                        text);
             return false;
         }
         *(is_tokens ? &tokens : &past) = v;
@@ -179,11 +186,14 @@ int kf_verb_inspect(kf_compilation *c)
     for (uint32_t i = 0; i < 4; i++)
         known |= !strcmp(stages[i], stage);
     if (!known)
-        kf_diag_add(c->diags, KF_E0803, KF_NO_LOC, "--stage takes spec, graph, fused or plan, not '%s'", stage);
+        kf_diag_add(c->diags, KF_E0803, KF_NO_LOC,
+                    "--stage takes spec, graph, fused or plan, not '%s'", stage);
     if (c->opt->format && strcmp(c->opt->format, "text") && !json)
-        kf_diag_add(c->diags, KF_E0411, KF_NO_LOC, "--format takes text or json, not '%s'", c->opt->format);
+        kf_diag_add(c->diags, KF_E0411, KF_NO_LOC, "--format takes text or json, not '%s'",
+                    c->opt->format);
     point at;
-    if (!parse_point(c, c->opt->at, &at) || kf_diags_errors(c->diags) || !stage_text(c, stage, &text))
+    if (!parse_point(c, c->opt->at, &at) || kf_diags_errors(c->diags) ||
+        !stage_text(c, stage, &text))
         return 0;
     if (json && !strcmp(stage, "plan"))
         plan_json(c, &at, &out);

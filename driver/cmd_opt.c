@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* cmd_opt - passes over textual IR, for developers and for tests. */
-#include <string.h>
-#include <unistd.h>
-
 #include "base/fs.h"
 #include "driver/verbs.h"
 #include "ir/text.h"
 #include "ir/verify.h"
+
+#include <string.h>
+#include <unistd.h>
 
 #define MAX_KIR_BYTES (64u << 20)
 
@@ -15,7 +15,8 @@ static void list_passes(void)
     static const char *const kinds[] = {"opt", "fuse", "required"};
 
     for (int i = 0; i < KF_PASS_COUNT; i++)
-        printf("%-16s %-9s %s\n", kf_pass_infos[i].name, kinds[kf_pass_infos[i].kind], kf_pass_infos[i].summary);
+        printf("%-16s %-9s %s\n", kf_pass_infos[i].name, kinds[kf_pass_infos[i].kind],
+               kf_pass_infos[i].summary);
 }
 
 static kf_str read_stdin(kf_arena *arena)

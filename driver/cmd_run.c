@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* cmd_run - run and bench: hand over to a produced executable, compiling a description first. */
+#include "driver/spawn.h"
+#include "driver/verbs.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-#include "driver/spawn.h"
-#include "driver/verbs.h"
 
 bool kf_is_executable(const char *path)
 {
@@ -66,6 +66,12 @@ static int run_or_bench(kf_compilation *c, const char *verb)
     return compile_and_run(c, verb);
 }
 
-int kf_verb_run(kf_compilation *c) { return run_or_bench(c, "run"); }
+int kf_verb_run(kf_compilation *c)
+{
+    return run_or_bench(c, "run");
+}
 
-int kf_verb_bench(kf_compilation *c) { return run_or_bench(c, "bench"); }
+int kf_verb_bench(kf_compilation *c)
+{
+    return run_or_bench(c, "bench");
+}

@@ -1,25 +1,25 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* cmd_verify - the forms of a model against each other; or an executable's own check.
  *
- * The evaluator in f64 is the truth. The rounded evaluator, the unfused executable and the fused one are
- * compared with it on a seeded prompt, logits of every position. Rule: the RMS error of the unfused form is at
- * most twice that of the rounded evaluator, that of a fused form at most twice the larger of these two, each
- * plus 1e-5 of the largest logit. The fused executable also runs
- * with other numbers of threads (the same bits) and with the prompt in chunks, down to one token a call, which
- * are decode steps (the same rule).
+ * The evaluator in f64 is the truth. The rounded evaluator, the unfused executable and the fused
+ * one are compared with it on a seeded prompt, logits of every position. Rule: the RMS error of the
+ * unfused form is at most twice that of the rounded evaluator, that of a fused form at most twice
+ * the larger of these two, each plus 1e-5 of the largest logit. The fused executable also runs with
+ * other numbers of threads (the same bits) and with the prompt in chunks, down to one token a call,
+ * which are decode steps (the same rule).
  */
-#include <errno.h>
-#include <math.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
-
 #include "base/fs.h"
 #include "base/json.h"
 #include "driver/spawn.h"
 #include "driver/verbs.h"
 #include "frontend/weights_random.h"
 #include "ir/eval.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 
 #define MAX_NPY_BYTES (1u << 30)
 #define UNFUSED_OFF   "fuse_*,carry_stats,fold_weights"
@@ -41,7 +41,7 @@ typedef struct check {
     uint32_t n_forms;
 } check;
 
-/* ---- numbers --------------------------------------------------------------------------------------------- */
+/* ---- numbers --------------------------------------------------------------------------------- */
 
 static void measure(const check *k, form *f, const double *ref)
 {
@@ -81,7 +81,9 @@ static uint64_t next_random(uint64_t *state)
     return z ^ z >> 31;
 }
 
-/* ---- forms ----------------------------------------------------------------------------------------------- */
+/* ---- forms
+ * -----------------------------------------------------------------------------------------------
+ */
 
 static void add_form(check *k, const char *name, const double *logits)
 {
@@ -102,14 +104,16 @@ static bool evaluate(check *k, kf_eval_mode mode, const char *name)
     kf_tensor logits;
 
     if (!kf_eval_run(e, "main", &step, true, &logits, &why)) {
-        kf_diag_add(c->diags, KF_E0901, KF_NO_LOC, "%s: %.*s", name, KF_STR_ARG(kf_sbuf_view(&why)));
+        kf_diag_add(c->diags, KF_E0901, KF_NO_LOC, "%s: %.*s", name,
+                    KF_STR_ARG(kf_sbuf_view(&why)));
         return false;
     }
     add_form(k, name, logits.data);
     return true;
 }
 
-/* A NumPy file of f32 in C order (numpy.lib.format 1.0): magic, version, header length, header, data. */
+/* A NumPy file of f32 in C order (numpy.lib.format 1.0): magic, version, header length, header,
+ * data. */
 static const double *read_npy(check *k, const char *path)
 {
     kf_arena *a = k->c->arena;
@@ -140,10 +144,11 @@ static kf_str ids_text(const check *k)
 }
 
 /* |option| NULL: none. */
-static bool run_form(check *k, const char *exe, const char *name, const char *option, const char *value)
+static bool run_form(check *k, const char *exe, const char *name, const char *option,
+                     const char *value)
 {
     kf_str out = kf_strf(k->c->arena, "%s/logits.npy", k->dir);
-    const char *const argv[] = {exe,     "run", "--ids", ids_text(k).ptr, "-n",  "0", "--all-logits",
+    const char *const argv[] = {exe,     "run", "--ids", ids_text(k).ptr, "-n", "0", "--all-logits",
                                 out.ptr, "-q",  option,  value,           NULL};
     kf_exit e = {0};
     int err = kf_spawn(argv, "/dev/null", &e);
@@ -153,8 +158,8 @@ static bool run_form(check *k, const char *exe, const char *name, const char *op
     if (logits)
         add_form(k, name, logits);
     else
-        kf_diag_add(k->c->diags, KF_E0901, KF_NO_LOC, "the %s executable gave no logits (status %d)", name,
-                    e.status);
+        kf_diag_add(k->c->diags, KF_E0901, KF_NO_LOC,
+                    "the %s executable gave no logits (status %d)", name, e.status);
     return logits != NULL;
 }
 
@@ -184,18 +189,19 @@ static bool run_variants(check *k, const char *exe)
 static bool compile_form(check *k, const char *off)
 {
     kf_compilation one = *k->c;
-    kf_str exe = kf_strf(one.arena, "%s/model", k->dir), kfw = kf_strf(one.arena, "%s/model.kfw", k->dir);
+    kf_str exe = kf_strf(one.arena, "%s/model", k->dir),
+           kfw = kf_strf(one.arena, "%s/model.kfw", k->dir);
 
     one.runs = (kf_pass_runs){0};
-    bool ok = kf_compilation_graph(&one) && kf_compilation_fuse(&one, off) && kf_compilation_plan(&one) &&
-              kf_compile_to(&one, exe.ptr, false) &&
+    bool ok = kf_compilation_graph(&one) && kf_compilation_fuse(&one, off) &&
+              kf_compilation_plan(&one) && kf_compile_to(&one, exe.ptr, false) &&
               (off ? run_form(k, exe.ptr, "unfused", NULL, NULL) : run_variants(k, exe.ptr));
     unlink(exe.ptr);
     unlink(kfw.ptr);
     return ok;
 }
 
-/* ---- the verb -------------------------------------------------------------------------------------------- */
+/* ---- the verb -------------------------------------------------------------------------------- */
 
 static void print(const check *k, double bound, bool ok)
 {
@@ -248,24 +254,27 @@ static void verify_forms(check *k)
     kf_compilation *c = k->c;
 
     if (!kf_compilation_graph(c) || !evaluate(k, KF_EVAL_IDEAL, "reference") ||
-        !evaluate(k, KF_EVAL_ROUNDED, "rounded") || !compile_form(k, UNFUSED_OFF) || !compile_form(k, NULL))
+        !evaluate(k, KF_EVAL_ROUNDED, "rounded") || !compile_form(k, UNFUSED_OFF) ||
+        !compile_form(k, NULL))
         return;
     double slack = 1e-5 * largest(k, k->form[0].logits);
     double bound = 2 * fmax(k->form[1].rms, k->form[2].rms) + slack;
     const form *bad = first_bad(k, 2 * k->form[1].rms + slack, bound);
     print(k, bound, bad == NULL);
     if (bad > &k->form[FIRST_FUSED] && bad->rms <= bound)
-        kf_diag_add(c->diags, KF_E0901, KF_NO_LOC, "the form '%s' gives other bits than '%s'", bad->name,
-                    k->form[FIRST_FUSED].name);
+        kf_diag_add(c->diags, KF_E0901, KF_NO_LOC, "the form '%s' gives other bits than '%s'",
+                    bad->name, k->form[FIRST_FUSED].name);
     else if (bad)
-        kf_diag_add(c->diags, KF_E0901, KF_NO_LOC, "the form '%s' is off by %.3e RMS, allowed are %.3e",
-                    bad->name, bad->rms, bad < &k->form[FIRST_FUSED] ? 2 * k->form[1].rms + slack : bound);
+        kf_diag_add(c->diags, KF_E0901, KF_NO_LOC,
+                    "the form '%s' is off by %.3e RMS, allowed are %.3e", bad->name, bad->rms,
+                    bad < &k->form[FIRST_FUSED] ? 2 * k->form[1].rms + slack : bound);
 }
 
 static int verify_exe(kf_compilation *c)
 {
     const char *exe = c->opt->operand;
-    const char *const argv[] = {strchr(exe, '/') ? exe : kf_strf(c->arena, "./%s", exe).ptr, "verify", NULL};
+    const char *const argv[] = {strchr(exe, '/') ? exe : kf_strf(c->arena, "./%s", exe).ptr,
+                                "verify", NULL};
     kf_exit e = {0};
     int err = kf_spawn(argv, NULL, &e);
 
@@ -286,7 +295,8 @@ int kf_verb_verify(kf_compilation *c)
         return 0;
     if (!kf_compilation_weights(c))
         c->random = kf_weights_random_source(c->arena, c->spec, state,
-                                             kf_src_given(c->spec->dtype.src) ? c->spec->dtype.v : KF_DTYPE_f32);
+                                             kf_src_given(c->spec->dtype.src) ? c->spec->dtype.v
+                                                                              : KF_DTYPE_f32);
     k.vocab = c->spec->vocab_size.v;
     k.ids = KF_NEW_N(c->arena, int32_t, k.n);
     for (uint32_t i = 0; i < k.n; i++)

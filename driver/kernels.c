@@ -2,17 +2,17 @@
 /* kernels - see kernels.h. */
 #include "driver/kernels.h"
 
+#include "base/fs.h"
+#include "base/hash.h"
+#include "codegen/kernel.h"
+#include "ir/text.h"
+
 #include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-#include "base/fs.h"
-#include "base/hash.h"
-#include "codegen/kernel.h"
-#include "ir/text.h"
 
 #define MAX_OBJECT_BYTES (64u << 20)
 #define DIGEST_CHARS     32
@@ -42,11 +42,12 @@ static kf_str arch_key(const kf_compilation *c)
     return key;
 }
 
-/* ---- cache ---------------------------------------------------------------------------------------------- */
+/* ---- cache ----------------------------------------------------------------------------------- */
 
 static kf_str cache_dir(kf_arena *a)
 {
-    const char *dir = getenv("KERF_CACHE_DIR"), *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+    const char *dir = getenv("KERF_CACHE_DIR"), *xdg = getenv("XDG_CACHE_HOME"),
+               *home = getenv("HOME");
 
     if (dir && *dir)
         return kf_str_from(dir);
@@ -123,10 +124,13 @@ static void cache_write(const kf_kernel_objects *k, uint32_t index, kf_str objec
     make_dirs(path);
     kf_sbuf_str(&entry, kf_hash_hex(a, kf_hash_bytes(object.ptr, object.len)));
     kf_sbuf_str(&entry, object);
-    (void)kf_fs_write(path.ptr, kf_sbuf_view(&entry), 0644); /* a cache that cannot be written is no cache */
+    (void)kf_fs_write(path.ptr, kf_sbuf_view(&entry),
+                      0644); /* a cache that cannot be written is no cache */
 }
 
-/* ---- LLVM ----------------------------------------------------------------------------------------------- */
+/* ---- LLVM
+ * -----------------------------------------------------------------------------------------------
+ */
 
 static int emit_one(const kf_kernel_objects *k, uint32_t index, kf_arena *a)
 {
@@ -138,7 +142,8 @@ static int emit_one(const kf_kernel_objects *k, uint32_t index, kf_arena *a)
     if (!ll)
         return 70;
     if (!kf_kernel_emit(ll, a, c->target, c->plan, kernel, &why)) {
-        fprintf(stderr, "kerf: kernel %.*s: %.*s\n", KF_STR_ARG(kernel->name), KF_STR_ARG(kf_sbuf_view(&why)));
+        fprintf(stderr, "kerf: kernel %.*s: %.*s\n", KF_STR_ARG(kernel->name),
+                KF_STR_ARG(kf_sbuf_view(&why)));
         return 70;
     }
     kf_llvm_optimize(ll);
@@ -177,7 +182,7 @@ bool kf_kernels_llvm(const kf_compilation *c, kf_sbuf *out)
     return true;
 }
 
-/* ---- children ------------------------------------------------------------------------------------------- */
+/* ---- children -------------------------------------------------------------------------------- */
 
 kf_str kf_kernels_path(kf_arena *arena, const kf_kernel_objects *k, uint32_t kernel)
 {
@@ -214,10 +219,13 @@ bool kf_kernels_join(kf_kernel_objects *k)
     if (e.signal == SIGKILL || e.status == 5)
         kf_diag_add(k->c->diags, KF_E0605, KF_NO_LOC, "code generation ran out of memory");
     else if (e.status == 3)
-        kf_diag_add(k->c->diags, KF_E0603, KF_NO_LOC, "kernel objects could not be written to %s", k->dir);
+        kf_diag_add(k->c->diags, KF_E0603, KF_NO_LOC, "kernel objects could not be written to %s",
+                    k->dir);
     else if (e.signal)
-        kf_diag_add(k->c->diags, KF_E0602, KF_NO_LOC, "the code generator was ended by signal %d", e.signal);
+        kf_diag_add(k->c->diags, KF_E0602, KF_NO_LOC, "the code generator was ended by signal %d",
+                    e.signal);
     else
-        kf_diag_add(k->c->diags, KF_E0602, KF_NO_LOC, "the code generator ended with status %d", e.status);
+        kf_diag_add(k->c->diags, KF_E0602, KF_NO_LOC, "the code generator ended with status %d",
+                    e.status);
     return false;
 }

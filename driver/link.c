@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* link - see link.h. The C compiler finds crt files and libraries; nothing here knows a distribution. */
+/* link - see link.h. The C compiler finds crt files and libraries; nothing here knows a
+ * distribution. */
 #include "driver/link.h"
+
+#include "base/fs.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-#include "base/fs.h"
 
 bool kf_runtime_find(kf_arena *arena, kf_diags *d, kf_runtime_paths *out)
 {
@@ -53,9 +54,11 @@ static bool run(const kf_link_job *job, const command *c, const char *what)
     int err = kf_spawn(c->argv, NULL, &e);
 
     if (err)
-        kf_diag_add(job->diags, KF_E0601, KF_NO_LOC, "%s: cannot run %s: %s", what, c->argv[0], strerror(err));
+        kf_diag_add(job->diags, KF_E0601, KF_NO_LOC, "%s: cannot run %s: %s", what, c->argv[0],
+                    strerror(err));
     else if (e.status != 0)
-        kf_diag_add(job->diags, KF_E0601, KF_NO_LOC, "%s: %s ended with status %d", what, c->argv[0], e.status);
+        kf_diag_add(job->diags, KF_E0601, KF_NO_LOC, "%s: %s ended with status %d", what,
+                    c->argv[0], e.status);
     return !err && e.status == 0;
 }
 
@@ -77,7 +80,8 @@ static bool compile_host(const kf_link_job *job, const kf_runtime_paths *rt)
 
     add(c, cc());
     add_words(c, job->arena, KF_HOST_CFLAGS);
-    add_words(c, job->arena, "-std=c11 -O1 -fPIC -g0 -Wall -Wextra -Werror -fstack-protector-strong -c -I");
+    add_words(c, job->arena,
+              "-std=c11 -O1 -fPIC -g0 -Wall -Wextra -Werror -fstack-protector-strong -c -I");
     add(c, rt->include.ptr);
     add(c, job->host_c);
     add(c, "-o");
@@ -95,8 +99,9 @@ static bool assemble_embedded(const kf_link_job *job)
     kf_sbuf_c(&text, ".section .rodata.kf_embedded,\"a\"\n.balign 4096\n.globl kf_embedded_start\n"
                      ".hidden kf_embedded_start\nkf_embedded_start:\n.incbin ");
     kf_sbuf_quoted(&text, kf_str_from(job->embed));
-    kf_sbuf_c(&text, "\n.globl kf_embedded_end\n.hidden kf_embedded_end\nkf_embedded_end:\n.byte 0\n"
-                     ".section .note.GNU-stack,\"\",@progbits\n");
+    kf_sbuf_c(&text,
+              "\n.globl kf_embedded_end\n.hidden kf_embedded_end\nkf_embedded_end:\n.byte 0\n"
+              ".section .note.GNU-stack,\"\",@progbits\n");
     if (kf_fs_write(path.ptr, kf_sbuf_view(&text), 0644)) {
         kf_diag_add(job->diags, KF_E0603, KF_NO_LOC, "cannot write %.*s", KF_STR_ARG(path));
         return false;
@@ -134,7 +139,8 @@ kf_str kf_link_exe(const kf_link_job *job)
         return (kf_str){"", 0};
     add(c, cc());
     add_words(c, job->arena, KF_HOST_CFLAGS);
-    add_words(c, job->arena, "-pie -s -Wl,--build-id=none -Wl,--gc-sections -Wl,-z,relro,-z,now,-z,noexecstack");
+    add_words(c, job->arena,
+              "-pie -s -Wl,--build-id=none -Wl,--gc-sections -Wl,-z,relro,-z,now,-z,noexecstack");
     add_objects(c, job);
     add(c, rt.archive.ptr);
     add_words(c, job->arena, "-Wl,-Bstatic -lpcre2-8 -lutf8proc -Wl,-Bdynamic -lpthread -lm -o");
@@ -193,9 +199,11 @@ static bool header(const kf_link_job *job, const kf_runtime_paths *rt)
         return false;
     }
     kf_sbuf_str(&out, text);
-    kf_sbuf_printf(&out, "\n/* The model in this library; give it to kf_open. */\n"
-                         "#ifdef __cplusplus\nextern \"C\"\n#endif\nconst struct kf_model *%s_model(void);\n",
-                   job->model_name);
+    kf_sbuf_printf(
+        &out,
+        "\n/* The model in this library; give it to kf_open. */\n"
+        "#ifdef __cplusplus\nextern \"C\"\n#endif\nconst struct kf_model *%s_model(void);\n",
+        job->model_name);
     return kf_fs_write(in_dir(job, "lib.h").ptr, kf_sbuf_view(&out), 0644) == 0;
 }
 

@@ -17,14 +17,15 @@ bool kf_runtime_find(kf_arena *arena, kf_diags *d, kf_runtime_paths *out);
 typedef struct kf_link_job {
     kf_arena *arena;
     kf_diags *diags;
-    const char *dir;          /* scratch folder */
-    const char *host_c;       /* path of the emitted C */
+    const char *dir;    /* scratch folder */
+    const char *host_c; /* path of the emitted C */
     const kf_kernel_objects *kernels;
-    const char *embed;        /* packed file to link in, or NULL */
-    const char *model_name;   /* C identifier, for libraries */
+    const char *embed;      /* packed file to link in, or NULL */
+    const char *model_name; /* C identifier, for libraries */
 } kf_link_job;
 
-/** Compiles and links into |dir|/out; returns its path, or an empty string after reporting E0601. */
+/** Compiles and links into |dir|/out; returns its path, or an empty string after reporting E0601.
+ */
 kf_str kf_link_exe(const kf_link_job *job);
 /** Makes |dir|/lib.a, lib.so and lib.h. */
 bool kf_link_lib(const kf_link_job *job);

@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* main - the `kerf` command: finds the verb, runs it, prints diagnostics, returns the exit status. */
-#include <signal.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
-
+/* main - the `kerf` command: finds the verb, runs it, prints diagnostics, returns the exit status.
+ */
 #include "base/check.h"
 #include "base/fs.h"
 #include "driver/verbs.h"
 #include "ir/text.h"
+
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 
 static int (*const verb_functions[KF_VERB_COUNT])(kf_compilation *) = {
 #define VERB(name, operands, summary) kf_verb_##name,
@@ -34,7 +35,8 @@ static void on_crash(void *user, const char *sentence)
         return;
     kf_module_print(c->module, KF_PRINT_LOCS, &text);
     if (kf_fs_write("crash.kir", kf_sbuf_view(&text), 0644) == 0)
-        fprintf(stderr, "the graph is in crash.kir; reproduce with: kerf opt --verify-each crash.kir\n");
+        fprintf(stderr,
+                "the graph is in crash.kir; reproduce with: kerf opt --verify-each crash.kir\n");
 }
 
 static bool use_color(const kf_options *o)
@@ -64,7 +66,8 @@ static int run_verb(kf_compilation *c, kf_options *o, const char *word, int argc
 {
     kf_verb verb;
 
-    if (!kf_verb_find(c->diags, word, &verb) || !kf_options_parse(c->arena, c->diags, verb, argc, argv, o))
+    if (!kf_verb_find(c->diags, word, &verb) ||
+        !kf_options_parse(c->arena, c->diags, verb, argc, argv, o))
         return kf_diags_exit_status(c->diags);
     if (o->help) {
         kf_help_verb(stdout, verb);

@@ -7,9 +7,8 @@
 #include <string.h>
 
 #define V(verb) (1u << KF_VERB_##verb)
-#define V_BUILD                                                                                    \
-    (V(compile) | V(check) | V(inspect) | V(run) | V(bench) | V(verify) | V(explain))
-#define EVERY ((1u << KF_VERB_COUNT) - 1)
+#define V_BUILD (V(compile) | V(check) | V(inspect) | V(run) | V(bench) | V(verify) | V(explain))
+#define EVERY   ((1u << KF_VERB_COUNT) - 1)
 
 typedef enum option_kind { FLAG, STR, INT, LIST, ABSENT } option_kind;
 
@@ -71,8 +70,8 @@ static const option *find_option(kf_diags *d, kf_verb verb, kf_str name)
             return &options[i];
         names[n++] = kf_str_from(options[i].name);
     }
-    kf_diag *e = kf_diag_add(d, KF_E0802, KF_NO_LOC, "'kerf %s' has no option '%s%.*s'", verbs[verb].name,
-                             name.len == 1 ? "-" : "--", KF_STR_ARG(name));
+    kf_diag *e = kf_diag_add(d, KF_E0802, KF_NO_LOC, "'kerf %s' has no option '%s%.*s'",
+                             verbs[verb].name, name.len == 1 ? "-" : "--", KF_STR_ARG(name));
     kf_str near = kf_str_nearest(name, names, n);
     if (near.len)
         kf_diag_hint(d, e, "did you mean '--%.*s'?", KF_STR_ARG(near));
@@ -153,7 +152,8 @@ static bool add_operand(kf_diags *d, kf_verb verb, const char *word, kf_options 
     return true;
 }
 
-bool kf_options_parse(kf_arena *arena, kf_diags *d, kf_verb verb, int argc, char **argv, kf_options *out)
+bool kf_options_parse(kf_arena *arena, kf_diags *d, kf_verb verb, int argc, char **argv,
+                      kf_options *out)
 {
     bool passes_on = verb == KF_VERB_run || verb == KF_VERB_bench, ok = true;
 
@@ -177,11 +177,14 @@ bool kf_options_parse(kf_arena *arena, kf_diags *d, kf_verb verb, int argc, char
     return ok;
 }
 
-/* ---- help ----------------------------------------------------------------------------------------------- */
+/* ---- help
+ * -----------------------------------------------------------------------------------------------
+ */
 
 void kf_help_print(FILE *out)
 {
-    fprintf(out, "kerf compiles a YAML model description, or a Hugging Face directory, into one executable.\n\n");
+    fprintf(out, "kerf compiles a YAML model description, or a Hugging Face directory, into one "
+                 "executable.\n\n");
     for (int i = 0; i < KF_VERB_COUNT; i++)
         fprintf(out, "  kerf %-8s %-20s %s\n", verbs[i].name, verbs[i].operands, verbs[i].summary);
     fprintf(out, "\n  kerf compile model.yaml -o model && ./model run -p \"To be\"\n"
@@ -197,8 +200,9 @@ void kf_help_verb(FILE *out, kf_verb verb)
         char left[64];
         if (!(o->verbs & (1u << verb)))
             continue;
-        snprintf(left, sizeof left, "%c%c%s --%s%s%s", o->letter ? '-' : ' ', o->letter ? o->letter : ' ',
-                 o->letter ? "," : " ", o->name, o->argument[0] ? " " : "", o->argument);
+        snprintf(left, sizeof left, "%c%c%s --%s%s%s", o->letter ? '-' : ' ',
+                 o->letter ? o->letter : ' ', o->letter ? "," : " ", o->name,
+                 o->argument[0] ? " " : "", o->argument);
         fprintf(out, "  %-28s %s\n", left, o->help);
     }
 }
@@ -206,13 +210,13 @@ void kf_help_verb(FILE *out, kf_verb verb)
 void kf_help_markdown(kf_sbuf *out)
 {
     for (int v = 0; v < KF_VERB_COUNT; v++) {
-        kf_sbuf_printf(out, "## kerf %s %s\n\n%s.\n\n| option | meaning |\n| --- | --- |\n", verbs[v].name,
-                       verbs[v].operands, verbs[v].summary);
+        kf_sbuf_printf(out, "## kerf %s %s\n\n%s.\n\n| option | meaning |\n| --- | --- |\n",
+                       verbs[v].name, verbs[v].operands, verbs[v].summary);
         for (size_t i = 0; i < N_OPTIONS; i++) {
             const option *o = &options[i];
             if (o->verbs & (1u << v))
-                kf_sbuf_printf(out, "| `--%s%s%s` | %s |\n", o->name, o->argument[0] ? " " : "", o->argument,
-                               o->help);
+                kf_sbuf_printf(out, "| `--%s%s%s` | %s |\n", o->name, o->argument[0] ? " " : "",
+                               o->argument, o->help);
         }
         kf_sbuf_c(out, "\n");
     }

@@ -13,22 +13,24 @@ typedef enum kf_verb {
 } kf_verb;
 
 typedef struct kf_options {
-    bool help, version, no_weights, embed, no_embed, verify_each, canonical, help_passes, json, verbose, quiet;
+    bool help, version, no_weights, embed, no_embed, verify_each, canonical, help_passes, json,
+        verbose, quiet;
     const char *output, *target, *emit, *weights, *set, *dtype, *stage, *format, *passes, *pass_off,
         *pass_dump, *pass_time, *pass_trace, *stop_after, *dump_dir, *at, *diagnostics, *color;
     int64_t seed, tokens, jobs;
     /* operands */
-    const char *operand;       /* SPEC, DIR, EXE or CODE */
-    const char *second;        /* weights random SPEC: the SPEC */
-    char **rest;               /* run, bench: what follows the operand */
+    const char *operand; /* SPEC, DIR, EXE or CODE */
+    const char *second;  /* weights random SPEC: the SPEC */
+    char **rest;         /* run, bench: what follows the operand */
     int n_rest;
 } kf_options;
 
 /** Finds a verb; reports E0801 with the nearest one. */
 bool kf_verb_find(kf_diags *d, const char *word, kf_verb *out_verb);
-/** Parses what follows the verb. False after reporting (E0802 unknown option, E0803 bad or missing argument,
- *  E0804 wrong operands). */
-bool kf_options_parse(kf_arena *arena, kf_diags *d, kf_verb verb, int argc, char **argv, kf_options *out);
+/** Parses what follows the verb. False after reporting (E0802 unknown option, E0803 bad or missing
+ * argument, E0804 wrong operands). */
+bool kf_options_parse(kf_arena *arena, kf_diags *d, kf_verb verb, int argc, char **argv,
+                      kf_options *out);
 
 void kf_help_print(FILE *out);
 void kf_help_verb(FILE *out, kf_verb verb);

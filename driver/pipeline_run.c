@@ -2,14 +2,14 @@
 /* pipeline_run - see pipeline_run.h. */
 #include "driver/pipeline_run.h"
 
-#include <string.h>
-
 #include "base/check.h"
 #include "base/fs.h"
 #include "codegen/target_cpu.h"
 #include "frontend/build_graph.h"
 #include "ir/text.h"
 #include "ir/verify.h"
+
+#include <string.h>
 
 #ifndef KF_CHECKS
 #define KF_CHECKS 0
@@ -22,14 +22,16 @@ bool kf_compilation_target(kf_compilation *c)
     if (c->spec && !c->opt->target && c->spec->build.targets.n == 1)
         t = kf_str_dup(c->arena, c->spec->build.targets.v[0]).ptr;
     if (strncmp(t, "cpu", 3) || (t[3] && t[3] != ':')) {
-        kf_diag_add(c->diags, KF_E0410, KF_NO_LOC, "target '%s': this build makes code for cpu, cpu:native and cpu:ARCH", t);
+        kf_diag_add(c->diags, KF_E0410, KF_NO_LOC,
+                    "target '%s': this build makes code for cpu, cpu:native and cpu:ARCH", t);
         return false;
     }
     c->arch = t[3] ? t + 4 : KF_CPU_ARCH_DEFAULT;
     c->target = kf_target_cpu(c->arena, c->arch);
     if (c->target)
         return true;
-    kf_diag *e = kf_diag_add(c->diags, KF_E0410, KF_NO_LOC, "no CPU micro-architecture is called '%s'", c->arch);
+    kf_diag *e = kf_diag_add(c->diags, KF_E0410, KF_NO_LOC,
+                             "no CPU micro-architecture is called '%s'", c->arch);
     kf_str names[64];
     kf_cpu_arch arch;
     uint32_t n = 0;
@@ -52,7 +54,8 @@ static uint32_t overrides(kf_compilation *c, kf_override *out, uint32_t max)
         size_t len = strcspn(s, ",");
         const char *eq = memchr(s, '=', len);
         if (!eq) {
-            kf_diag_add(c->diags, KF_E0803, KF_NO_LOC, "--set takes KEY=VALUE, not '%.*s'", (int)len, s);
+            kf_diag_add(c->diags, KF_E0803, KF_NO_LOC, "--set takes KEY=VALUE, not '%.*s'",
+                        (int)len, s);
             return n;
         }
         out[n++] = (kf_override){{s, (uint32_t)(eq - s)}, {eq + 1, (uint32_t)(s + len - eq - 1)}};
@@ -124,7 +127,8 @@ bool kf_compilation_fuse(kf_compilation *c, const char *off)
 
     if (!kf_pipeline_check(&p, c->diags))
         return false;
-    c->passes = (kf_pass_ctx){.arena = c->arena, .scratch = c->scratch, .target = c->target, .diags = c->diags};
+    c->passes = (kf_pass_ctx){
+        .arena = c->arena, .scratch = c->scratch, .target = c->target, .diags = c->diags};
     kf_pipeline_run(c->module, &c->passes, &p, &c->runs);
     return kf_diags_errors(c->diags) == 0;
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* pipeline_run - the common way of all verbs: description -> checkpoint -> graph -> fused graph -> plan. */
+/* pipeline_run - the common way of all verbs: description -> checkpoint -> graph -> fused graph ->
+ * plan. */
 #ifndef KF_DRIVER_PIPELINE_RUN_H
 #define KF_DRIVER_PIPELINE_RUN_H
 
@@ -8,7 +9,8 @@
 #include "frontend/weights.h"
 #include "passes/passes.h"
 
-/** One model on its way. Stages fill it from top to bottom; a stage that fails leaves its field NULL. */
+/** One model on its way. Stages fill it from top to bottom; a stage that fails leaves its field
+ * NULL. */
 typedef struct kf_compilation {
     kf_arena *arena, *scratch;
     kf_diags *diags;
@@ -16,7 +18,7 @@ typedef struct kf_compilation {
     const char *arch; /* of the CPU target: "x86-64-v3" */
     const kf_target *target;
     kf_spec *spec;
-    kf_checkpoint *checkpoint; /* NULL: no weights at hand */
+    kf_checkpoint *checkpoint;      /* NULL: no weights at hand */
     const kf_tensor_source *random; /* seeded weights instead of a checkpoint's, or NULL */
     kf_module *module;
     kf_pass_ctx passes;
@@ -29,7 +31,8 @@ bool kf_compilation_target(kf_compilation *c);
 /** Reads the description and opens its weights, if it names any. */
 bool kf_compilation_load(kf_compilation *c, const char *path);
 bool kf_compilation_graph(kf_compilation *c);
-/** Runs the passes with the command line's switches; |off| is added to --pass-off (NULL: nothing). */
+/** Runs the passes with the command line's switches; |off| is added to --pass-off (NULL: nothing).
+ */
 bool kf_compilation_fuse(kf_compilation *c, const char *off);
 bool kf_compilation_plan(kf_compilation *c);
 void kf_compilation_close(kf_compilation *c);

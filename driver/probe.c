@@ -42,8 +42,7 @@ kf_str kf_probe_section(kf_arena *arena, int64_t vocab, int64_t max_positions)
     return (kf_str){section, (uint32_t)size};
 }
 
-/* ---- The packed file inside a file
- * ------------------------------------------------------------------------ */
+/* ---- The packed file inside a file ----------------------------------------------------------- */
 
 static bool read_at(int fd, void *out, size_t size, uint64_t at)
 {

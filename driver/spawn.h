@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* spawn - child processes of the driver: tools, produced executables, and our own code run apart. */
+/* spawn - child processes of the driver: tools, produced executables, and our own code run apart.
+ */
 #ifndef KF_DRIVER_SPAWN_H
 #define KF_DRIVER_SPAWN_H
 
@@ -11,12 +12,12 @@ typedef struct kf_exit {
     int signal;
 } kf_exit;
 
-/** Runs |argv| (NULL-terminated, found on PATH) and waits. |out_path|: standard output goes to this file; NULL:
- *  inherited. Returns an errno value if it could not be started. */
+/** Runs |argv| (NULL-terminated, found on PATH) and waits. |out_path|: standard output goes to this
+ * file; NULL: inherited. Returns an errno value if it could not be started. */
 int kf_spawn(const char *const *argv, const char *out_path, kf_exit *out_exit);
 
-/** Children of this process that run |work(user, child)| and exit with what it returns. join waits for all and
- *  returns the first bad ending, or {0, 0}. At most 64. */
+/** Children of this process that run |work(user, child)| and exit with what it returns. join waits
+ * for all and returns the first bad ending, or {0, 0}. At most 64. */
 typedef struct kf_fork_group {
     uint32_t n_children;
     int pid[64];

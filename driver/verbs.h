@@ -9,8 +9,8 @@
 #include "driver/options.def"
 #undef VERB
 
-/** Compiles into |output| (an executable, without weights if the description has none). Used by run, bench and
- *  verify too. |library|: --emit lib. */
+/** Compiles into |output| (an executable, without weights if the description has none). Used by
+ * run, bench and verify too. |library|: --emit lib. */
 bool kf_compile_to(kf_compilation *c, const char *output, bool library);
 
 /** True if |path| is an ELF file. */

@@ -9,9 +9,9 @@
  *
  * Vaswani et al. 2017 (arXiv:1706.03762); grouped queries: Ainslie et al. 2023 (arXiv:2305.13245).
  */
-#include <math.h>
-
 #include "frontend/build_impl.h"
+
+#include <math.h>
 
 static kf_value reshape3(kf_graph_builder *b, kf_value v, int64_t heads, int64_t d, kf_loc loc)
 {
@@ -32,8 +32,12 @@ kf_attr_rope_table kf_build_rope_attr(const kf_spec_attention *a)
 {
     static const int scaling[] = {KF_SCALING_NONE, KF_SCALING_LINEAR, KF_SCALING_LLAMA3};
     const kf_spec_rope *r = &a->rope;
-    kf_attr_rope_table t = {.dim = r->rotated_dim, .theta = r->theta.v, .scaling = scaling[r->type.v],
-                            .factor = 1, .low = 1, .high = 1};
+    kf_attr_rope_table t = {.dim = r->rotated_dim,
+                            .theta = r->theta.v,
+                            .scaling = scaling[r->type.v],
+                            .factor = 1,
+                            .low = 1,
+                            .high = 1};
 
     if (r->type.v != KF_ROPE_DEFAULT)
         t.factor = r->factor.v;
@@ -138,7 +142,8 @@ static bool expr_uses(const kf_expr *e, kf_expr_var var)
 }
 
 /* Scores with the user's expression applied, -inf where the key is not visible. */
-static kf_value masked_scores(kf_graph_builder *b, const kf_spec_attention *a, kf_value s, kf_loc loc)
+static kf_value masked_scores(kf_graph_builder *b, const kf_spec_attention *a, kf_value s,
+                              kf_loc loc)
 {
     bool uses_h = expr_uses(a->mask.expr, KF_EXPR_H) ||
                   (a->score.expr && expr_uses(a->score.expr, KF_EXPR_H));
@@ -189,7 +194,7 @@ kf_value kf_build_attention(kf_graph_builder *b, const kf_block *block, kf_value
     q = heads_of(b, block, q, heads, KF_PARAM_Q_NORM, "q_norm");
     k = heads_of(b, block, k, groups, KF_PARAM_K_NORM, "k_norm");
     uint32_t cache = b->next_cache++;
-    kf_value append[] = {b->cache[cache], k,        reshape3(b, v, groups, d, loc),
+    kf_value append[] = {b->cache[cache], k,         reshape3(b, v, groups, d, loc),
                          b->in.pos,       b->in.seq, b->in.pages};
     kf_value kv = kf_node_add(g, KF_OP_kv_append, NULL, 6, append, NULL, loc);
     b->cache[cache] = kv;

@@ -2,12 +2,12 @@
 /* build_graph - see build_graph.h. Functions and blocks; attention is build_attention.c. */
 #include "frontend/build_graph.h"
 
-#include <string.h>
-
 #include "base/check.h"
 #include "frontend/build_impl.h"
 
-/* ---- small parts --------------------------------------------------------------------------------------- */
+#include <string.h>
+
+/* ---- small parts ----------------------------------------------------------------------------- */
 
 kf_loc kf_build_loc(kf_graph_builder *b, kf_loc loc)
 {
@@ -32,7 +32,8 @@ static kf_str unique_name(const kf_graph_builder *b, const char *name)
     }
 }
 
-/* How a parameter is stored: as the user said for matrices, else as the checkpoint has it, else `dtype`. */
+/* How a parameter is stored: as the user said for matrices, else as the checkpoint has it, else
+ * `dtype`. */
 static kf_dtype param_dtype(const kf_graph_builder *b, const kf_spec_param *p)
 {
     const kf_spec *s = b->spec;
@@ -58,7 +59,8 @@ static kf_value add_param(kf_graph_builder *b, const kf_spec_param *p, const cha
     return kf_graph_add_param(b->g, r, unique_name(b, name), loc);
 }
 
-kf_value kf_build_param(kf_graph_builder *b, const kf_block *block, kf_param_role role, const char *name)
+kf_value kf_build_param(kf_graph_builder *b, const kf_block *block, kf_param_role role,
+                        const char *name)
 {
     const kf_spec_param *p = kf_block_param(block, role);
 
@@ -66,7 +68,8 @@ kf_value kf_build_param(kf_graph_builder *b, const kf_block *block, kf_param_rol
 }
 
 kf_value kf_build_linear(kf_graph_builder *b, const kf_block *block, kf_param_role weight,
-                         const char *weight_name, kf_param_role bias, const char *bias_name, kf_value x)
+                         const char *weight_name, kf_param_role bias, const char *bias_name,
+                         kf_value x)
 {
     kf_loc loc = kf_build_loc(b, block->src.loc);
     kf_value y = kf_node_matmul(b->g, x, kf_build_param(b, block, weight, weight_name), true, loc);
@@ -75,7 +78,7 @@ kf_value kf_build_linear(kf_graph_builder *b, const kf_block *block, kf_param_ro
     return add == KF_NO_VALUE ? y : kf_node_2(b->g, KF_OP_add, y, add, loc);
 }
 
-/* ---- norms --------------------------------------------------------------------------------------------- */
+/* ---- norms ----------------------------------------------------------------------------------- */
 
 /* scale * rsqrt(sum / n + eps) as slot instructions. */
 static uint32_t times_rsqrt(kf_slot_builder *sb, uint32_t v, uint32_t sum, double n, double eps)
@@ -120,7 +123,8 @@ static kf_value build_layer_norm(kf_graph_builder *b, const kf_block *block, kf_
     attr->acc = (kf_accs){2, {KF_ACC_sum, KF_ACC_sum_dev}};
     uint32_t mean = kf_slot_fn(sb, KF_FN_div, kf_slot_param(sb, 1), kf_slot_const(sb, n), 0);
     uint32_t dev = kf_slot_fn(sb, KF_FN_sub, kf_slot_param(sb, 0), mean, 0);
-    attr->map = kf_slot_finish(sb, times_rsqrt(sb, dev, kf_slot_param(sb, 2), n, block->u.norm.eps.v));
+    attr->map =
+        kf_slot_finish(sb, times_rsqrt(sb, dev, kf_slot_param(sb, 2), n, block->u.norm.eps.v));
     attr->keep = true;
     kf_value y = kf_node_add(b->g, KF_OP_row_reduce, attr, 1, &x, NULL, loc);
     kf_value gain = kf_build_param(b, block, KF_PARAM_GAIN, "gain");
@@ -129,7 +133,7 @@ static kf_value build_layer_norm(kf_graph_builder *b, const kf_block *block, kf_
     return bias == KF_NO_VALUE ? y : kf_node_2(b->g, KF_OP_add, y, bias, loc);
 }
 
-/* ---- expressions --------------------------------------------------------------------------------------- */
+/* ---- expressions ----------------------------------------------------------------------------- */
 
 /* Shared subtrees come out as equal nodes; cse makes them one. */
 kf_value kf_build_expr(kf_graph_builder *b, const kf_expr *e, const kf_value *vars, kf_loc loc)
@@ -154,7 +158,7 @@ static kf_value build_act(kf_graph_builder *b, const kf_sv_expr *act, kf_value x
     return kf_build_expr(b, act->expr, vars, kf_build_loc(b, act->src.loc));
 }
 
-/* ---- blocks -------------------------------------------------------------------------------------------- */
+/* ---- blocks ---------------------------------------------------------------------------------- */
 
 static kf_value build_blocks(kf_graph_builder *b, kf_blocks blocks, kf_value x);
 
@@ -193,7 +197,8 @@ static kf_value build_head(kf_graph_builder *b, const kf_block *block, kf_value 
 
     if (!tied)
         return kf_build_linear(b, block, KF_PARAM_WEIGHT, "head", KF_PARAM_BIAS, "head_bias", x);
-    kf_value y = kf_node_matmul(b->g, x, kf_build_param(b, tied, KF_PARAM_TABLE, "embed"), true, loc);
+    kf_value y =
+        kf_node_matmul(b->g, x, kf_build_param(b, tied, KF_PARAM_TABLE, "embed"), true, loc);
     kf_value bias = kf_build_param(b, block, KF_PARAM_BIAS, "head_bias");
     return bias == KF_NO_VALUE ? y : kf_node_2(b->g, KF_OP_add, y, bias, loc);
 }
@@ -206,12 +211,13 @@ static kf_value build_block(kf_graph_builder *b, const kf_block *block, kf_value
 
     switch (block->kind) {
     case KF_BLOCK_EMBEDDING:
-        return kf_node_2(b->g, KF_OP_gather, kf_build_param(b, block, KF_PARAM_TABLE, "embed"), x, loc);
+        return kf_node_2(b->g, KF_OP_gather, kf_build_param(b, block, KF_PARAM_TABLE, "embed"), x,
+                         loc);
     case KF_BLOCK_LINEAR:
         return build_head(b, block, x);
     case KF_BLOCK_RMS_NORM:
-        return kf_build_rms(b, x, block->u.norm.eps.v, kf_build_param(b, block, KF_PARAM_GAIN, "gain"),
-                            loc);
+        return kf_build_rms(b, x, block->u.norm.eps.v,
+                            kf_build_param(b, block, KF_PARAM_GAIN, "gain"), loc);
     case KF_BLOCK_LAYER_NORM:
         return build_layer_norm(b, block, x);
     case KF_BLOCK_ATTENTION:
@@ -240,13 +246,14 @@ static kf_value build_blocks(kf_graph_builder *b, kf_blocks blocks, kf_value x)
     return x;
 }
 
-/* ---- what a function needs ----------------------------------------------------------------------------- */
+/* ---- what a function needs ------------------------------------------------------------------- */
 
-typedef void (*attention_fn)(kf_graph_builder *b, const kf_block *block, uint32_t layers, void *user);
+typedef void (*attention_fn)(kf_graph_builder *b, const kf_block *block, uint32_t layers,
+                             void *user);
 
 /* Calls |visit| for every attention block in the order in which building meets them. */
-static void each_attention(kf_graph_builder *b, kf_blocks blocks, bool into_repeats, uint32_t layers,
-                           attention_fn visit, void *user)
+static void each_attention(kf_graph_builder *b, kf_blocks blocks, bool into_repeats,
+                           uint32_t layers, attention_fn visit, void *user)
 {
     for (uint32_t i = 0; i < blocks.n; i++) {
         const kf_block *k = &blocks.block[i];
@@ -274,8 +281,8 @@ static void collect_rope(kf_graph_builder *b, const kf_block *block, uint32_t la
             return;
     if (b->n_ropes == KF_MAX_ROPES) {
         *(bool *)user = false;
-        kf_diag_add(b->diags, KF_E0408, block->src.loc, "more than %d different rotary tables in one model",
-                    KF_MAX_ROPES);
+        kf_diag_add(b->diags, KF_E0408, block->src.loc,
+                    "more than %d different rotary tables in one model", KF_MAX_ROPES);
         return;
     }
     b->rope[b->n_ropes++] = t;
@@ -287,8 +294,8 @@ static void add_cache(kf_graph_builder *b, const kf_block *block, uint32_t layer
 
     if (b->n_caches == KF_MAX_CACHES) {
         *(bool *)user = false;
-        kf_diag_add(b->diags, KF_E0408, block->src.loc, "more than %d attention blocks in one function",
-                    KF_MAX_CACHES);
+        kf_diag_add(b->diags, KF_E0408, block->src.loc,
+                    "more than %d attention blocks in one function", KF_MAX_CACHES);
         return;
     }
     kf_str name = b->n_caches ? kf_strf(b->arena, "kv%u", b->n_caches) : KF_STR("kv");
@@ -301,10 +308,10 @@ static void count_cache(kf_graph_builder *b, const kf_block *block, uint32_t lay
     (*(uint32_t *)user)++;
 }
 
-/* ---- functions ----------------------------------------------------------------------------------------- */
+/* ---- functions ------------------------------------------------------------------------------- */
 
-static kf_value add_arg(kf_graph_builder *b, const char *name, kf_dtype dtype, uint8_t rank, kf_dim d0,
-                        kf_dim d1)
+static kf_value add_arg(kf_graph_builder *b, const char *name, kf_dtype dtype, uint8_t rank,
+                        kf_dim d0, kf_dim d1)
 {
     kf_dim dims[] = {d0, d1};
 
@@ -443,7 +450,10 @@ static bool build_main(kf_graph_builder *b)
     return kf_diags_errors(b->diags) == 0;
 }
 
-static int64_t max_i64(int64_t a, int64_t b) { return a > b ? a : b; }
+static int64_t max_i64(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
 
 kf_module *kf_build_graph(kf_arena *arena, kf_diags *diags, const kf_spec *spec,
                           const kf_tensor_source *stored)

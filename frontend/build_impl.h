@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* build_impl - shared between build_graph.c (blocks, functions) and build_attention.c. Private to the frontend. */
+/* build_impl - shared between build_graph.c (blocks, functions) and build_attention.c. Private to
+ * the frontend. */
 #ifndef KF_FRONTEND_BUILD_IMPL_H
 #define KF_FRONTEND_BUILD_IMPL_H
 
@@ -20,10 +21,10 @@ typedef struct kf_graph_builder {
     const kf_spec *spec;
     const kf_tensor_source *stored;
     kf_module *m;
-    kf_graph *g;          /* function under construction */
-    kf_str prefix;        /* checkpoint prefix of its parameters, with {i} as 0, for looking up dtypes */
+    kf_graph *g;   /* function under construction */
+    kf_str prefix; /* checkpoint prefix of its parameters, with {i} as 0, for looking up dtypes */
     kf_call_inputs in;
-    uint32_t n_caches;    /* of the function under construction */
+    uint32_t n_caches; /* of the function under construction */
     kf_value cache[KF_MAX_CACHES];
     uint32_t next_cache;
     /* distinct rotary tables of the whole model */
@@ -34,10 +35,12 @@ typedef struct kf_graph_builder {
 
 kf_loc kf_build_loc(kf_graph_builder *b, kf_loc spec_loc);
 /** The parameter of |block| with |role| as a value, or KF_NO_VALUE if the block has none. */
-kf_value kf_build_param(kf_graph_builder *b, const kf_block *block, kf_param_role role, const char *name);
+kf_value kf_build_param(kf_graph_builder *b, const kf_block *block, kf_param_role role,
+                        const char *name);
 /** x W^T (+ bias). */
 kf_value kf_build_linear(kf_graph_builder *b, const kf_block *block, kf_param_role weight,
-                         const char *weight_name, kf_param_role bias, const char *bias_name, kf_value x);
+                         const char *weight_name, kf_param_role bias, const char *bias_name,
+                         kf_value x);
 /** rms over the last axis, times a gain. */
 kf_value kf_build_rms(kf_graph_builder *b, kf_value x, double eps, kf_value gain, kf_loc loc);
 /** |e| over values for its variables (indexed by kf_expr_var; unused ones KF_NO_VALUE). */

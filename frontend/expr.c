@@ -26,7 +26,7 @@ static const struct binary_op {
     {"+", 4, KF_FN_add}, {"-", 4, KF_FN_sub}, {"*", 5, KF_FN_mul}, {"/", 5, KF_FN_div},
 };
 
-/* ---- nodes ---- */
+/* ---- nodes ----------------------------------------------------------------------------------- */
 
 kf_expr *kf_expr_fail(kf_expr_parser *p, kf_diag_code code, uint32_t begin, uint32_t end,
                       const char *fmt, ...)
@@ -128,7 +128,7 @@ static kf_expr *spanning(kf_expr *e, uint32_t begin, uint32_t end)
     return e;
 }
 
-/* ---- tokens ---- */
+/* ---- tokens ---------------------------------------------------------------------------------- */
 
 static char peek(kf_expr_parser *p)
 {
@@ -182,7 +182,7 @@ static kf_str take_name(kf_expr_parser *p)
     return (kf_str){p->text.ptr + begin, p->at - begin};
 }
 
-/* ---- the parser ---- */
+/* ---- the parser ------------------------------------------------------------------------------ */
 
 static kf_expr *parse_binary(kf_expr_parser *p, uint8_t min_binds);
 
@@ -409,7 +409,7 @@ const kf_expr *kf_expr_parse(kf_arena *arena, kf_diags *diags, const kf_yaml_nod
     return check_result(&p, e);
 }
 
-/* ---- what a tree means ---- */
+/* ---- what a tree means ----------------------------------------------------------------------- */
 
 static bool is_var(const kf_expr *e, kf_expr_var var)
 {

@@ -240,7 +240,7 @@ static void apply_keys(importer *m, const kf_yaml_node *map, const struct config
                     unknown - MAX_WARNINGS, file);
 }
 
-/* ---- architecture ---- */
+/* ---- architecture ---------------------------------------------------------------------------- */
 
 static void report_arch(importer *m, const kf_yaml_node *name)
 {
@@ -299,7 +299,7 @@ static void apply_arch(importer *m)
     }
 }
 
-/* ---- rope: rope_parameters (transformers 5), or rope_theta and rope_scaling ---- */
+/* ---- rope: rope_parameters (transformers 5), or rope_theta and rope_scaling ------------------ */
 
 static void add_if_given(importer *m, pair_list *list, const char *key, kf_yaml_node *value)
 {
@@ -377,7 +377,7 @@ static void apply_rope(importer *m)
              new_map(m, &list, map != NULL ? (kf_src){map->loc, KF_ORIGIN_CONFIG} : m->src));
 }
 
-/* ---- the rest ---- */
+/* ---- the rest -------------------------------------------------------------------------------- */
 
 static void apply_window(importer *m)
 {

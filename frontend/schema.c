@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- the table ---- */
+/* ---- the table ------------------------------------------------------------------------------- */
 
 #define SCOPE(scope, type, title, summary) typedef type struct_##scope;
 #define KEY(...)
@@ -183,7 +183,7 @@ void kf_report_unknown_key(kf_reader *r, kf_scope scope, kf_scope other, const k
                  info->n_keys);
 }
 
-/* ---- values ---- */
+/* ---- values ---------------------------------------------------------------------------------- */
 
 bool kf_expect_kind(kf_reader *r, const kf_yaml_node *node, kf_yaml_kind kind, const char *what)
 {
@@ -579,7 +579,7 @@ bool kf_read_expr(kf_reader *r, const kf_yaml_node *map, const char *key, kf_exp
     return sv->expr != NULL;
 }
 
-/* ---- printing ---- */
+/* ---- printing -------------------------------------------------------------------------------- */
 
 kf_src kf_key_src(const kf_key *key, const void *sv)
 {

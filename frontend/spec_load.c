@@ -13,7 +13,7 @@
 #include <errno.h>
 #include <string.h>
 
-/* ---- merging ---- */
+/* ---- merging --------------------------------------------------------------------------------- */
 
 static kf_yaml_node *new_map(kf_arena *arena, const kf_yaml_node *like, kf_yaml_pair *pairs,
                              uint32_t n)
@@ -69,7 +69,7 @@ static kf_yaml_node *override_node(kf_reader *r, const kf_override *o)
     return node;
 }
 
-/* ---- families ---- */
+/* ---- families -------------------------------------------------------------------------------- */
 
 /* $key of a preset that is another key's value when not given itself. */
 static const struct fallback {
@@ -227,7 +227,7 @@ kf_yaml_node *kf_expand_family(kf_reader *r, const kf_yaml_node *root, kf_str fa
     return new_map(r->arena, root, pairs, n);
 }
 
-/* ---- loading ---- */
+/* ---- loading --------------------------------------------------------------------------------- */
 
 typedef struct loader {
     kf_reader r;

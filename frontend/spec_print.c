@@ -152,7 +152,7 @@ static void print_blocks(printer *p, const kf_blocks *blocks, uint32_t depth)
     }
 }
 
-/* ---- names ---- */
+/* ---- names ----------------------------------------------------------------------------------- */
 
 /** Entries of weight_names that were given; prints the heading before the first. */
 static void print_names(printer *p, const kf_blocks *blocks, bool *has_heading)
@@ -179,7 +179,7 @@ static void print_names(printer *p, const kf_blocks *blocks, bool *has_heading)
     }
 }
 
-/* ---- top level ---- */
+/* ---- top level ------------------------------------------------------------------------------- */
 
 /** "title: {...}" when it has any field. Nested scopes come as title and values. */
 typedef struct part {

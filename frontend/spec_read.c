@@ -58,7 +58,7 @@ static kf_src src_at(const kf_yaml_node *node)
     return (kf_src){node->loc, node->origin};
 }
 
-/* ---- parameters ---- */
+/* ---- parameters ------------------------------------------------------------------------------ */
 
 static int compare_name_keys(const void *a, const void *b)
 {
@@ -134,7 +134,7 @@ static bool check_unique_names(scope *s)
     return ok;
 }
 
-/* ---- the kinds of blocks; each takes rows of b->in_dim and sets b->out_dim ---- */
+/* ---- the kinds of blocks; each takes rows of b->in_dim and sets b->out_dim ------------------- */
 
 static bool inconsistent(kf_reader *r, kf_loc loc, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
@@ -461,7 +461,7 @@ static bool read_repeat(scope *s, kf_block *b, const kf_yaml_node *map)
     return keeps_width(r, block->src.loc, "a repeated block", &block->body, b->in_dim);
 }
 
-/* ---- sequences ---- */
+/* ---- sequences ------------------------------------------------------------------------------- */
 
 static bool report_unknown_block(kf_reader *r, const kf_yaml_node *word)
 {
@@ -585,7 +585,7 @@ static bool read_sequence(scope *s, const kf_yaml_node *node, const char *what, 
     return ok;
 }
 
-/* ---- the whole ---- */
+/* ---- the whole ------------------------------------------------------------------------------- */
 
 /** Embeddings stand first in the model, repeats in the model itself. */
 static bool check_places(kf_reader *r, const kf_blocks *blocks, bool is_top)
@@ -722,7 +722,7 @@ bool kf_read_blocks(kf_reader *r, const kf_yaml_node *root)
     return ok && check_names_used(r, &base) && check_model(r);
 }
 
-/* ---- parameters of a finished Spec ---- */
+/* ---- parameters of a finished Spec ----------------------------------------------------------- */
 
 const kf_spec_param *kf_block_param(const kf_block *block, kf_param_role role)
 {

@@ -56,7 +56,7 @@ static int pread_all(int fd, void *dst, uint64_t size, uint64_t offset)
     return 0;
 }
 
-/* ---- opening ---- */
+/* ---- opening --------------------------------------------------------------------------------- */
 
 typedef struct opener {
     kf_arena *arena;
@@ -301,7 +301,7 @@ static bool open_any(opener *o, kf_str path)
     return true;
 }
 
-/* ---- the tensor source ---- */
+/* ---- the tensor source ----------------------------------------------------------------------- */
 
 static bool is_readable(const kf_st_tensor *t)
 {
@@ -372,7 +372,7 @@ uint64_t kf_checkpoint_bytes(const kf_checkpoint *c)
     return bytes;
 }
 
-/* ---- against the description ---- */
+/* ---- against the description ----------------------------------------------------------------- */
 
 typedef struct checker {
     kf_arena *arena;

@@ -2,7 +2,6 @@
 /* weights_random - counter-based random numbers, streamed into one safetensors file. */
 #include "frontend/weights_random.h"
 
-
 #include "base/fs.h"
 #include "base/hash.h"
 #include "base/json.h"
@@ -96,7 +95,7 @@ static random_source *new_source(kf_arena *arena, const kf_spec *spec, uint64_t 
     return s;
 }
 
-/* ---- as a tensor source ---- */
+/* ---- as a tensor source ---------------------------------------------------------------------- */
 
 static int compare_names(const void *a, const void *b)
 {
@@ -137,7 +136,7 @@ const kf_tensor_source *kf_weights_random_source(kf_arena *arena, const kf_spec 
     return &s->source;
 }
 
-/* ---- as files ---- */
+/* ---- as files -------------------------------------------------------------------------------- */
 
 static int write_tensors(kf_arena *arena, const random_source *s, kf_outfile *f)
 {

@@ -7,8 +7,7 @@
 #include <math.h>
 #include <string.h>
 
-/* ---- scalar functions and accumulators
- * ------------------------------------------------------------ */
+/* ---- scalar functions and accumulators ------------------------------------------------------- */
 
 const kf_fn_info kf_fn_infos[KF_FN_COUNT] = {
 #define FN(name, arity, result, traits, eval, emit, summary)                                       \
@@ -100,8 +99,7 @@ bool kf_acc_find(kf_str name, kf_acc *out_acc)
     return false;
 }
 
-/* ---- closed sets of words
- * ------------------------------------------------------------------------- */
+/* ---- closed sets of words -------------------------------------------------------------------- */
 
 const char *const kf_family_names[KF_FAMILY_COUNT] = {
 #define FAMILY(name, summary) #name,
@@ -159,8 +157,7 @@ bool kf_word_find(const char *field, kf_str text, int *out_number)
     return false;
 }
 
-/* ---- attribute structs
- * ---------------------------------------------------------------------------- */
+/* ---- attribute structs ----------------------------------------------------------------------- */
 
 #define ATTR(kind) static const kf_field_info fields_##kind[] = {
 #define FIELD(kind, type, name, d)                                                                 \

@@ -2,9 +2,9 @@
 /* convert - see convert.h. */
 #include "ir/convert.h"
 
-#include <string.h>
-
 #include "base/check.h"
+
+#include <string.h>
 
 static float bits_to_float(uint32_t bits)
 {
@@ -24,7 +24,8 @@ static uint32_t float_to_bits(float f)
 
 static float from_f16(uint16_t h)
 {
-    uint32_t sign = (uint32_t)(h & 0x8000u) << 16, exponent = (h >> 10) & 31u, fraction = h & 0x3ffu;
+    uint32_t sign = (uint32_t)(h & 0x8000u) << 16, exponent = (h >> 10) & 31u,
+             fraction = h & 0x3ffu;
 
     if (exponent == 31)
         return bits_to_float(sign | 0x7f800000u | fraction << 13);

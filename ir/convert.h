@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* convert - storage types of floats and f32, round to nearest even: for packing and for making weights.
+/* convert - storage types of floats and f32, round to nearest even: for packing and for making
+ * weights.
  *
- * The evaluator rounds by its own arithmetic (kf_round_to), so that tests compare two ways of writing it.
+ * The evaluator rounds by its own arithmetic (kf_round_to), so that tests compare two ways of
+ * writing it.
  */
 #ifndef KF_IR_CONVERT_H
 #define KF_IR_CONVERT_H

@@ -15,8 +15,7 @@
 #include <stdarg.h>
 #include <string.h>
 
-/* ---- tensors and rounding
- * ------------------------------------------------------------------------- */
+/* ---- tensors and rounding -------------------------------------------------------------------- */
 
 kf_tensor kf_tensor_new(kf_arena *arena, uint8_t rank, const int64_t *dims)
 {
@@ -59,8 +58,7 @@ double kf_round_to(kf_dtype dtype, double v)
     return v;
 }
 
-/* ---- caches
- * --------------------------------------------------------------------------------------- */
+/* ---- caches ---------------------------------------------------------------------------------- */
 
 static kf_eval_kv *create_kv(kf_arena *arena, const kf_type *type, kf_eval_mode mode,
                              uint32_t n_seqs)
@@ -138,8 +136,7 @@ double *kf_eval_kv_row(const kf_tensor *kv, bool values, uint32_t layer, uint32_
     return row;
 }
 
-/* ---- graphs
- * --------------------------------------------------------------------------------------- */
+/* ---- graphs ---------------------------------------------------------------------------------- */
 
 bool kf_eval_fail(kf_eval_ctx *ctx, const char *fmt, ...)
 {

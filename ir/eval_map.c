@@ -28,8 +28,7 @@ static void (*const loops[KF_FN_COUNT])(double *, kf_eval_vec, kf_eval_vec, kf_e
 
 static const double zero = 0;
 
-/* ---- elementwise ops
- * ------------------------------------------------------------------------------ */
+/* ---- elementwise ops ------------------------------------------------------------------------- */
 
 /* Element strides of |t| seen with the rank and dims of |out|; 0 where it is broadcast. */
 static void broadcast_strides(const kf_tensor *t, const kf_tensor *out, int64_t *stride)
@@ -72,8 +71,7 @@ bool kf_eval_elementwise(kf_eval_call *c)
     return true;
 }
 
-/* ---- slots
- * ---------------------------------------------------------------------------------------- */
+/* ---- slots ----------------------------------------------------------------------------------- */
 
 struct kf_eval_slot {
     const kf_slot *s;

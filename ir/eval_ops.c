@@ -7,8 +7,7 @@
 
 #define ATTR(c, kind) KF_ATTR_OF((c)->node, kind)
 
-/* ---- constants and index functions
- * ---------------------------------------------------------------- */
+/* ---- constants and index functions ----------------------------------------------------------- */
 
 bool kf_eval_constant(kf_eval_call *c)
 {
@@ -116,8 +115,7 @@ bool kf_eval_gather(kf_eval_call *c)
     return true;
 }
 
-/* ---- matmul
- * --------------------------------------------------------------------------------------- */
+/* ---- matmul ---------------------------------------------------------------------------------- */
 
 enum { PANEL = 8, FEW_ROWS = 3 };
 
@@ -186,8 +184,7 @@ bool kf_eval_matmul(kf_eval_call *c)
     return true;
 }
 
-/* ---- row reductions
- * ------------------------------------------------------------------------------- */
+/* ---- row reductions -------------------------------------------------------------------------- */
 
 #define ACC(name, needs, init, step, merge, summary)                                               \
     static double reduce_##name(const double *x, double m, double n, int64_t count)                \

@@ -55,8 +55,7 @@ static bool refuse(kf_eval *e, const char *fmt, ...)
     return false;
 }
 
-/* ---- weights
- * -------------------------------------------------------------------------------------- */
+/* ---- weights --------------------------------------------------------------------------------- */
 
 /* Stored elements to doubles; |raw| may be unaligned. */
 static void decode(kf_dtype dtype, const unsigned char *raw, int64_t n, double *out)
@@ -99,8 +98,8 @@ static void decode(kf_dtype dtype, const unsigned char *raw, int64_t n, double *
     }
 }
 
-/* A checkpoint may be stored wider or narrower than the recipe says, as with packing: the values that
- * count are those of the recipe's type. */
+/* A checkpoint may be stored wider or narrower than the recipe says, as with packing: the values
+ * that count are those of the recipe's type. */
 static bool load_tensor(kf_eval *e, kf_str name, const kf_type *type, kf_tensor *out)
 {
     kf_tensor_info info;
@@ -227,8 +226,7 @@ static bool load_all(kf_eval *e, const kf_graph *g, kf_str prefix, uint32_t laye
     return true;
 }
 
-/* ---- a call
- * --------------------------------------------------------------------------------------- */
+/* ---- a call ---------------------------------------------------------------------------------- */
 
 static bool check_step(kf_eval *e, const kf_eval_step *step, bool all_rows, int64_t *sym_values)
 {

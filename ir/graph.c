@@ -34,8 +34,7 @@ bool kf_op_find(kf_str name, kf_op *out_op)
     return false;
 }
 
-/* ---- recipes
- * -------------------------------------------------------------------------------------- */
+/* ---- recipes --------------------------------------------------------------------------------- */
 
 bool kf_recipe_eq(const kf_recipe *a, const kf_recipe *b)
 {
@@ -101,8 +100,7 @@ const kf_recipe *kf_recipe_scale(kf_arena *arena, const kf_recipe *matrix, const
     return r;
 }
 
-/* ---- modules
- * -------------------------------------------------------------------------------------- */
+/* ---- modules --------------------------------------------------------------------------------- */
 
 kf_module *kf_module_create(kf_arena *arena, kf_str name)
 {
@@ -146,8 +144,7 @@ kf_graph *kf_module_find_func(const kf_module *m, kf_str name)
     return NULL;
 }
 
-/* ---- building graphs
- * ------------------------------------------------------------------------------ */
+/* ---- building graphs ------------------------------------------------------------------------- */
 
 kf_graph *kf_graph_create(kf_module *m)
 {
@@ -277,8 +274,7 @@ kf_value kf_node_matmul(kf_graph *g, kf_value a, kf_value b, bool trans_b, kf_lo
     return kf_node_add(g, KF_OP_matmul, &attr, 2, (kf_value[]){a, b}, NULL, loc);
 }
 
-/* ---- reading
- * -------------------------------------------------------------------------------------- */
+/* ---- reading --------------------------------------------------------------------------------- */
 
 kf_node *kf_value_node(const kf_graph *g, kf_value v)
 {

@@ -138,8 +138,7 @@ struct kf_module {
     KF_VEC(kf_graph *) funcs; /* entry functions are named main or main.<phase> */
 };
 
-/* ---- building
- * ---------------------------------------------------------------------------------------- */
+/* ---- building -------------------------------------------------------------------------------- */
 
 kf_module *kf_module_create(kf_arena *arena, kf_str name);
 uint32_t kf_module_add_sym(kf_module *m, kf_str name, int64_t lo, int64_t hi);
@@ -175,8 +174,7 @@ kf_value kf_node_slice(kf_graph *g, kf_value a, int64_t axis, int64_t start, int
                        kf_loc loc);
 kf_value kf_node_matmul(kf_graph *g, kf_value a, kf_value b, bool trans_b, kf_loc loc);
 
-/* ---- reading
- * ----------------------------------------------------------------------------------------- */
+/* ---- reading --------------------------------------------------------------------------------- */
 
 static inline const kf_type *kf_value_type(const kf_graph *g, kf_value v)
 {
@@ -193,8 +191,7 @@ bool kf_value_const(const kf_graph *g, kf_value v, double *out);
 uint32_t *kf_graph_use_counts(const kf_graph *g, kf_arena *arena);
 #define KF_ATTR_OF(node, kind) ((const kf_attr_##kind *)(node)->attr)
 
-/* ---- changing
- * ---------------------------------------------------------------------------------------- */
+/* ---- changing -------------------------------------------------------------------------------- */
 
 /** Every use of |old| (operands and results) becomes |new_value|; the defining node stays. */
 void kf_graph_replace(kf_graph *g, kf_value old, kf_value new_value);

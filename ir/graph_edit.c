@@ -66,8 +66,7 @@ void kf_graph_sort(kf_graph *g)
     relink_values(g);
 }
 
-/* ---- compact
- * -------------------------------------------------------------------------------------- */
+/* ---- compact --------------------------------------------------------------------------------- */
 
 /* Nodes are in order, so one backward walk finds everything alive. */
 static void mark_live(const kf_graph *g, bool *live)
@@ -174,8 +173,7 @@ bool kf_graph_compact(kf_graph *g)
     return changed;
 }
 
-/* ---- clone
- * ---------------------------------------------------------------------------------------- */
+/* ---- clone ----------------------------------------------------------------------------------- */
 
 static kf_str copy_str(kf_arena *arena, kf_str s, bool deep)
 {

@@ -81,8 +81,7 @@ static bool parse_use(scope *s, kf_value *out)
     return true;
 }
 
-/* ---- attributes
- * ----------------------------------------------------------------------------------- */
+/* ---- attributes ------------------------------------------------------------------------------ */
 
 static bool parse_ints(kf_lexer *lx, kf_ints *out)
 {
@@ -205,8 +204,7 @@ static bool parse_attr(kf_lexer *lx, kf_attr_kind kind, char *attr)
     return true;
 }
 
-/* ---- nodes
- * ---------------------------------------------------------------------------------------- */
+/* ---- nodes ----------------------------------------------------------------------------------- */
 
 typedef struct node_text {
     kf_token out[KF_MAX_RESULTS];
@@ -320,8 +318,7 @@ static bool parse_node(scope *s)
     return true;
 }
 
-/* ---- graphs
- * --------------------------------------------------------------------------------------- */
+/* ---- graphs ---------------------------------------------------------------------------------- */
 
 static bool parse_arg_list(scope *s)
 {

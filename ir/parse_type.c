@@ -10,8 +10,7 @@ enum { MAX_RECIPE_DEPTH = 8, MAX_PARTS = 1024 };
 static const int64_t max_dim = INT64_C(1) << 40;
 static const int64_t max_elems = INT64_C(1) << 48;
 
-/* ---- types
- * ---------------------------------------------------------------------------------------- */
+/* ---- types ----------------------------------------------------------------------------------- */
 
 static bool parse_axis(kf_lexer *lx, const kf_module *m, uint8_t *out)
 {
@@ -177,8 +176,7 @@ bool kf_parse_type(kf_lexer *lx, const kf_module *m, kf_type *out)
     return parse_layout(lx, out);
 }
 
-/* ---- recipes
- * -------------------------------------------------------------------------------------- */
+/* ---- recipes --------------------------------------------------------------------------------- */
 
 static bool parse_part(kf_lexer *lx, const kf_module *m, const kf_type *top, uint32_t depth,
                        const kf_recipe **out);
@@ -272,8 +270,7 @@ bool kf_parse_recipe(kf_lexer *lx, const kf_module *m, const kf_type *top, const
     return parse_part(lx, m, top, 0, out);
 }
 
-/* ---- places and the head
- * -------------------------------------------------------------------------- */
+/* ---- places and the head --------------------------------------------------------------------- */
 
 bool kf_parse_loc(kf_lexer *lx, kf_module *m, kf_loc *out)
 {

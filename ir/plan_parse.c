@@ -32,8 +32,7 @@ static bool unknown(plan_reader *r, kf_loc loc, const char *what, kf_str name)
             break;                                                                                 \
     }
 
-/* ---- the plan's tables
- * ---------------------------------------------------------------------------- */
+/* ---- the plan's tables ----------------------------------------------------------------------- */
 
 static bool read_named_type(plan_reader *r, kf_str *out_name, kf_type *out_type)
 {
@@ -171,8 +170,7 @@ static bool read_kernel(plan_reader *r)
     return true;
 }
 
-/* ---- phases
- * --------------------------------------------------------------------------------------- */
+/* ---- phases ---------------------------------------------------------------------------------- */
 
 static bool read_buffer_name(plan_reader *r, uint32_t *out)
 {

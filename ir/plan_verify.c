@@ -51,8 +51,7 @@ static void error(checker *c, const char *fmt, ...)
         }                                                                                          \
     }
 
-/* ---- kernels and weights
- * -------------------------------------------------------------------------- */
+/* ---- kernels and weights --------------------------------------------------------------------- */
 
 static void check_kernels(checker *c)
 {
@@ -105,8 +104,7 @@ static void check_weights(checker *c)
     }
 }
 
-/* ---- launches
- * ------------------------------------------------------------------------------------- */
+/* ---- launches -------------------------------------------------------------------------------- */
 
 static bool operand_type(const checker *c, kf_operand o, kf_type *out, uint32_t *out_layers)
 {
@@ -212,8 +210,7 @@ static bool check_steps(checker *c)
     return next == c->ph->launches.len;
 }
 
-/* ---- buffers
- * -------------------------------------------------------------------------------------- */
+/* ---- buffers --------------------------------------------------------------------------------- */
 
 /* Launches during which a buffer's bytes matter. */
 typedef struct life {

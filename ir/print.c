@@ -16,8 +16,7 @@ typedef struct printer {
     kf_sbuf *out;
 } printer;
 
-/* ---- names
- * ---------------------------------------------------------------------------------------- */
+/* ---- names ----------------------------------------------------------------------------------- */
 
 bool kf_is_identifier(kf_str name)
 {
@@ -127,8 +126,7 @@ static void print_notes(const printer *p, const kf_graph *g, uint32_t node, uint
     }
 }
 
-/* ---- attributes
- * ----------------------------------------------------------------------------------- */
+/* ---- attributes ------------------------------------------------------------------------------ */
 
 static void print_field(const kf_field_info *f, const void *at, kf_sbuf *out)
 {
@@ -233,8 +231,7 @@ static bool is_rms_norm(const kf_graph *g, const kf_node *n)
            len->value == (double)x->dim[x->rank - 1].size;
 }
 
-/* ---- graphs
- * --------------------------------------------------------------------------------------- */
+/* ---- graphs ---------------------------------------------------------------------------------- */
 
 static void print_graph(const printer *p, const kf_graph *g, uint32_t indent);
 
@@ -364,8 +361,7 @@ void kf_recipe_print(const kf_module *m, const kf_recipe *r, bool with_type, kf_
     kf_sbuf_char(out, ')');
 }
 
-/* ---- modules
- * -------------------------------------------------------------------------------------- */
+/* ---- modules --------------------------------------------------------------------------------- */
 
 static void print_with_callees(const printer *p, uint32_t func, bool *printed, bool *first)
 {

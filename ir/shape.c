@@ -41,8 +41,7 @@ static bool is_static_one(kf_dim d)
     return !d.sym && d.size == 1;
 }
 
-/* ---- what several rules ask
- * ----------------------------------------------------------------------- */
+/* ---- what several rules ask ------------------------------------------------------------------ */
 
 bool kf_shape_want_rank(kf_shape_query *q, uint32_t i, const char *what, uint8_t rank)
 {
@@ -121,8 +120,7 @@ bool kf_shape_broadcast(const kf_type *a, const kf_type *b, kf_type *out)
     return true;
 }
 
-/* ---- elementwise
- * ---------------------------------------------------------------------------------- */
+/* ---- elementwise ----------------------------------------------------------------------------- */
 
 /* Which functions of integers are integers; all others compute in f32. */
 static bool keeps_ints(kf_fn fn)
@@ -159,8 +157,7 @@ bool kf_shape_elementwise(kf_shape_query *q)
     return kf_shape_result(q, kf_shape_dims_of(&t, dtype));
 }
 
-/* ---- constants and index functions
- * ---------------------------------------------------------------- */
+/* ---- constants and index functions ----------------------------------------------------------- */
 
 bool kf_shape_constant(kf_shape_query *q)
 {
@@ -301,8 +298,7 @@ bool kf_shape_gather(kf_shape_query *q)
     return kf_shape_result(q, t);
 }
 
-/* ---- contractions and reductions
- * ------------------------------------------------------------------ */
+/* ---- contractions and reductions ------------------------------------------------------------- */
 
 bool kf_shape_matmul(kf_shape_query *q)
 {
@@ -389,8 +385,7 @@ bool kf_shape_row_stat(kf_shape_query *q)
     return kf_shape_result(q, t);
 }
 
-/* ---- dispatch
- * ------------------------------------------------------------------------------------- */
+/* ---- dispatch -------------------------------------------------------------------------------- */
 
 static bool (*const shape_rules[KF_OP_COUNT])(kf_shape_query *) = {
 #define FN(name, arity, res, traits, eval, emit, summary) kf_shape_elementwise,

@@ -4,8 +4,7 @@
 
 #include <inttypes.h>
 
-/* ---- rope and the cache
- * --------------------------------------------------------------------------- */
+/* ---- rope and the cache ---------------------------------------------------------------------- */
 
 /* seq_start i32[S], past i32[S], and with |pages| the page table i32[S,p]. */
 static bool want_view(kf_shape_query *q, uint32_t first, bool pages)
@@ -157,8 +156,7 @@ bool kf_shape_attention(kf_shape_query *q)
     return kf_shape_result(q, kf_shape_dims_of(x, KF_DTYPE_f32));
 }
 
-/* ---- calls and regions
- * ---------------------------------------------------------------------------- */
+/* ---- calls and regions ----------------------------------------------------------------------- */
 
 /* A type as the callee sees it: one layer of a cache. */
 static kf_type inner_type(const kf_type *t)

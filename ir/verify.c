@@ -44,8 +44,7 @@ static void error(verifier *v, const char *fmt, ...)
     kf_vec_push(v->arena, &v->notes, note);
 }
 
-/* ---- types
- * ---------------------------------------------------------------------------------------- */
+/* ---- types ----------------------------------------------------------------------------------- */
 
 static void check_layout(verifier *v, const kf_type *t, const char *what)
 {
@@ -98,8 +97,7 @@ static void check_loc(verifier *v, kf_loc loc)
         error(v, "the location names file %" PRIu32 " of %" PRIu32, loc.file, v->m->files.len);
 }
 
-/* ---- graphs
- * --------------------------------------------------------------------------------------- */
+/* ---- graphs ---------------------------------------------------------------------------------- */
 
 static bool check_header(verifier *v, bool is_body)
 {
@@ -253,8 +251,7 @@ static void check_graph(verifier *v, const kf_graph *g, bool is_body)
     }
 }
 
-/* ---- modules
- * -------------------------------------------------------------------------------------- */
+/* ---- modules --------------------------------------------------------------------------------- */
 
 static void check_symbols(verifier *v, kf_sbuf *out)
 {

@@ -5,20 +5,21 @@
  *            %4 = reshape (reshape %3)                        %4 = reshape %3
  *            %5 = ge %q, %k                                   %5 = le %k, %q
  *
- * Requirements on a rule. It keeps the type of what it replaces; looks at the node and its operands only; is
- * monotonic (fewer nodes, or the same number in a form that no rule turns back), so that the pass ends.
- * After the rules, operands of commutative ops are put in the order of their structure (full shapes first,
- * broadcast ones, parameters, constants) and
- * nodes in depth-first order from the results: names, the order of writing and the order of operands leave
- * no trace, which is what makes equal computations print equal.
+ * Requirements on a rule. It keeps the type of what it replaces; looks at the node and its
+ * operands only; is monotonic (fewer nodes, or the same number in a form that no rule turns back),
+ * so that the pass ends.
+ * After the rules, operands of commutative ops are put in the order of their structure (full
+ * shapes first, broadcast ones, parameters, constants) and nodes in depth-first order from the
+ * results; bodies of slots likewise. Names, the order of writing and the order of operands leave no
+ * trace, which is what makes equal computations print equal.
  * Why here      before every pass that matches patterns.
- * Needs topological order.  Keeps nothing.
+ * Needs topological order. Keeps nothing.
  */
-#include <math.h>
-#include <string.h>
-
 #include "ir/structure.h"
 #include "passes/match.h"
+
+#include <math.h>
+#include <string.h>
 
 typedef kf_value (*rule_fn)(kf_graph *g, const kf_node *n);
 
@@ -226,7 +227,8 @@ static int operand_rank(const kf_graph *g, const kf_node *n, kf_value v)
         return 3;
     if (kf_value_is_param(g, v))
         return 2;
-    return kf_type_static_elems(kf_value_type(g, v)) < kf_type_static_elems(kf_value_type(g, n->out[0]));
+    return kf_type_static_elems(kf_value_type(g, v)) <
+           kf_type_static_elems(kf_value_type(g, n->out[0]));
 }
 
 static bool in_order(const kf_graph *g, const uint64_t *hash, const kf_node *n)
@@ -243,8 +245,7 @@ static bool order_operands(kf_graph *g, kf_arena *scratch)
 
     for (uint32_t i = 0; i < g->nodes.len; i++) {
         kf_node *n = &g->nodes.data[i];
-        if (n->op == KF_OP_NONE || !(kf_op_infos[n->op].traits & KF_COMM) ||
-            in_order(g, hash, n))
+        if (n->op == KF_OP_NONE || !(kf_op_infos[n->op].traits & KF_COMM) || in_order(g, hash, n))
             continue;
         kf_value first = n->in[0];
         n->in[0] = n->in[1];
@@ -271,7 +272,8 @@ static void visit(const kf_graph *g, kf_value v, uint32_t *rank, uint32_t *next)
         rank[n->out[r]] = (*next)++;
 }
 
-/* Nodes in depth-first order from the results, parameters in the order of first use. Dead nodes go. */
+/* Nodes in depth-first order from the results, parameters in the order of first use. Dead nodes go.
+ */
 static bool order_nodes(kf_graph *g, kf_arena *scratch)
 {
     uint32_t *rank = KF_NEW_N(scratch, uint32_t, g->values.len), next = 2;
@@ -281,7 +283,8 @@ static bool order_nodes(kf_graph *g, kf_arena *scratch)
 
     for (uint32_t i = 0; i < g->results.len; i++)
         visit(g, g->results.data[i], rank, &next);
-    uint32_t *node_at = KF_NEW_N(scratch, uint32_t, next), *param_at = KF_NEW_N(scratch, uint32_t, next);
+    uint32_t *node_at = KF_NEW_N(scratch, uint32_t, next),
+             *param_at = KF_NEW_N(scratch, uint32_t, next);
     for (uint32_t i = 0; i < g->nodes.len; i++)
         if (g->nodes.data[i].op != KF_OP_NONE && rank[g->nodes.data[i].out[0]])
             node_at[rank[g->nodes.data[i].out[0]]] = i + 1;
@@ -320,6 +323,105 @@ static bool order_nodes(kf_graph *g, kf_arena *scratch)
     return changed;
 }
 
+/* ---- slots ---- */
+
+/* Where an operand of a commutative function stands: parameters, loads, expressions, constants. */
+static int slot_rank(const kf_slot_inst *in)
+{
+    static const int ranks[] = {
+        [KF_SLOT_PARAM] = 0, [KF_SLOT_LOAD] = 1, [KF_SLOT_FN] = 2, [KF_SLOT_CONST] = 3};
+
+    return ranks[in->op];
+}
+
+/* Structural order of two instructions of one body in which equal ones are shared: below 0 when |x|
+ * stands first. Different numbers differ, so the descent follows one path. */
+static int compare_insts(const kf_slot_inst *inst, uint32_t x, uint32_t y)
+{
+    const kf_slot_inst *a = &inst[x], *b = &inst[y];
+
+    if (x == y)
+        return 0;
+    if (slot_rank(a) != slot_rank(b))
+        return slot_rank(a) - slot_rank(b);
+    if (a->op == KF_SLOT_CONST)
+        return a->value < b->value ? -1 : a->value > b->value;
+    if (a->op == KF_SLOT_FN && a->fn != b->fn)
+        return (int)a->fn - (int)b->fn;
+    if (a->index != b->index)
+        return a->index < b->index ? -1 : 1;
+    if (a->n_args != b->n_args)
+        return a->n_args - b->n_args;
+    for (uint32_t i = 0; i < a->n_args; i++)
+        if (a->arg[i] != b->arg[i])
+            return compare_insts(inst, a->arg[i], b->arg[i]);
+    return 0;
+}
+
+/* A function in its one spelling: ge and gt turned around, commutative operands in order. */
+static void spell_inst(kf_slot_inst *in, const kf_slot_inst *before)
+{
+    bool turn = in->fn == KF_FN_ge || in->fn == KF_FN_gt;
+
+    if (turn)
+        in->fn = in->fn == KF_FN_ge ? KF_FN_le : KF_FN_lt;
+    else
+        turn = (kf_fn_infos[in->fn].traits & KF_COMM) &&
+               compare_insts(before, in->arg[1], in->arg[0]) < 0;
+    if (!turn)
+        return;
+    uint32_t first = in->arg[0];
+    in->arg[0] = in->arg[1];
+    in->arg[1] = first;
+}
+
+static const kf_slot *spell_slot(const kf_slot *s, kf_arena *arena)
+{
+    const char *names[KF_SLOT_MAX_PARAMS];
+    kf_slot_inst *made = KF_NEW_N(arena, kf_slot_inst, s->n_insts);
+    uint32_t *number = KF_NEW_N(arena, uint32_t, s->n_insts);
+
+    for (uint8_t i = 0; i < s->n_params; i++)
+        names[i] = kf_str_dup(arena, s->param[i]).ptr;
+    kf_slot_builder *b = kf_slot_builder_create(arena, s->n_params, names, s->captures);
+    for (uint32_t i = 0; i < s->n_insts; i++) {
+        kf_slot_inst in = s->inst[i];
+        for (uint32_t k = 0; k < in.n_args; k++)
+            in.arg[k] = number[in.arg[k]];
+        if (in.op == KF_SLOT_FN)
+            spell_inst(&in, made);
+        number[i] = in.op == KF_SLOT_CONST   ? kf_slot_const(b, in.value)
+                    : in.op == KF_SLOT_PARAM ? kf_slot_param(b, in.index)
+                    : in.op == KF_SLOT_LOAD ? kf_slot_load(b, in.index, in.arg, in.n_args)
+                                            : kf_slot_fn(b, in.fn, in.arg[0], in.arg[1], in.arg[2]);
+        made[number[i]] = in;
+    }
+    return kf_slot_finish(b, number[s->n_insts - 1]);
+}
+
+/* The bodies of a node's slots in one spelling. */
+static bool spell_slots(kf_graph *g, kf_node *n, kf_arena *scratch)
+{
+    kf_attr_kind kind = kf_op_infos[n->op].attr;
+    const kf_attr_info *info = &kf_attr_infos[kind];
+    kf_arena *arena = g->module->arena;
+    bool changed = false;
+
+    for (uint32_t i = 0; i < info->n_fields; i++) {
+        if (info->field[i].type != KF_FIELD_slot)
+            continue;
+        const kf_slot *s =
+            *(const kf_field_slot *)(const void *)((const char *)n->attr + info->field[i].offset);
+        if (!s || kf_slot_eq(s, spell_slot(s, scratch)))
+            continue;
+        char *copy = kf_attr_copy(arena, kind, n->attr, false);
+        *(kf_field_slot *)(void *)(copy + info->field[i].offset) = spell_slot(s, arena);
+        n->attr = copy;
+        changed = true;
+    }
+    return changed;
+}
+
 static bool canonicalize_graph(kf_graph *g, kf_arena *scratch)
 {
     bool progress = false, again = true;
@@ -335,6 +437,9 @@ static bool canonicalize_graph(kf_graph *g, kf_arena *scratch)
         }
         progress |= again;
     }
+    for (uint32_t i = 0; i < g->nodes.len; i++)
+        if (g->nodes.data[i].op != KF_OP_NONE && kf_op_infos[g->nodes.data[i].op].attr)
+            progress |= spell_slots(g, &g->nodes.data[i], scratch);
     progress |= order_operands(g, scratch);
     progress |= order_nodes(g, scratch);
     kf_graph_compact(g);
@@ -346,6 +451,6 @@ bool kf_pass_canonicalize(kf_module *m, kf_pass_ctx *cx)
     bool progress = false;
 
     KF_EACH_FUNC(m, g)
-        progress |= canonicalize_graph(g, cx->scratch);
+    progress |= canonicalize_graph(g, cx->scratch);
     return progress;
 }

@@ -6,15 +6,17 @@
  *   after    func @layer(%x, %s, ...) { ... %t = row_stat %y  return %y, %t, ... }
  *            func @main { %s0 = row_stat %x0 ; %1, %s1 = repeat 6 (%x0, %s0, ...) }
  *
- * The statistic of a layer's input then comes out of the epilogue that stored that input: the norm fuses
- * across the boundary, and no kernel reads the rows only to sum them.
+ * The statistic of a layer's input then comes out of the epilogue that stored that input: the norm
+ * fuses across the boundary, and no kernel reads the rows only to sum them.
  * Fires when    a repeated function takes the row_stat of one of its iteration arguments.
- * Why here      after fuse_norm, which makes the statistics; cse then merges %s1 with the repeat's result.
- * Needs topological order.  Keeps nothing.  Terminates: the row_stat of an argument becomes an argument.
+ * Why here      after fuse_norm, which makes the statistics; cse then merges %s1 with the repeat's
+ *               result.
+ * Needs topological order. Keeps nothing. Terminates: the row_stat of an argument becomes an
+ * argument.
  */
-#include <string.h>
-
 #include "passes/match.h"
+
+#include <string.h>
 
 /** The repeat of |caller| at node |node| that calls |callee|. */
 typedef struct call {
@@ -26,7 +28,8 @@ static bool find_call(kf_module *m, kf_graph *callee, call *out)
 {
     uint32_t found = 0;
 
-    KF_EACH_FUNC(m, g) {
+    KF_EACH_FUNC(m, g)
+    {
         for (uint32_t i = 0; i < g->nodes.len; i++) {
             const kf_node *n = &g->nodes.data[i];
             if (n->op == KF_OP_repeat && kf_str_eq(KF_ATTR_OF(n, repeat)->callee, callee->name)) {
@@ -145,7 +148,8 @@ bool kf_pass_carry_stats(kf_module *m, kf_pass_ctx *cx)
 {
     bool progress = false;
 
-    KF_EACH_FUNC(m, g) {
+    KF_EACH_FUNC(m, g)
+    {
         call c = {0};
         while (find_call(m, g, &c) && carry(&c, cx))
             progress = true;

@@ -5,8 +5,9 @@
 
 #include "ir/plan.h"
 
-/** A multiply and an add are two FLOPs; a scalar function is one per element. Bytes count each operand and
- *  result once, of a table only the rows that are gathered, of the cache what each token sees. */
+/** A multiply and an add are two FLOPs; a scalar function is one per element. Bytes count each
+ * operand and result once, of a table only the rows that are gathered, of the cache what each token
+ * sees. */
 void kf_region_cost(const kf_graph *body, kf_cost *out_flops, kf_cost *out_bytes);
 
 #endif

@@ -5,11 +5,11 @@
  *            %2 = mul %x, %g                      %3 = matmul %1, %wq
  *            %3 = matmul %2, %wq
  *
- * Fires when    op, attributes, operands and result type are equal; repeat and region are left alone (their
- *               bodies are big and equal ones do not arise).
- * Why here      after canonicalize (equal things look equal) and after passes that copy a column scale to
- *               each reader.
- * Needs topological order.  Keeps the order.  Terminates: nodes only go.
+ * Fires when    op, attributes, operands and result type are equal; repeat and region are left
+ *               alone (their bodies are big and equal ones do not arise).
+ * Why here      after canonicalize (equal things look equal) and after passes that copy a column
+ *               scale to each reader.
+ * Needs topological order. Keeps the order. Terminates: nodes only go.
  */
 #include "ir/structure.h"
 #include "passes/match.h"
@@ -67,6 +67,6 @@ bool kf_pass_cse(kf_module *m, kf_pass_ctx *cx)
     bool progress = false;
 
     KF_EACH_FUNC(m, g)
-        progress |= cse_graph(g, cx->scratch);
+    progress |= cse_graph(g, cx->scratch);
     return progress;
 }

@@ -3,14 +3,15 @@
  *
  *   before   %3 = silu %1          after   (gone)
  *
- * Fires when    no result of a node reaches a result of the function; functions that no repeat calls and that
- *               are not entries go too. Use counts would keep two dead nodes alive that use each other through
- *               a dead chain, so kf_graph_compact marks from the results.
- * Keeps nothing.  Terminates: nodes only go.
+ * Fires when    no result of a node reaches a result of the function; functions that no repeat
+ *               calls and that are not entries go too. Use counts would keep two dead nodes alive
+ *               that use each other through a dead chain, so kf_graph_compact marks from the
+ *               results.
+ * Keeps nothing. Terminates: nodes only go.
  */
-#include <string.h>
-
 #include "passes/match.h"
+
+#include <string.h>
 
 static bool is_entry(const kf_graph *g)
 {
@@ -65,7 +66,7 @@ bool kf_pass_dce(kf_module *m, kf_pass_ctx *cx)
     bool progress = false;
 
     KF_EACH_FUNC(m, g)
-        progress |= kf_graph_compact(g);
+    progress |= kf_graph_compact(g);
     progress |= drop_uncalled(m, cx->scratch);
     return progress;
 }

@@ -4,15 +4,16 @@
  *   before   %0 = const {value = 2}               after   %2 = const {value = 1.4142135623730951}
  *            %1 = sqrt %0
  *
- * Fires when    every operand of a row of fn.def is a const and the result is a scalar number; a predicate
- *               has no constant form and stays.
- * Must not fire when the value is not finite: an infinity that the user wrote stays as it was written.
+ * Fires when    every operand of a row of fn.def is a const and the result is a scalar number; a
+ *               predicate has no constant form and stays.
+ * Must not fire when the value is not finite: an infinity that the user wrote stays as it was
+ *               written.
  * Why here      after canonicalize, before cse.
- * Needs topological order.  Keeps the order.  Terminates: each step makes a leaf.
+ * Needs topological order. Keeps the order. Terminates: each step makes a leaf.
  */
-#include <math.h>
-
 #include "passes/match.h"
+
+#include <math.h>
 
 static bool fold_node(kf_graph *g, uint32_t index)
 {
@@ -39,7 +40,8 @@ bool kf_pass_fold_const(kf_module *m, kf_pass_ctx *cx)
     bool progress = false;
 
     (void)cx;
-    KF_EACH_FUNC(m, g) {
+    KF_EACH_FUNC(m, g)
+    {
         bool folded = false, any = true;
         while (any) { /* a folded operand is a const for the next round */
             any = false;

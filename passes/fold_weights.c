@@ -5,11 +5,12 @@
  *            %2 = matmul %1, %wq {trans_b}                %wq' = scale("wq", "gamma")
  *
  * Fires when    every reader of the product is a linear matmul whose weight is stored in f32.
- * Must not fire when the weight is stored in a narrower type: the product would be rounded a second time, which
- *               costs about 2.6e-6 NMSE a matmul for bf16; there the gain stays a column scale of the prologue.
- *               Nor when the weight has another reader (a tied embedding is read by gather too).
+ * Must not fire when the weight is stored in a narrower type: the product would be rounded a
+ *               second time, which costs about 2.6e-6 NMSE a matmul for bf16; there the gain stays
+ *               a column scale of the prologue. Nor when the weight has another reader (a tied
+ *               embedding is read by gather too).
  * Why here      before fuse_norm, which then has no column scale to carry.
- * Needs uses.  Keeps nothing.  Terminates: each step removes a product.
+ * Needs uses. Keeps nothing. Terminates: each step removes a product.
  */
 #include "passes/match.h"
 
@@ -25,8 +26,8 @@ static kf_value gain_of(const kf_graph *g, const kf_node *n)
     return KF_NO_VALUE;
 }
 
-/* Weights are shared through their recipe, also between functions; a LOAD named in two parameters has two
- * readers. */
+/* Weights are shared through their recipe, also between functions; a LOAD named in two parameters
+ * has two readers. */
 static uint32_t readers_of_tensor(const kf_graph *g, const kf_recipe *r, const uint32_t *uses)
 {
     uint32_t n = 0;
@@ -67,8 +68,7 @@ static void fold(kf_graph *g, kf_value product, kf_value x, kf_value gain)
         if (n->op == KF_OP_NONE || n->in == NULL || n->op != KF_OP_matmul || n->in[0] != product)
             continue;
         const kf_value_info w = g->values.data[n->in[1]];
-        const kf_recipe *r =
-            kf_recipe_scale(a, g->recipes.data[w.def], kf_value_recipe(g, gain));
+        const kf_recipe *r = kf_recipe_scale(a, g->recipes.data[w.def], kf_value_recipe(g, gain));
         kf_value folded = kf_graph_add_param(g, r, w.name, w.loc);
         n = &g->nodes.data[i];
         n->in[0] = x;
@@ -80,7 +80,8 @@ bool kf_pass_fold_weights(kf_module *m, kf_pass_ctx *cx)
 {
     bool progress = false;
 
-    KF_EACH_FUNC(m, g) {
+    KF_EACH_FUNC(m, g)
+    {
         for (uint32_t i = 0; i < g->nodes.len; i++) {
             kf_node n = g->nodes.data[i];
             kf_value gain = n.op == KF_OP_NONE ? KF_NO_VALUE : gain_of(g, &n);

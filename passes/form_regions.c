@@ -3,11 +3,12 @@
  *
  *   before   %1 = silu %0              after   %1 = region map(%0) { silu }
  *
- * After this pass the Fused form holds: nothing but regions, repeats and the constants that bodies have copied.
- * With all fuse passes off this is the unfused program, one kernel an op.
- * Fires when    an op is loose. An op that no kernel family of the target can express is the user's error E0407.
+ * After this pass the Fused form holds: nothing but regions, repeats and the constants that bodies
+ * have copied. With all fuse passes off this is the unfused program, one kernel an op.
+ * Fires when    an op is loose. An op that no kernel family of the target can express is the
+ *               user's error E0407.
  * Why here      last: only now is it known what stays alone.
- * Needs topological order.  Keeps nothing.  Terminates: each step removes a loose op.
+ * Needs topological order. Keeps nothing. Terminates: each step removes a loose op.
  */
 #include "passes/region.h"
 
@@ -34,7 +35,8 @@ bool kf_pass_form_regions(kf_module *m, kf_pass_ctx *cx)
 {
     bool progress = false;
 
-    KF_EACH_FUNC(m, g) {
+    KF_EACH_FUNC(m, g)
+    {
         uint32_t i = 0;
         while (i < g->nodes.len) {
             if (kf_node_is_loose(&g->nodes.data[i]) && form(g, i, cx)) {

@@ -9,36 +9,38 @@
  *   after    %a = attention %q, %kv, ... {scale, score, mask}             : f32[N,H,D]
  *            %o = reshape (transpose %a)
  *
- * The scalar work between the matmul and the softmax is read back as a slot body over (s, h, q, k): positions of
- * tokens are q, kv_index positions are k, an iota over heads is h. One factor of the score becomes `scale`.
- * Fires when    both matmuls read one cache, the normaliser is softmax, the work between is scalar functions
- *               of those, and the mask confines each row to keys of its own sequence (that conjunct goes: the
- *               op implies it).
- * Must not fire when the mask lets a row see other sequences (F0207), an intermediate has another user
- *               (F0203), or another computation stands between (F0201).
+ * The scalar work between the matmul and the softmax is read back as a slot body over (s, h, q,
+ * k): positions of tokens are q, kv_index positions are k, an iota over heads is h. One factor of
+ * the score becomes `scale`.
+ * Fires when    both matmuls read one cache, the normaliser is softmax, the work between is scalar
+ *               functions of those, and the mask confines each row to keys of its own sequence
+ *               (that conjunct goes: the op implies it).
+ * Must not fire when the mask lets a row see other sequences (F0207), an intermediate has another
+ *               user (F0203), or another computation stands between (F0201).
  * Why here      after canonicalize (one spelling), before phases.
- * Needs topological order, uses.  Keeps nothing.  Terminates: each step removes a softmax over cache keys.
+ * Needs topological order, uses. Keeps nothing. Terminates: each step removes a softmax over cache
+ * keys.
  */
+#include "passes/match.h"
+
 #include <math.h>
 #include <string.h>
-
-#include "passes/match.h"
 
 /** What has been recognised of one candidate. */
 typedef struct chain {
     kf_graph *g;
-    const kf_node *out;     /* the second matmul */
+    const kf_node *out; /* the second matmul */
     const kf_node *softmax;
-    const kf_node *scores;  /* the first matmul */
+    const kf_node *scores;        /* the first matmul */
     const kf_node *keys, *values; /* kv_read */
-    const kf_node *append;  /* kv_append that made the cache; names pos and seq */
-    kf_value q;             /* first matmul's rows [G,g,N,D] */
+    const kf_node *append;        /* kv_append that made the cache; names pos and seq */
+    kf_value q;                   /* first matmul's rows [G,g,N,D] */
     double scale;
     const kf_slot *score, *mask;
     kf_str detail;
 } chain;
 
-/* ---- softmax ------------------------------------------------------------------------------------------- */
+/* ---- softmax --------------------------------------------------------------------------------- */
 
 static bool inst_fn(const kf_slot *s, uint32_t i, kf_fn fn)
 {
@@ -80,7 +82,7 @@ static bool is_softmax(const kf_node *n)
     return zero->op == KF_SLOT_CONST && zero->value == 0.0;
 }
 
-/* ---- operands ------------------------------------------------------------------------------------------ */
+/* ---- operands -------------------------------------------------------------------------------- */
 
 /* reshape (transpose [1,0,2] (kv_read plane)) : [G,1,K,D], or without the reshape : [G,K,D]. */
 static const kf_node *cache_rows(const kf_graph *g, kf_value v, int plane)
@@ -134,7 +136,7 @@ static bool is_own_sequence(const chain *c, kf_value v)
     return false;
 }
 
-/* ---- scalar work as a slot ----------------------------------------------------------------------------- */
+/* ---- scalar work as a slot ------------------------------------------------------------------- */
 
 enum { P_SCORE, P_H, P_Q, P_K };
 
@@ -237,7 +239,7 @@ static bool read_score(chain *c, kf_value v, kf_pass_ctx *cx)
     return true;
 }
 
-/* ---- matching ------------------------------------------------------------------------------------------ */
+/* ---- matching -------------------------------------------------------------------------------- */
 
 #define MAX_CONJUNCTS 16
 
@@ -331,7 +333,7 @@ static kf_reason match_chain(chain *c, kf_pass_ctx *cx)
     return read_score(c, masked->in[1], cx) ? KF_REASON_NONE : KF_REASON_F0201;
 }
 
-/* ---- rewriting ----------------------------------------------------------------------------------------- */
+/* ---- rewriting ------------------------------------------------------------------------------- */
 
 static kf_value swap_first_two(kf_graph *g, kf_value v, kf_loc loc)
 {
@@ -341,7 +343,8 @@ static kf_value swap_first_two(kf_graph *g, kf_value v, kf_loc loc)
     return kf_node_add(g, KF_OP_transpose, p, 1, &v, NULL, loc);
 }
 
-/* The attention op works on [N,H,D]; the reshapes and transposes around it cancel in canonicalize. */
+/* The attention op works on [N,H,D]; the reshapes and transposes around it cancel in canonicalize.
+ */
 static void rewrite(chain *c)
 {
     kf_graph *g = c->g;
@@ -358,8 +361,7 @@ static void rewrite(chain *c)
     attr->score = c->score;
     attr->mask = c->mask;
     kf_value q = swap_first_two(g, kf_node_reshape(g, c->q, 3, by_head, loc), loc);
-    kf_value in[] = {q,          keys.in[0], append.in[3], append.in[4],
-                     keys.in[1], keys.in[2], keys.in[3]};
+    kf_value in[] = {q, keys.in[0], append.in[3], append.in[4], keys.in[1], keys.in[2], keys.in[3]};
     kf_value a = kf_node_add(g, KF_OP_attention, attr, 7, in, NULL, loc);
     a = kf_node_reshape(g, swap_first_two(g, a, loc), wide.rank, wide.dim, loc);
     kf_graph_replace(g, old, a);
@@ -378,7 +380,8 @@ bool kf_pass_fuse_attention(kf_module *m, kf_pass_ctx *cx)
 {
     bool progress = false;
 
-    KF_EACH_FUNC(m, g) {
+    KF_EACH_FUNC(m, g)
+    {
         bool changed = false;
         for (uint32_t i = 0, end = g->nodes.len; i < end; i++) {
             chain c;

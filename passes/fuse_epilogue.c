@@ -6,18 +6,21 @@
  *            %3 = add %r0, %2
  *            %4 = row_stat %3
  *
- * The prologue is what makes the rows: column scales, gathered rows, reshapes. It is copied in, for it costs
- * less than a trip through memory. The epilogue is everything behind the product that the target can do on a
- * tile: scalar work, row scales, rope, group norms, residual, cache stores, partial statistics.
+ * The prologue is what makes the rows: column scales, gathered rows, reshapes. It is copied in,
+ * for it costs less than a trip through memory. The epilogue is everything behind the product that
+ * the target can do on a tile: scalar work, row scales, rope, group norms, residual, cache stores,
+ * partial statistics.
  * Fires when    the function holds a matmul or an attention.
- * Must not fire when an operand of the epilogue waits for the region itself (F0210) or the target cannot make
- *               one kernel of it (F0209); the region then stays smaller.
+ * Must not fire when an operand of the epilogue waits for the region itself (F0210) or the target
+ *               cannot make one kernel of it (F0209); the region then stays smaller.
  * Why here      after layouts are known, before what is left is joined by fuse_rows.
- * Needs topological order, uses.  Keeps nothing.  Terminates: each step turns a contraction into a region.
+ * Needs topological order, uses. Keeps nothing. Terminates: each step turns a contraction into a
+ * region.
  */
 #include "passes/region.h"
 
-/* A product with a parameter vector, gathered rows or a reshape: what may stand in front of a product. */
+/* A product with a parameter vector, gathered rows or a reshape: what may stand in front of a
+ * product. */
 static bool is_row_maker(const kf_graph *g, const kf_node *n)
 {
     if (n->op == KF_OP_reshape)
@@ -114,7 +117,8 @@ bool kf_pass_fuse_epilogue(kf_module *m, kf_pass_ctx *cx)
 {
     bool progress = false;
 
-    KF_EACH_FUNC(m, g) {
+    KF_EACH_FUNC(m, g)
+    {
         uint32_t before = g->nodes.len, failed = 0;
         for (;;) {
             bool *tried = KF_NEW_N(cx->scratch, bool, g->values.len);

@@ -3,16 +3,16 @@
  *
  *   before   %1 = matmul %x, %gate     %3 = silu (mul %1, %r)
  *            %2 = matmul %x, %up       %4 = mul %3, (mul %2, %r)
- *   after    %m = matmul %x, %gate_up          ; concat(groups F/16): blocks of 16 columns, gate then up
+ *   after    %m = matmul %x, %gate_up       ; concat(groups F/16): 16 columns of gate, then of up
  *            %1 = part 0 of %m, %2 = part 1 of %m, and the same scalar work
  *
- * Interleaving puts both factors of an output column into one tile, so the product joins the epilogue and the
- * wide intermediate never reaches memory.
- * Fires when    a product depends, through scalar functions only, on exactly two linear matmuls of the same
- *               rows with weights of the same shape and dtype, each read by nothing else.
+ * Interleaving puts both factors of an output column into one tile, so the product joins the
+ * epilogue and the wide intermediate never reaches memory.
+ * Fires when    a product depends, through scalar functions only, on exactly two linear matmuls of
+ *               the same rows with weights of the same shape and dtype, each read by nothing else.
  * Must not fire when a third matmul takes part or a factor has another user (F0203).
  * Why here      after fuse_norm (both sides scaled alike), before fuse_horizontal.
- * Needs uses.  Keeps nothing.  Terminates: the number of linear matmuls falls.
+ * Needs uses. Keeps nothing. Terminates: the number of linear matmuls falls.
  */
 #include "passes/match.h"
 
@@ -24,7 +24,8 @@ typedef struct leaves {
     bool shared; /* an intermediate has another user */
 } leaves;
 
-static void find_leaves(const kf_graph *g, kf_value v, kf_value root, const uint32_t *uses, leaves *out)
+static void find_leaves(const kf_graph *g, kf_value v, kf_value root, const uint32_t *uses,
+                        leaves *out)
 {
     const kf_node *n = kf_value_node(g, v);
 
@@ -79,8 +80,8 @@ static bool try_gated(kf_graph *g, uint32_t index, kf_pass_ctx *cx)
     kf_str title = kf_node_title(cx->scratch, g, a);
     kf_str other = kf_node_title(cx->scratch, g, b);
     if (l.shared || uses[a->in[1]] != 1 || uses[b->in[1]] != 1) {
-        kf_report_refused(cx, g, product.loc, l.shared ? KF_REASON_F0203 : KF_REASON_F0206, (kf_str){0},
-                          "%.*s * %.*s", KF_STR_ARG(title), KF_STR_ARG(other));
+        kf_report_refused(cx, g, product.loc, l.shared ? KF_REASON_F0203 : KF_REASON_F0206,
+                          (kf_str){0}, "%.*s * %.*s", KF_STR_ARG(title), KF_STR_ARG(other));
         return false;
     }
     kf_report_fused(cx, g, product.loc, "%.*s * %.*s -> gated matmul", KF_STR_ARG(title),
@@ -97,11 +98,11 @@ bool kf_pass_fuse_gated(kf_module *m, kf_pass_ctx *cx)
     bool progress = false;
 
     KF_EACH_FUNC(m, g)
-        for (uint32_t i = 0; i < g->nodes.len; i++) {
-            if (g->nodes.data[i].op != KF_OP_mul || !try_gated(g, i, cx))
-                continue;
-            progress = true;
-            i = (uint32_t)-1; /* numbers have changed */
-        }
+    for (uint32_t i = 0; i < g->nodes.len; i++) {
+        if (g->nodes.data[i].op != KF_OP_mul || !try_gated(g, i, cx))
+            continue;
+        progress = true;
+        i = (uint32_t)-1; /* numbers have changed */
+    }
     return progress;
 }

@@ -2,22 +2,23 @@
 /* fuse_horizontal - sibling matmuls of one input become one matmul over joined weights.
  *
  *   before   %1 = matmul %x, %wq     %2 = matmul %x, %wk     %3 = matmul %x, %wv
- *   after    %m = matmul %x, %wq_wk_wv          ; concat(groups 4): per KV group its q heads, then k, then v
+ *   after    %m = matmul %x, %wq_wk_wv      ; concat(groups 4): per KV group q heads, then k, v
  *            %1, %2, %3 = parts of %m
  *
- * One kernel reads the rows once, and what follows (rope, the cache store) sees q, k and v together. Where the
- * products are split into heads, weights are joined per group of heads, so that a shard of the columns is
- * whole groups and never a cut through q | k | v.
- * Fires when    two to eight linear matmuls read the same rows, with weights of equal depth and dtype that
- *               nothing else reads.
+ * One kernel reads the rows once, and what follows (rope, the cache store) sees q, k and v
+ * together. Where the products are split into heads, weights are joined per group of heads, so
+ * that a shard of the columns is whole groups and never a cut through q | k | v.
+ * Fires when    two to eight linear matmuls read the same rows, with weights of equal depth and
+ *               dtype that nothing else reads.
  * Why here      after fuse_gated (which interleaves differently), before layout.
- * Needs uses.  Keeps nothing.  Terminates: the number of linear matmuls falls.
+ * Needs uses. Keeps nothing. Terminates: the number of linear matmuls falls.
  */
 #include "passes/match.h"
 
 #define MAX_SIBLINGS 8
 
-/* Heads that the product of a matmul is split into (reshape [N, heads, d] behind scalar work), or 0. */
+/* Heads that the product of a matmul is split into (reshape [N, heads, d] behind scalar work), or
+ * 0. */
 static int64_t heads_of(const kf_graph *g, kf_value v)
 {
     for (uint32_t i = 0; i < g->nodes.len; i++) {
@@ -60,7 +61,8 @@ static uint32_t groups_of(const kf_graph *g, uint32_t n, const uint32_t *node)
     return (uint32_t)groups;
 }
 
-static uint32_t find_siblings(const kf_graph *g, uint32_t first, const uint32_t *uses, uint32_t *out)
+static uint32_t find_siblings(const kf_graph *g, uint32_t first, const uint32_t *uses,
+                              uint32_t *out)
 {
     const kf_node *a = &g->nodes.data[first];
     const kf_type *wa = kf_value_type(g, a->in[1]);
@@ -105,11 +107,11 @@ bool kf_pass_fuse_horizontal(kf_module *m, kf_pass_ctx *cx)
     bool progress = false;
 
     KF_EACH_FUNC(m, g)
-        for (uint32_t i = 0; i < g->nodes.len; i++) {
-            if (!kf_node_is_linear(g, &g->nodes.data[i]) || !try_join(g, i, cx))
-                continue;
-            progress = true;
-            i = (uint32_t)-1; /* numbers have changed */
-        }
+    for (uint32_t i = 0; i < g->nodes.len; i++) {
+        if (!kf_node_is_linear(g, &g->nodes.data[i]) || !try_join(g, i, cx))
+            continue;
+        progress = true;
+        i = (uint32_t)-1; /* numbers have changed */
+    }
     return progress;
 }

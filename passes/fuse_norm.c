@@ -9,22 +9,26 @@
  *            %2 = mul %x, %gamma
  *            %3 = mul (matmul %2, %wq), %r
  *
- * A row scale commutes with the matmul, so the norm no longer needs a pass over the row before the product:
- * the producer of %x leaves the statistic behind, and the scale joins the epilogue. Bias, activation and
- * everything else that uses the product sees it scaled.
- * Fires when    the map is v * g(s) with one accumulator sum_sq, and every user of the norm (through a product
- *               with a [n] parameter) is a linear matmul.
- * Must not fire when the norm subtracts a mean (F0208): the epilogue form cancels; the graph has to be recentred
- *               first. Nor when something else than a matmul reads the normalised rows (F0202).
- * Why here      after fold_weights (gains that could go into weights are gone), before matmuls are joined.
- * Needs uses.  Keeps nothing.  Terminates: each step removes a norm.
+ * A row scale commutes with the matmul, so the norm no longer needs a pass over the row before the
+ * product: the producer of %x leaves the statistic behind, and the scale joins the epilogue. Bias,
+ * activation and everything else that uses the product sees it scaled.
+ * Fires when    the map is v * g(s) with one accumulator sum_sq, and every user of the norm
+ *               (through a product with a [n] parameter) is a linear matmul.
+ * Must not fire when the norm subtracts a mean (F0208): the epilogue form cancels; the graph has
+ *               to be recentred first. Nor when something else than a matmul reads the normalised
+ *               rows (F0202).
+ * Why here      after fold_weights (gains that could go into weights are gone), before matmuls are
+ *               joined.
+ * Needs uses. Keeps nothing. Terminates: each step removes a norm.
  */
 #include "passes/match.h"
 
-/** Columns per partial statistic. A matmul's column tile that leaves statistics covers whole blocks. */
+/** Columns per partial statistic. A matmul's column tile that leaves statistics covers whole
+ * blocks. */
 #define STAT_BLOCK 64
 
-/** One use of the norm: matmul |node| reads it, through the product |scaled| or directly (KF_NO_VALUE). */
+/** One use of the norm: matmul |node| reads it, through the product |scaled| or directly
+ * (KF_NO_VALUE). */
 typedef struct reader {
     uint32_t node;
     kf_value scaled;
@@ -43,7 +47,8 @@ static kf_value column_gain(const kf_graph *g, const kf_node *n, kf_value rows)
 }
 
 /* Collects matmuls that read |v|; false if anything else does. */
-static bool collect(const kf_graph *g, kf_value v, kf_value scaled, kf_value gain, kf_arena *a, readers *out)
+static bool collect(const kf_graph *g, kf_value v, kf_value scaled, kf_value gain, kf_arena *a,
+                    readers *out)
 {
     for (uint32_t i = 0; i < g->results.len; i++)
         if (g->results.data[i] == v)
@@ -67,7 +72,8 @@ static bool collect(const kf_graph *g, kf_value v, kf_value scaled, kf_value gai
     return true;
 }
 
-static kf_reason match_norm(const kf_graph *g, const kf_node *n, kf_arena *a, const kf_slot **out_scale)
+static kf_reason match_norm(const kf_graph *g, const kf_node *n, kf_arena *a,
+                            const kf_slot **out_scale)
 {
     const kf_attr_row_reduce *attr = KF_ATTR_OF(n, row_reduce);
 
@@ -81,7 +87,8 @@ static kf_reason match_norm(const kf_graph *g, const kf_node *n, kf_arena *a, co
     return KF_REASON_NONE;
 }
 
-/* Rows gathered from a producer keep its statistic: gather (row_stat y) rather than row_stat (gather y). */
+/* Rows gathered from a producer keep its statistic: gather (row_stat y) rather than row_stat
+ * (gather y). */
 static kf_value row_stat_of(kf_graph *g, kf_value x, kf_loc loc)
 {
     const kf_node *rows = kf_value_is(g, x, KF_OP_gather);
@@ -121,7 +128,8 @@ static bool try_norm(kf_graph *g, uint32_t index, kf_pass_ctx *cx)
     readers uses = {0};
     kf_reason why = match_norm(g, &n, cx->arena, &scale);
 
-    if (why == KF_REASON_NONE && !collect(g, n.out[0], KF_NO_VALUE, KF_NO_VALUE, cx->scratch, &uses))
+    if (why == KF_REASON_NONE &&
+        !collect(g, n.out[0], KF_NO_VALUE, KF_NO_VALUE, cx->scratch, &uses))
         why = KF_REASON_F0202;
     if (why == KF_REASON_NONE && uses.len == 0)
         return false; /* dead */
@@ -130,8 +138,9 @@ static bool try_norm(kf_graph *g, uint32_t index, kf_pass_ctx *cx)
         return false;
     }
     for (uint32_t i = 0; i < uses.len; i++)
-        kf_report_fused(cx, g, n.loc, "norm -> %.*s",
-                        KF_STR_ARG(kf_node_title(cx->scratch, g, &g->nodes.data[uses.data[i].node])));
+        kf_report_fused(
+            cx, g, n.loc, "norm -> %.*s",
+            KF_STR_ARG(kf_node_title(cx->scratch, g, &g->nodes.data[uses.data[i].node])));
     rewrite(g, n.in[0], scale, &uses, n.loc);
     return true;
 }
@@ -147,7 +156,8 @@ bool kf_pass_fuse_norm(kf_module *m, kf_pass_ctx *cx)
 {
     bool progress = false;
 
-    KF_EACH_FUNC(m, g) {
+    KF_EACH_FUNC(m, g)
+    {
         bool changed = false;
         for (uint32_t i = 0, end = g->nodes.len; i < end; i++)
             if (is_norm(&g->nodes.data[i]))

@@ -4,10 +4,11 @@
  *   before   %1 = gather %embed, %ids          after   %1, %2 = region row_reduce(%embed, %ids) {
  *            %2 = row_stat %1                               gather ; row_stat }
  *
- * Fires when    an op outside regions has consumers outside regions that the target can compute in the same
- *               pass over the rows: embedding and first statistic, residual and norm, chains of scalar functions.
+ * Fires when    an op outside regions has consumers outside regions that the target can compute in
+ *               the same pass over the rows: embedding and first statistic, residual and norm,
+ *               chains of scalar functions.
  * Why here      after contractions have taken their neighbours.
- * Needs topological order.  Keeps nothing.  Terminates: each step makes a region of two or more ops.
+ * Needs topological order. Keeps nothing. Terminates: each step makes a region of two or more ops.
  */
 #include "passes/region.h"
 
@@ -54,7 +55,8 @@ bool kf_pass_fuse_rows(kf_module *m, kf_pass_ctx *cx)
 {
     bool progress = false;
 
-    KF_EACH_FUNC(m, g) {
+    KF_EACH_FUNC(m, g)
+    {
         uint32_t i = 0;
         while (i < g->nodes.len) {
             if (is_root(&g->nodes.data[i]) && form(g, i, cx)) {

@@ -2,8 +2,8 @@
 /* inplace - see inplace.h. */
 #include "passes/inplace.h"
 
-/* Every path from |v| goes through scalar functions of the same shape until it ends in |result| or in a value
- * that is stored nowhere else than at the same place. */
+/* Every path from |v| goes through scalar functions of the same shape until it ends in |result| or
+ * in a value that is stored nowhere else than at the same place. */
 static bool elementwise_to(const kf_graph *g, kf_value v, kf_value result)
 {
     for (uint32_t i = 0; i < g->nodes.len; i++) {
@@ -29,6 +29,7 @@ bool kf_region_in_place(const kf_node *region, uint32_t operand, uint32_t result
 
     if (!kf_type_eq(kf_value_type(g, arg), kf_value_type(g, out)))
         return false;
-    /* A value stored under two results would be overwritten while the other is still computed from it. */
+    /* A value stored under two results would be overwritten while the other is still computed from
+     * it. */
     return arg != out && elementwise_to(g, arg, out);
 }

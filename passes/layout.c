@@ -3,17 +3,19 @@
  *
  *   before   %w: bf16[512,256]             after   %w: bf16[512,256]<d0/16, d1/2, d0, d1>
  *
- * One layout a weight for all phases; other readers of the tensor (the gather of a tied embedding) read
- * through the same layout, so equal recipes get equal types in every function of the module.
+ * One layout a weight for all phases; other readers of the tensor (the gather of a tied embedding)
+ * read through the same layout, so equal recipes get equal types in every function of the module.
  * Fires when    a parameter is the weight of a linear matmul.
- * Why here      after weights are joined, before regions are formed: what one kernel can do depends on it.
- * Needs nothing.  Keeps everything but types of parameters.  Terminates: one round.
+ * Why here      after weights are joined, before regions are formed: what one kernel can do
+ *               depends on it.
+ * Needs nothing. Keeps everything but types of parameters. Terminates: one round.
  */
 #include "passes/match.h"
 
 static bool is_matmul_weight(const kf_module *m, const kf_recipe *r)
 {
-    KF_EACH_FUNC(m, g) {
+    KF_EACH_FUNC(m, g)
+    {
         for (uint32_t i = 0; i < g->nodes.len; i++) {
             const kf_node *n = &g->nodes.data[i];
             if (n->op != KF_OP_NONE && kf_node_is_linear(g, n) &&
@@ -28,7 +30,8 @@ bool kf_pass_layout(kf_module *m, kf_pass_ctx *cx)
 {
     bool progress = false;
 
-    KF_EACH_FUNC(m, g) {
+    KF_EACH_FUNC(m, g)
+    {
         for (uint32_t i = 0; i < g->params.len; i++) {
             kf_type *t = &g->values.data[g->params.data[i]].type;
             if (t->layout.n_splits || !is_matmul_weight(m, g->recipes.data[i]))

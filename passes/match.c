@@ -2,9 +2,9 @@
 /* match - see match.h. */
 #include "passes/match.h"
 
-#include <string.h>
-
 #include "base/check.h"
+
+#include <string.h>
 
 bool kf_value_is_param(const kf_graph *g, kf_value v)
 {
@@ -29,25 +29,35 @@ bool kf_node_is_linear(const kf_graph *g, const kf_node *n)
            kf_value_type(g, n->in[0])->rank == 2;
 }
 
-/* Instructions of |s| from |root| on, rebuilt in |b| with parameter |from| as |to|. */
-static uint32_t rebuild(kf_slot_builder *b, const kf_slot *s, uint32_t root, uint32_t from, uint32_t to)
+/* Instructions of |s| up to |root|, rebuilt in |b| with parameter |from| as |to|. In order, not by
+ * descent: a value that is used twice at each of many levels would be visited as often as it has
+ * paths. */
+static uint32_t rebuild(kf_slot_builder *b, const kf_slot *s, uint32_t root, uint32_t from,
+                        uint32_t to)
 {
-    const kf_slot_inst *in = &s->inst[root];
-    uint32_t arg[KF_SLOT_MAX_ARGS] = {0};
+    uint32_t number[KF_SLOT_MAX_INSTS];
 
-    for (uint32_t i = 0; i < in->n_args; i++)
-        arg[i] = rebuild(b, s, in->arg[i], from, to);
-    switch (in->op) {
-    case KF_SLOT_CONST:
-        return kf_slot_const(b, in->value);
-    case KF_SLOT_PARAM:
-        return kf_slot_param(b, in->index == from ? to : in->index);
-    case KF_SLOT_LOAD:
-        return kf_slot_load(b, in->index, arg, in->n_args);
-    case KF_SLOT_FN:
-        break;
+    for (uint32_t i = 0; i <= root; i++) {
+        const kf_slot_inst *in = &s->inst[i];
+        uint32_t arg[KF_SLOT_MAX_ARGS] = {0};
+        for (uint32_t k = 0; k < in->n_args; k++)
+            arg[k] = number[in->arg[k]];
+        switch (in->op) {
+        case KF_SLOT_CONST:
+            number[i] = kf_slot_const(b, in->value);
+            break;
+        case KF_SLOT_PARAM:
+            number[i] = kf_slot_param(b, in->index == from ? to : in->index);
+            break;
+        case KF_SLOT_LOAD:
+            number[i] = kf_slot_load(b, in->index, arg, in->n_args);
+            break;
+        case KF_SLOT_FN:
+            number[i] = kf_slot_fn(b, in->fn, arg[0], arg[1], arg[2]);
+            break;
+        }
     }
-    return kf_slot_fn(b, in->fn, arg[0], arg[1], arg[2]);
+    return number[root];
 }
 
 const kf_slot *kf_slot_reparam(kf_arena *a, const kf_slot *s, uint32_t from, uint32_t to, uint8_t n,
@@ -60,14 +70,15 @@ const kf_slot *kf_slot_reparam(kf_arena *a, const kf_slot *s, uint32_t from, uin
 
 static bool inst_uses_param(const kf_slot *s, uint32_t root, uint32_t param)
 {
-    const kf_slot_inst *in = &s->inst[root];
+    bool uses[KF_SLOT_MAX_INSTS];
 
-    if (in->op == KF_SLOT_PARAM)
-        return in->index == param;
-    for (uint32_t i = 0; i < in->n_args; i++)
-        if (inst_uses_param(s, in->arg[i], param))
-            return true;
-    return false;
+    for (uint32_t i = 0; i <= root; i++) {
+        const kf_slot_inst *in = &s->inst[i];
+        uses[i] = in->op == KF_SLOT_PARAM && in->index == param;
+        for (uint32_t k = 0; k < in->n_args; k++)
+            uses[i] |= uses[in->arg[k]];
+    }
+    return uses[root];
 }
 
 static bool inst_is_param(const kf_slot *s, uint32_t root, uint32_t param)

@@ -15,19 +15,21 @@ bool kf_value_is_arg(const kf_graph *g, kf_value v);
 /** The recipe of a parameter. */
 const kf_recipe *kf_value_recipe(const kf_graph *g, kf_value v);
 
-/** True for a matmul of rows [M,K] with a parameter [N,K] as it stands in a checkpoint (trans_b). */
+/** True for a matmul of rows [M,K] with a parameter [N,K] as it stands in a checkpoint (trans_b).
+ */
 bool kf_node_is_linear(const kf_graph *g, const kf_node *n);
 
-/** If the slot is v * g(s) (or v / g(s)) of its two parameters with g free of v, true and g as a slot of one
- *  parameter in |out_scale| (arena of |a|). */
+/** If the slot is v * g(s) (or v / g(s)) of its two parameters with g free of v, true and g as a
+ * slot of one parameter in |out_scale| (arena of |a|). */
 bool kf_slot_row_scale(kf_arena *a, const kf_slot *map, const kf_slot **out_scale);
 
 /** The slot |s| with its parameter |from| renamed to |to| of a body with parameters |names|. */
 const kf_slot *kf_slot_reparam(kf_arena *a, const kf_slot *s, uint32_t from, uint32_t to, uint8_t n,
                                const char *const *names);
 
-/** Joins the weights of |n| linear matmuls of one input, group by group (kf_recipe CONCAT), and replaces
- *  each matmul's result by its slice of the joined one. The new nodes stand at the end; sort afterwards. */
+/** Joins the weights of |n| linear matmuls of one input, group by group (kf_recipe CONCAT), and
+ * replaces each matmul's result by its slice of the joined one. The new nodes stand at the end;
+ * sort afterwards. */
 void kf_merge_matmuls(kf_graph *g, uint32_t n, const uint32_t *node_index, uint32_t groups);
 
 /** True if |v| is computed from |from| (directly or through other nodes). */

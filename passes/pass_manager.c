@@ -3,15 +3,15 @@
  *
  * It is not where the order is decided (pipeline.c) nor where anything is rewritten.
  */
-#include <fnmatch.h>
-#include <string.h>
-#include <time.h>
-
 #include "base/check.h"
 #include "base/fs.h"
 #include "ir/text.h"
 #include "ir/verify.h"
 #include "passes/pipeline.h"
+
+#include <fnmatch.h>
+#include <string.h>
+#include <time.h>
 
 const kf_pass_info kf_pass_infos[KF_PASS_COUNT] = {
 #define PASS(name, kind, summary) {#name, kind, kf_pass_##name, summary},
@@ -44,7 +44,7 @@ bool kf_pass_find(kf_str name, kf_pass_id *out_id)
     return false;
 }
 
-/* ---- lists of names and globs -------------------------------------------------------------------------- */
+/* ---- lists of names and globs ---------------------------------------------------------------- */
 
 /* Takes the next comma-separated word of |*list|; false at the end. */
 static bool next_word(const char **list, char *word, size_t size)
@@ -96,7 +96,8 @@ static bool check_list(const char *list, const char *option, kf_diags *d)
             kf_str names[KF_PASS_COUNT];
             for (int i = 0; i < KF_PASS_COUNT; i++)
                 names[i] = kf_str_from(kf_pass_infos[i].name);
-            kf_diag *e = kf_diag_add(d, KF_E0805, KF_NO_LOC, "%s: no pass is called '%s'", option, word);
+            kf_diag *e =
+                kf_diag_add(d, KF_E0805, KF_NO_LOC, "%s: no pass is called '%s'", option, word);
             kf_str near = kf_str_nearest(kf_str_from(word), names, KF_PASS_COUNT);
             if (near.len)
                 kf_diag_hint(d, e, "did you mean '%.*s'?", KF_STR_ARG(near));
@@ -121,13 +122,14 @@ bool kf_pipeline_check(const kf_pipeline_options *opt, kf_diags *d)
         kf_pass_id id;
         if (!kf_pass_find(kf_str_from(word), &id) || kf_pass_infos[id].kind != KF_PASS_LOWER)
             continue;
-        kf_diag_add(d, KF_E0806, KF_NO_LOC, "pass '%s' is required and cannot be switched off", word);
+        kf_diag_add(d, KF_E0806, KF_NO_LOC, "pass '%s' is required and cannot be switched off",
+                    word);
         ok = false;
     }
     return ok;
 }
 
-/* ---- reports ------------------------------------------------------------------------------------------- */
+/* ---- reports --------------------------------------------------------------------------------- */
 
 static kf_candidate *add_candidate(kf_pass_ctx *cx, const kf_graph *g, kf_loc loc, kf_reason reason)
 {
@@ -153,8 +155,8 @@ void kf_report_fused(kf_pass_ctx *cx, const kf_graph *g, kf_loc loc, const char 
     va_end(ap);
 }
 
-void kf_report_refused(kf_pass_ctx *cx, const kf_graph *g, kf_loc loc, kf_reason reason, kf_str detail,
-                       const char *fmt, ...)
+void kf_report_refused(kf_pass_ctx *cx, const kf_graph *g, kf_loc loc, kf_reason reason,
+                       kf_str detail, const char *fmt, ...)
 {
     va_list ap;
     kf_candidate *c = add_candidate(cx, g, loc, reason);
@@ -165,7 +167,7 @@ void kf_report_refused(kf_pass_ctx *cx, const kf_graph *g, kf_loc loc, kf_reason
     c->detail = detail.len ? kf_str_dup(cx->arena, detail) : detail;
 }
 
-/* ---- running ------------------------------------------------------------------------------------------- */
+/* ---- running --------------------------------------------------------------------------------- */
 
 static double now_ms(void)
 {
@@ -208,11 +210,12 @@ static void check_module(const kf_module *m, kf_arena *scratch, const char *stag
     if (!again)
         kf_diags_print(d, stderr, false);
     KF_ASSERT(again != NULL, "the printed graph parses");
-    KF_ASSERT(kf_str_eq(text, module_text(again, scratch)), "print(parse(print(x))) equals print(x)");
+    KF_ASSERT(kf_str_eq(text, module_text(again, scratch)),
+              "print(parse(print(x))) equals print(x)");
 }
 
-static void dump(const kf_module *m, kf_pass_ctx *cx, const kf_pipeline_options *opt, const char *name,
-                 uint32_t number, bool progress)
+static void dump(const kf_module *m, kf_pass_ctx *cx, const kf_pipeline_options *opt,
+                 const char *name, uint32_t number, bool progress)
 {
     if (opt->dump && listed(opt->dump, name))
         fprintf(opt->out, "; after %s%s\n%.*s", name, progress ? "" : " (no change)",
@@ -225,15 +228,17 @@ static void dump(const kf_module *m, kf_pass_ctx *cx, const kf_pipeline_options 
     }
 }
 
-static void trace(const kf_pass_ctx *cx, uint32_t from, const kf_pipeline_options *opt, const char *name)
+static void trace(const kf_pass_ctx *cx, uint32_t from, const kf_pipeline_options *opt,
+                  const char *name)
 {
     if (!opt->trace || !listed(opt->trace, name))
         return;
     for (uint32_t i = from; i < cx->candidates.len; i++) {
         const kf_candidate *c = &cx->candidates.data[i];
-        fprintf(opt->out, "; %s: %s %.*s in @%.*s%s%s%s%.*s\n", name, c->reason ? "refused" : "fused",
-                KF_STR_ARG(c->subject), KF_STR_ARG(c->func), c->reason ? ": " : "",
-                kf_reason_codes[c->reason], c->detail.len ? " " : "", KF_STR_ARG(c->detail));
+        fprintf(opt->out, "; %s: %s %.*s in @%.*s%s%s%s%.*s\n", name,
+                c->reason ? "refused" : "fused", KF_STR_ARG(c->subject), KF_STR_ARG(c->func),
+                c->reason ? ": " : "", kf_reason_codes[c->reason], c->detail.len ? " " : "",
+                KF_STR_ARG(c->detail));
     }
 }
 
@@ -260,7 +265,8 @@ static void run_pass(kf_module *m, kf_pass_ctx *cx, const kf_pipeline_options *o
     kf_arena_restore(cx->scratch, mark);
 }
 
-void kf_pipeline_run(kf_module *m, kf_pass_ctx *cx, const kf_pipeline_options *opt, kf_pass_runs *out_runs)
+void kf_pipeline_run(kf_module *m, kf_pass_ctx *cx, const kf_pipeline_options *opt,
+                     kf_pass_runs *out_runs)
 {
     char word[64];
     const char *list = opt->passes;

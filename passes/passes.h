@@ -2,7 +2,8 @@
 /* passes - the transformations Graph -> fused Graph -> Plan, and what runs them.
  *
  * A pass is one function in one file; passes.def lists them, pipeline.c orders them. Only the pass
- * manager verifies, round-trips, dumps and times. Passes log every fusion candidate, taken or refused.
+ * manager verifies, round-trips, dumps and times. Passes log every fusion candidate, taken or
+ * refused.
  */
 #ifndef KF_PASSES_PASSES_H
 #define KF_PASSES_PASSES_H
@@ -18,9 +19,9 @@ typedef enum kf_pass_id {
 } kf_pass_id;
 
 typedef enum kf_pass_kind {
-    KF_PASS_OPT,   /* may run */
-    KF_PASS_FUSE,  /* may run; shapes kernels */
-    KF_PASS_LOWER  /* must run; cannot be switched off */
+    KF_PASS_OPT,  /* may run */
+    KF_PASS_FUSE, /* may run; shapes kernels */
+    KF_PASS_LOWER /* must run; cannot be switched off */
 } kf_pass_kind;
 
 typedef enum kf_reason {
@@ -49,15 +50,15 @@ typedef struct kf_pass_ctx {
     kf_arena *arena;   /* lives as long as the module: reports, new attributes */
     kf_arena *scratch; /* restored by the manager after each pass */
     const kf_target *target;
-    kf_diags *diags;   /* for what the target cannot do at all (E0407) */
+    kf_diags *diags; /* for what the target cannot do at all (E0407) */
     KF_VEC(kf_candidate) candidates;
     kf_pass_id current;
 } kf_pass_ctx;
 
 void kf_report_fused(kf_pass_ctx *cx, const kf_graph *g, kf_loc loc, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
-void kf_report_refused(kf_pass_ctx *cx, const kf_graph *g, kf_loc loc, kf_reason reason, kf_str detail,
-                       const char *fmt, ...) __attribute__((format(printf, 6, 7)));
+void kf_report_refused(kf_pass_ctx *cx, const kf_graph *g, kf_loc loc, kf_reason reason,
+                       kf_str detail, const char *fmt, ...) __attribute__((format(printf, 6, 7)));
 
 typedef bool (*kf_pass_fn)(kf_module *m, kf_pass_ctx *cx);
 
@@ -75,7 +76,8 @@ bool kf_pass_find(kf_str name, kf_pass_id *out_id);
 #include "passes/passes.def"
 #undef PASS
 
-/** What the user asked of the runner. Lists are comma separated names or globs ("fuse_*", "all"). */
+/** What the user asked of the runner. Lists are comma separated names or globs ("fuse_*", "all").
+ */
 typedef struct kf_pipeline_options {
     const char *off, *dump, *time, *trace;
     const char *passes;     /* run exactly these, in this order; NULL = the pipeline */
@@ -98,11 +100,13 @@ typedef KF_VEC(kf_pass_run) kf_pass_runs;
 /** Checks names in |opt| (E0805 for an unknown pass, E0806 for switching off a required one). */
 bool kf_pipeline_check(const kf_pipeline_options *opt, kf_diags *d);
 
-/** Runs the pipeline over |m|. Asserts (with a reproducer through base/check.h) if a pass breaks the IR. */
-void kf_pipeline_run(kf_module *m, kf_pass_ctx *cx, const kf_pipeline_options *opt, kf_pass_runs *out_runs);
+/** Runs the pipeline over |m|. Asserts (with a reproducer through base/check.h) if a pass breaks
+ * the IR. */
+void kf_pipeline_run(kf_module *m, kf_pass_ctx *cx, const kf_pipeline_options *opt,
+                     kf_pass_runs *out_runs);
 
-/** Writes the Plan of a fused module: launches per phase and bucket (schedule.c). |max_rows_*| follow from
- *  the module's symbols. Buffers are placed by kf_plan_buffers. */
+/** Writes the Plan of a fused module: launches per phase and bucket (schedule.c). |max_rows_*|
+ * follow from the module's symbols. Buffers are placed by kf_plan_buffers. */
 kf_plan *kf_schedule(const kf_module *m, const kf_target *target, kf_arena *arena);
 
 /** Lifetimes, aliasing and offsets of every phase's buffers (plan_buffers.c). */

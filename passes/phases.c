@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* phases - clone functions per phase and narrow their dims.
  *
- *   before   func @main ... repeat {callee = "layer"}     func @layer(%x: f32[N,256], ...)
- *   after    func @main.prefill ... {callee = "layer.prefill"}, func @layer.prefill(%x: f32[N,256], ...)
- *            func @main.decode  ... {callee = "layer.decode"},  func @layer.decode(%x: f32[S,256], ...)
+ *   before   func @main ... repeat {callee = "layer"}           func @layer(%x: f32[N,256])
+ *   after    func @main.prefill ... {callee = "layer.prefill"}  func @layer.prefill(%x: f32[N,256])
+ *            func @main.decode ... {callee = "layer.decode"}    func @layer.decode(%x: f32[S,256])
  *
- * A decode step has one new token per sequence, so its N is S: rows are bounded by max_sequences and the
- * planner makes small buffers and its own kernels. Weights are shared: both clones keep the same recipes.
+ * A decode step has one new token per sequence, so its N is S: rows are bounded by max_sequences
+ * and the planner makes small buffers and its own kernels. Weights are shared: both clones keep
+ * the same recipes.
  * Fires when    the module has an entry called main. Repeated functions are cloned once per phase.
- * Why here      after attention is recognised (matched once), before anything that may differ per phase.
- * Needs nothing.  Keeps nothing.  Terminates: a main.<phase> is not split again.
+ * Why here      after attention is recognised (matched once), before anything that may differ per
+ *               phase.
+ * Needs nothing. Keeps nothing. Terminates: a main.<phase> is not split again.
  */
 #include "passes/match.h"
 
@@ -72,7 +74,8 @@ bool kf_pass_phases(kf_module *m, kf_pass_ctx *cx)
         return false;
     for (uint32_t i = 0; i < sizeof phases / sizeof phases[0]; i++)
         clone_for(m, main_func, &phases[i]);
-    /* The originals go: every function that main reaches has been cloned, others stay as they are. */
+    /* The originals go: every function that main reaches has been cloned, others stay as they are.
+     */
     uint32_t kept = 0;
     for (uint32_t i = 0; i < m->funcs.len; i++) {
         kf_graph *g = m->funcs.data[i];

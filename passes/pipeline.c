@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* pipeline - the order of the passes as numbered steps, and the constraints it must keep.
  *
- * The constraints document the order and are checked by a test; nothing computes an order from them.
+ * The constraints document the order and are checked by a test; nothing computes an order from
+ * them.
  */
 #include "passes/pipeline.h"
 
 #define P(name) KF_PASS_ID_##name
 
+/* clang-format off */
 const kf_pass_id kf_pipeline[] = {
     /* 1. One spelling of everything that users and importers write. */
     P(canonicalize), P(fold_const), P(cse), P(dce),
@@ -36,6 +38,7 @@ const kf_pass_order kf_pass_orders[] = {
     {P(fuse_epilogue), P(fuse_rows), "contractions take their neighbours first: they move the most bytes"},
     {P(fuse_rows), P(form_regions), "what stays alone is known only then"},
 };
+/* clang-format on */
 const uint32_t kf_pass_orders_length = sizeof kf_pass_orders / sizeof kf_pass_orders[0];
 
 bool kf_pipeline_order_holds(const kf_pass_order **out_broken)

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* plan_buffers - lifetimes, aliasing and offsets of the activation pool.
  *
- * A buffer lives from the launch that stores it to the last one that reads it; one that is older than a loop
- * and read in it lives through the whole loop. Offsets are given by first fit over buffers sorted by size
- * (Pisarchyk and Lee 2020, arXiv:2001.03288, "greedy by size"), which places big buffers low and lets small
- * ones fill the gaps between lifetimes. Loop-carried values already share a buffer (schedule.c); a result may
- * further take the place of an operand that dies in the same launch and is read element by element.
+ * A buffer lives from the launch that stores it to the last one that reads it; one that is older
+ * than a loop and read in it lives through the whole loop. Offsets are given by first fit over
+ * buffers sorted by size (Pisarchyk and Lee 2020, arXiv:2001.03288, "greedy by size"), which places
+ * big buffers low and lets small ones fill the gaps between lifetimes. Loop-carried values already
+ * share a buffer (schedule.c); a result may further take the place of an operand that dies in the
+ * same launch and is read element by element.
  */
 #include "passes/inplace.h"
 #include "passes/passes.h"
@@ -46,7 +47,8 @@ static void widen_over_loops(const kf_plan_phase *ph, span *life)
     }
 }
 
-/* A buffer read before it is stored in the same loop body carries a value from one round to the next. */
+/* A buffer read before it is stored in the same loop body carries a value from one round to the
+ * next. */
 static void widen_carried(const kf_plan *p, const kf_plan_phase *ph, span *life)
 {
     for (uint32_t i = 0; i < ph->steps.len; i++) {
@@ -87,7 +89,8 @@ static span *lifetimes(const kf_plan *p, const kf_plan_phase *ph)
     return life;
 }
 
-/* Results that take the place of an operand: |shares| is set, and the lifetimes are joined in the owner. */
+/* Results that take the place of an operand: |shares| is set, and the lifetimes are joined in the
+ * owner. */
 static void share_in_place(const kf_plan *p, kf_plan_phase *ph, span *life)
 {
     for (uint32_t l = 0; l < ph->launches.len; l++) {
@@ -102,8 +105,8 @@ static void share_in_place(const kf_plan *p, kf_plan_phase *ph, span *life)
                 continue;
             for (uint32_t j = 0; j < n_in; j++) {
                 kf_operand in = la->operand[j];
-                if (in.space != KF_SPACE_BUFFER || in.index == out.index || life[in.index].last != l ||
-                    !kf_region_in_place(&region, j, r))
+                if (in.space != KF_SPACE_BUFFER || in.index == out.index ||
+                    life[in.index].last != l || !kf_region_in_place(&region, j, r))
                     continue;
                 uint32_t owner = in.index;
                 while (ph->buffers.data[owner].shares != UINT32_MAX)
@@ -122,11 +125,14 @@ static bool overlap(const span *a, const span *b)
     return a->first <= b->last && b->first <= a->last;
 }
 
-static int64_t align_up(int64_t v) { return (v + ALIGN - 1) / ALIGN * ALIGN; }
+static int64_t align_up(int64_t v)
+{
+    return (v + ALIGN - 1) / ALIGN * ALIGN;
+}
 
 /* Lowest offset where |b| fits beside the already placed buffers that are alive with it. */
-static int64_t find_offset(const kf_plan_phase *ph, const span *life, const uint32_t *placed, uint32_t n,
-                           uint32_t b)
+static int64_t find_offset(const kf_plan_phase *ph, const span *life, const uint32_t *placed,
+                           uint32_t n, uint32_t b)
 {
     int64_t at = 0, size = align_up(ph->buffers.data[b].size_bytes);
     bool moved = true;
@@ -153,7 +159,8 @@ static void place(const kf_plan *p, kf_plan_phase *ph, const span *life)
         if (ph->buffers.data[b].shares != UINT32_MAX)
             continue;
         uint32_t at = n++;
-        while (at > 0 && ph->buffers.data[order[at - 1]].size_bytes < ph->buffers.data[b].size_bytes) {
+        while (at > 0 &&
+               ph->buffers.data[order[at - 1]].size_bytes < ph->buffers.data[b].size_bytes) {
             order[at] = order[at - 1];
             at--;
         }

@@ -2,18 +2,20 @@
 /* region - see region.h. */
 #include "passes/region.h"
 
-#include <string.h>
-
 #include "base/check.h"
+
+#include <string.h>
 
 kf_selection kf_selection_new(kf_graph *g, kf_arena *scratch)
 {
-    return (kf_selection){g, KF_NEW_N(scratch, bool, g->nodes.len), KF_NEW_N(scratch, bool, g->nodes.len)};
+    return (kf_selection){g, KF_NEW_N(scratch, bool, g->nodes.len),
+                          KF_NEW_N(scratch, bool, g->nodes.len)};
 }
 
 bool kf_node_is_loose(const kf_node *n)
 {
-    return n->op != KF_OP_NONE && n->op != KF_OP_region && n->op != KF_OP_repeat && n->op != KF_OP_const;
+    return n->op != KF_OP_NONE && n->op != KF_OP_region && n->op != KF_OP_repeat &&
+           n->op != KF_OP_const;
 }
 
 static bool selected(const kf_selection *s, const kf_node *n)
@@ -23,9 +25,10 @@ static bool selected(const kf_selection *s, const kf_node *n)
     return s->owned[i] || s->copied[i];
 }
 
-/* ---- bodies -------------------------------------------------------------------------------------------- */
+/* ---- bodies ---------------------------------------------------------------------------------- */
 
-static void add_operand(const kf_selection *s, kf_graph *body, kf_value v, kf_value *map, kf_value_list *out)
+static void add_operand(const kf_selection *s, kf_graph *body, kf_value v, kf_value *map,
+                        kf_value_list *out)
 {
     const kf_value_info *info = &s->g->values.data[v];
     const kf_node *def = kf_value_node(s->g, v);
@@ -63,7 +66,8 @@ static bool used_outside(const kf_selection *s, kf_value v)
     return false;
 }
 
-kf_graph *kf_selection_body(const kf_selection *s, kf_value_list *out_operands, kf_value_list *out_results)
+kf_graph *kf_selection_body(const kf_selection *s, kf_value_list *out_operands,
+                            kf_value_list *out_results)
 {
     kf_graph *g = s->g, *body = kf_graph_create(g->module);
     kf_arena *a = g->module->arena;
@@ -93,9 +97,10 @@ kf_graph *kf_selection_body(const kf_selection *s, kf_value_list *out_operands, 
     return body;
 }
 
-/* What a body holds decides which families may make it, best first. A weight's product is never made by the
- * general contraction together with other work: that would be slow without saying so. Nor is a reduction
- * joined to a general contraction: each pass over the row would compute the products again. */
+/* What a body holds decides which families may make it, best first. A weight's product is never
+ * made by the general contraction together with other work: that would be slow without saying so.
+ * Nor is a reduction joined to a general contraction: each pass over the row would compute the
+ * products again. */
 static uint32_t candidates(const kf_graph *body, kf_family *out)
 {
     bool attends = false, stores = false, reduces = false, contracts = false, weighs = false;
@@ -108,8 +113,8 @@ static uint32_t candidates(const kf_graph *body, kf_family *out)
         contracts |= n->op == KF_OP_matmul;
         weighs |= n->op == KF_OP_matmul && kf_value_type(body, n->in[1])->layout.n_splits;
     }
-    out[0] = attends ? KF_FAMILY_attention
-             : weighs  ? KF_FAMILY_matmul
+    out[0] = attends     ? KF_FAMILY_attention
+             : weighs    ? KF_FAMILY_matmul
              : contracts ? KF_FAMILY_contract
              : stores    ? KF_FAMILY_index
              : reduces   ? KF_FAMILY_row_reduce
@@ -154,7 +159,7 @@ void kf_selection_commit(const kf_selection *s, kf_family family, kf_str name, k
     kf_graph_compact(g);
 }
 
-/* ---- what may be copied in ----------------------------------------------------------------------------- */
+/* ---- what may be copied in ------------------------------------------------------------------- */
 
 bool kf_node_is_row_value(const kf_graph *g, const kf_node *n)
 {
@@ -198,7 +203,7 @@ void kf_selection_pull_cheap(kf_selection *s)
     }
 }
 
-/* ---- growing ------------------------------------------------------------------------------------------- */
+/* ---- growing --------------------------------------------------------------------------------- */
 
 static bool reads_owned(const kf_selection *s, const kf_node *n)
 {
@@ -214,7 +219,8 @@ static bool reads_owned(const kf_selection *s, const kf_node *n)
 static bool would_cycle(const kf_selection *s, uint32_t index, kf_arena *scratch)
 {
     const kf_graph *g = s->g;
-    bool *tainted = KF_NEW_N(scratch, bool, g->values.len); /* depends on the region through others */
+    bool *tainted =
+        KF_NEW_N(scratch, bool, g->values.len); /* depends on the region through others */
 
     for (uint32_t i = 0; i < index; i++) {
         const kf_node *n = &g->nodes.data[i];

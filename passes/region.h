@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* region - selecting nodes of a function and making one region op of them; shared by the region-forming passes. */
+/* region - selecting nodes of a function and making one region op of them; shared by the
+ * region-forming passes. */
 #ifndef KF_PASSES_REGION_H
 #define KF_PASSES_REGION_H
 
 #include "passes/match.h"
 
-/** A selection of nodes of |g|, by node index. |owned| nodes move into the region; |copied| ones are
- *  computed inside as well and stay for their other users. */
+/** A selection of nodes of |g|, by node index. |owned| nodes move into the region; |copied| ones
+ * are computed inside as well and stay for their other users. */
 typedef struct kf_selection {
     kf_graph *g;
     bool *owned;
@@ -15,30 +16,36 @@ typedef struct kf_selection {
 
 kf_selection kf_selection_new(kf_graph *g, kf_arena *scratch);
 
-/** The body that the selection would have. Constants that it reads are copied into it. |out_operands| are the
- *  values of g that become operands, |out_results| those of g that become results, in order. */
+/** The body that the selection would have. Constants that it reads are copied into it.
+ * |out_operands| are the values of g that become operands, |out_results| those of g that become
+ * results, in order. */
 typedef KF_VEC(kf_value) kf_value_list;
-kf_graph *kf_selection_body(const kf_selection *s, kf_value_list *out_operands, kf_value_list *out_results);
+kf_graph *kf_selection_body(const kf_selection *s, kf_value_list *out_operands,
+                            kf_value_list *out_results);
 
-/** The family whose kernel |target| makes of |body|, or KF_FAMILY_COUNT; then |why| holds its objection. */
+/** The family whose kernel |target| makes of |body|, or KF_FAMILY_COUNT; then |why| holds its
+ * objection. */
 kf_family kf_region_family(const kf_target *target, const kf_graph *body, kf_sbuf *why);
 
-/** Makes the region: appends the node, redirects users, removes owned nodes and sorts. Node indices change. */
+/** Makes the region: appends the node, redirects users, removes owned nodes and sorts. Node indices
+ * change. */
 void kf_selection_commit(const kf_selection *s, kf_family family, kf_str name, kf_loc loc);
 
 /** True if node |n| may still be put into a region. */
 bool kf_node_is_loose(const kf_node *n);
 
-/** One number a row, made from a few numbers a row: a finished row statistic. It needs all column blocks of its
- *  row, so it never joins the region that makes them; regions that read it compute it anew. */
+/** One number a row, made from a few numbers a row: a finished row statistic. It needs all column
+ * blocks of its row, so it never joins the region that makes them; regions that read it compute it
+ * anew. */
 bool kf_node_is_row_value(const kf_graph *g, const kf_node *n);
 
-/** Adds to |s| as copied everything cheap that owned nodes read: values of one number a row, views of
- *  arguments. */
+/** Adds to |s| as copied everything cheap that owned nodes read: values of one number a row, views
+ * of arguments. */
 void kf_selection_pull_cheap(kf_selection *s);
 
-/** Grows |s| by loose consumers of its results, all at once where the target agrees, else one by one, with a
- *  refusal logged for each that it cannot take. |skip| marks nodes that must stay outside (by index). */
+/** Grows |s| by loose consumers of its results, all at once where the target agrees, else one by
+ * one, with a refusal logged for each that it cannot take. |skip| marks nodes that must stay
+ * outside (by index). */
 void kf_selection_grow(kf_selection *s, const bool *skip, kf_pass_ctx *cx);
 
 #endif

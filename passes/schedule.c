@@ -1,18 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* schedule - Fused graph -> Plan: one launch per region in program order, loops over layers kept.
  *
- * For each phase and row bucket every region gets its kernel (equal ones are shared) and its operands are
- * bound: parameters to packed weights (equal recipes are one), caches to states, everything else to buffers. A loop's
- * iteration argument and result live in one buffer; where the old value is still read when the new one is
- * stored, a copy launch stands at the end of the loop. Offsets are plan_buffers' business.
+ * For each phase and row bucket every region gets its kernel (equal ones are shared) and its
+ * operands are bound: parameters to packed weights (equal recipes are one), caches to states,
+ * everything else to buffers. A loop's iteration argument and result live in one buffer; where the
+ * old value is still read when the new one is stored, a copy launch stands at the end of the loop.
+ * Offsets are plan_buffers' business.
  */
-#include <string.h>
-
 #include "base/check.h"
 #include "ir/text.h"
 #include "passes/cost.h"
 #include "passes/inplace.h"
 #include "passes/passes.h"
+
+#include <string.h>
 
 typedef struct scheduler {
     kf_plan *p;
@@ -31,7 +32,7 @@ typedef struct frame {
     bool repeated; /* a callee: its launches are one step of its loop, also when it runs once */
 } frame;
 
-/* ---- weights, states, buffers --------------------------------------------------------------------------- */
+/* ---- weights, states, buffers ---------------------------------------------------------------- */
 
 static uint32_t get_weight(scheduler *s, const frame *f, uint32_t param)
 {
@@ -80,7 +81,7 @@ static kf_operand new_buffer(scheduler *s, const kf_type *t)
     return (kf_operand){KF_SPACE_BUFFER, s->phase->buffers.len - 1};
 }
 
-/* ---- kernels -------------------------------------------------------------------------------------------- */
+/* ---- kernels --------------------------------------------------------------------------------- */
 
 static bool same_shape(const kf_kernel_shape *a, const kf_kernel_shape *b)
 {
@@ -90,7 +91,8 @@ static bool same_shape(const kf_kernel_shape *a, const kf_kernel_shape *b)
     for (uint8_t i = 0; same && i < a->config.n; i++)
         same = a->config.value[i] == b->config.value[i];
     for (uint8_t i = 0; same && i < a->tiles.n_terms; i++)
-        same = a->tiles.term[i].sym == b->tiles.term[i].sym && a->tiles.term[i].div == b->tiles.term[i].div;
+        same = a->tiles.term[i].sym == b->tiles.term[i].sym &&
+               a->tiles.term[i].div == b->tiles.term[i].div;
     return same;
 }
 
@@ -109,7 +111,8 @@ static uint32_t get_kernel(scheduler *s, const kf_node *region)
     kf_kernel k = {.family = family, .body = region->body, .loc = region->loc};
     kf_str text = body_text(region->body, s->arena);
 
-    k.shape = s->target->configure(s->target, family, region->body, s->phase->rows_lo, s->phase->rows_hi);
+    k.shape =
+        s->target->configure(s->target, family, region->body, s->phase->rows_lo, s->phase->rows_hi);
     for (uint32_t i = 0; i < p->kernels.len; i++) {
         const kf_kernel *have = &p->kernels.data[i];
         if (have->family == family && same_shape(&have->shape, &k.shape) &&
@@ -156,13 +159,15 @@ static void schedule_region(scheduler *s, frame *f, const kf_node *n)
 }
 
 /* A launch that copies |from| to |to|. */
-static void schedule_copy(scheduler *s, const kf_type *t, kf_operand from, kf_operand to, kf_loc loc)
+static void schedule_copy(scheduler *s, const kf_type *t, kf_operand from, kf_operand to,
+                          kf_loc loc)
 {
     kf_graph *body = kf_graph_create(s->p->module);
     kf_value x = kf_graph_add_arg(body, *t, KF_STR("x"), loc);
     kf_graph_add_result(body, kf_node_add(body, KF_OP_convert, NULL, 1, &x, t, loc));
     kf_attr_region attr = {.family = KF_FAMILY_map};
-    kf_node region = {.op = KF_OP_region, .attr = &attr, .body = body, .name = KF_STR("copy"), .loc = loc};
+    kf_node region = {
+        .op = KF_OP_region, .attr = &attr, .body = body, .name = KF_STR("copy"), .loc = loc};
     kf_operand *operand = KF_NEW_N(s->arena, kf_operand, 2);
 
     operand[0] = from;
@@ -170,7 +175,7 @@ static void schedule_copy(scheduler *s, const kf_type *t, kf_operand from, kf_op
     push_launch(s, get_kernel(s, &region), 2, operand, loc);
 }
 
-/* ---- functions ------------------------------------------------------------------------------------------ */
+/* ---- functions ------------------------------------------------------------------------------- */
 
 static void push_step(scheduler *s, uint32_t first, uint32_t times, bool loop)
 {
@@ -180,8 +185,8 @@ static void push_step(scheduler *s, uint32_t first, uint32_t times, bool loop)
         kf_vec_push(s->arena, &s->phase->steps, (kf_plan_step){first, n, times, loop, 0});
 }
 
-static frame new_frame(scheduler *s, const kf_graph *g, kf_str scope, kf_str prefix, uint32_t layers,
-                       bool repeated)
+static frame new_frame(scheduler *s, const kf_graph *g, kf_str scope, kf_str prefix,
+                       uint32_t layers, bool repeated)
 {
     frame f = {g, KF_NEW_N(s->arena, kf_operand, g->values.len), scope, prefix, layers, repeated};
 
@@ -204,8 +209,8 @@ static bool used_after(const kf_graph *g, kf_value v, const kf_node *after)
     return false;
 }
 
-/* True if the result |v| of the callee may be stored over its argument |arg|: nothing reads the argument at
- * or after the region that stores |v|, except that region itself element by element. */
+/* True if the result |v| of the callee may be stored over its argument |arg|: nothing reads the
+ * argument at or after the region that stores |v|, except that region itself element by element. */
 static bool may_overwrite(const kf_graph *g, kf_value arg, kf_value v)
 {
     const kf_node *def = kf_value_node(g, v);
@@ -230,7 +235,8 @@ static void schedule_nodes(scheduler *s, frame *f)
             schedule_region(s, f, n);
             continue;
         }
-        KF_ASSERT(n->op == KF_OP_repeat && !f->repeated, "a fused function holds regions, and main repeats");
+        KF_ASSERT(n->op == KF_OP_repeat && !f->repeated,
+                  "a fused function holds regions, and main repeats");
         push_step(s, first, 1, false);
         schedule_loop(s, f, n);
         first = s->phase->launches.len;
@@ -239,7 +245,8 @@ static void schedule_nodes(scheduler *s, frame *f)
         push_step(s, first, 1, false);
 }
 
-/* The buffer that carries iteration argument |i|: the one of its first value where that dies here. */
+/* The buffer that carries iteration argument |i|: the one of its first value where that dies here.
+ */
 static kf_operand loop_buffer(scheduler *s, frame *outer, const kf_node *n, uint32_t i)
 {
     kf_operand init = outer->at[n->in[i]];
@@ -289,7 +296,7 @@ static void schedule_loop(scheduler *s, frame *outer, const kf_node *n)
         outer->at[n->out[r]] = r < iter ? f.at[g->args.data[r]] : f.at[g->results.data[r]];
 }
 
-/* ---- phases --------------------------------------------------------------------------------------------- */
+/* ---- phases ---------------------------------------------------------------------------------- */
 
 static void bind_inputs(scheduler *s, frame *f, bool first_phase)
 {
@@ -303,8 +310,8 @@ static void bind_inputs(scheduler *s, frame *f, bool first_phase)
             kf_vec_push(s->arena, &p->states, (kf_plan_state){v->name, v->type});
         else if (first_phase)
             kf_vec_push(s->arena, &p->inputs, (kf_plan_input){v->name, v->type});
-        f->at[f->g->args.data[i]] = state ? (kf_operand){KF_SPACE_STATE, states++}
-                                          : (kf_operand){KF_SPACE_INPUT, inputs++};
+        f->at[f->g->args.data[i]] =
+            state ? (kf_operand){KF_SPACE_STATE, states++} : (kf_operand){KF_SPACE_INPUT, inputs++};
     }
 }
 
@@ -312,7 +319,8 @@ static void schedule_phase(scheduler *s, const kf_graph *g, kf_str name, int64_t
 {
     bool first_phase = s->p->phases.len == 0;
 
-    kf_vec_push(s->arena, &s->p->phases, (kf_plan_phase){.name = name, .rows_lo = lo, .rows_hi = hi});
+    kf_vec_push(s->arena, &s->p->phases,
+                (kf_plan_phase){.name = name, .rows_lo = lo, .rows_hi = hi});
     s->phase = &s->p->phases.data[s->p->phases.len - 1];
     frame f = new_frame(s, g, (kf_str){"", 0}, (kf_str){"", 0}, 1, false);
     bind_inputs(s, &f, first_phase);

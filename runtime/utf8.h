@@ -13,9 +13,9 @@
 
 #define KF_UTF8_REPLACEMENT "\xEF\xBF\xBD"
 
-/** Length in bytes of the well-formed character at |s| of |n| bytes, its code point in |out_cp|. 0 if
- *  ill-formed or cut short; then |out_cp| is the length of the maximal subpart, at least 1 when n > 0
- *  (kf_utf8_is_incomplete tells a beginning from an error). */
+/** Length in bytes of the well-formed character at |s| of |n| bytes, its code point in |out_cp|. 0
+ * if ill-formed or cut short; then |out_cp| is the length of the maximal subpart, at least 1 when n
+ * > 0 (kf_utf8_is_incomplete tells a beginning from an error). */
 uint32_t kf_utf8_decode(const char *s, size_t n, uint32_t *out_cp);
 
 /** Like kf_utf8_decode for text known to be well-formed and not empty. Returns the length. */

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "codegen/cpu/arch.h"
 
-#include <string.h>
-
 #include "runtime/kf_artifact.h"
+
+#include <string.h>
 
 #define V3 KF_CPU_X86_64_V3
 #define V4                                                                                         \

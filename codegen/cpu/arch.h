@@ -12,9 +12,9 @@
 #define KF_CPU_ARCH_DEFAULT "x86-64-v3"
 
 typedef struct kf_cpu_arch {
-    const char *name; /* LLVM's -mcpu name; "native" stands for the machine the compiler runs on */
-    uint32_t lanes;   /* f32 lanes of a vector register: 8 or 16 */
-    uint32_t regs;    /* vector registers: 16 or 32 */
+    const char *name;  /* LLVM's -mcpu name; "native" stands for the machine the compiler runs on */
+    uint32_t lanes;    /* f32 lanes of a vector register: 8 or 16 */
+    uint32_t regs;     /* vector registers: 16 or 32 */
     uint32_t features; /* KF_CPU_* that its code may use and an executable checks at start */
 } kf_cpu_arch;
 

@@ -296,8 +296,7 @@ static kb_value const_like(kb_value x, int64_t c)
     return splat_const(LLVMConstInt(scalar_type_of(x), (uint64_t)c, 1), kb_lanes_of(x));
 }
 
-/* ---- arithmetic
- * ---------------------------------------------------------------------------------- */
+/* ---- arithmetic ------------------------------------------------------------------------------ */
 
 #define BINARY(verb, build)                                                                        \
     kb_value kb_##verb(kb *b, kb_value x, kb_value y)                                              \
@@ -450,8 +449,7 @@ kb_value kb_select(kb *b, kb_value cond, kb_value x, kb_value y)
     return LLVMBuildSelect(b->ir, cond, x, y, "");
 }
 
-/* ---- conversion
- * ---------------------------------------------------------------------------------- */
+/* ---- conversion ------------------------------------------------------------------------------ */
 
 kb_value kb_bitcast(kb *b, kb_value x, kb_elem elem, uint32_t lanes)
 {
@@ -516,8 +514,7 @@ kb_value kb_f32_to_bf16_bits(kb *b, kb_value x)
     return kb_trunc(b, r, KB_I16);
 }
 
-/* ---- lanes
- * ---------------------------------------------------------------------------------------- */
+/* ---- lanes ----------------------------------------------------------------------------------- */
 
 static LLVMValueRef lane_index(kb *b, uint32_t lane)
 {
@@ -596,8 +593,7 @@ kb_value kb_mask_below(kb *b, kb_value n, uint32_t lanes)
     return kb_icmp(b, KB_LT, kb_iota(b, KB_I32, lanes), kb_splat(b, n32, lanes));
 }
 
-/* ---- memory
- * ----------------------------------------------------------------------------------------- */
+/* ---- memory ---------------------------------------------------------------------------------- */
 
 kb_value kb_offset(kb *b, kb_value base, kb_value bytes)
 {
@@ -695,8 +691,7 @@ kb_value kb_stack(kb *b, uint32_t bytes, uint32_t align)
     return v;
 }
 
-/* ---- control
- * ------------------------------------------------------------------------------------------ */
+/* ---- control --------------------------------------------------------------------------------- */
 
 static LLVMBasicBlockRef new_block(kb *b, const char *name)
 {

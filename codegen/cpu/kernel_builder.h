@@ -139,8 +139,7 @@ kb_value kb_icmp(kb *b, kb_cmp op, kb_value x, kb_value y);
 kb_value kb_fcmp(kb *b, kb_cmp op, kb_value x, kb_value y);
 kb_value kb_select(kb *b, kb_value cond, kb_value x, kb_value y);
 
-/* ---- conversion
- * ---------------------------------------------------------------------------------- */
+/* ---- conversion ------------------------------------------------------------------------------ */
 
 /** Reinterprets bits; element and lane count may change, the size may not. */
 kb_value kb_bitcast(kb *b, kb_value x, kb_elem elem, uint32_t lanes);
@@ -159,8 +158,7 @@ kb_value kb_to_f32(kb *b, kb_value x);
 /** f32 to bf16 bits (KB_I16), round to nearest even; NaN stays NaN (quiet). */
 kb_value kb_f32_to_bf16_bits(kb *b, kb_value x);
 
-/* ---- lanes
- * ---------------------------------------------------------------------------------------- */
+/* ---- lanes ----------------------------------------------------------------------------------- */
 
 kb_value kb_splat(kb *b, kb_value scalar, uint32_t lanes);
 kb_value kb_extract(kb *b, kb_value v, uint32_t lane);
@@ -175,8 +173,7 @@ kb_value kb_iota(kb *b, kb_elem elem, uint32_t lanes);
 /** Mask of the lanes below |n| (i64; may exceed the lane count). */
 kb_value kb_mask_below(kb *b, kb_value n, uint32_t lanes);
 
-/* ---- memory
- * ----------------------------------------------------------------------------------------- */
+/* ---- memory ---------------------------------------------------------------------------------- */
 
 uint32_t kb_elem_bytes(kb_elem elem);
 /** base + bytes, and base + index * size of |elem| (index i64). */
@@ -201,8 +198,7 @@ void kb_prefetch(kb *b, kb_value ptr);
 /** Uninitialised stack space in the entry block. */
 kb_value kb_stack(kb *b, uint32_t bytes, uint32_t align);
 
-/* ---- control
- * ------------------------------------------------------------------------------------------ */
+/* ---- control --------------------------------------------------------------------------------- */
 
 /** A counted loop `for (iv = lo; iv < hi; iv += step)` that carries values. Between begin and end,
  *  carried[] holds this iteration's values; after kb_loop_end, the final ones. */

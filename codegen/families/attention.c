@@ -21,7 +21,9 @@
 #include "codegen/fn_emit.h"
 #include "codegen/kv.h"
 
-enum { MR = 4, VECTORS = 2 };
+/* Sums of a group in registers, and its pairs at most: fewer pairs take more vectors, so that the
+ * latency of the additions stays hidden. A sum's order does not depend on the shape. */
+enum { SUMS = 8, MR = 4 };
 
 /* Operands of the attention op. */
 enum { Q, KV, POS, SEQ, SEQ_START, PAST, PAGES, CAPTURES };
@@ -29,8 +31,7 @@ enum { Q, KV, POS, SEQ, SEQ_START, PAST, PAGES, CAPTURES };
 enum { MASK_H, MASK_Q, MASK_K };
 enum { SCORE_S, SCORE_H, SCORE_Q, SCORE_K };
 
-/* ---- match
- * ------------------------------------------------------------------------------------------ */
+/* ---- match ----------------------------------------------------------------------------------- */
 
 static const kf_node *find_node(const kf_graph *g, kf_sbuf *why)
 {
@@ -83,8 +84,7 @@ static bool match(const kf_target *t, const kf_graph *g, kf_arena *scratch, kf_s
     return true;
 }
 
-/* ---- configuration
- * ------------------------------------------------------------------------------------ */
+/* ---- configuration --------------------------------------------------------------------------- */
 
 typedef struct sizes {
     int64_t heads, group, dim, page;
@@ -126,8 +126,7 @@ static kf_kernel_shape configure(const kf_target *t, const kf_graph *g, kf_arena
     return s;
 }
 
-/* ---- what the mask says about bounds
- * --------------------------------------------------------------------- */
+/* ---- what the mask says about bounds --------------------------------------------------------- */
 
 static bool is_param(const kf_slot *s, uint32_t inst, uint32_t param)
 {
@@ -153,8 +152,7 @@ static bool implies_causal(const kf_slot *s, uint32_t inst)
     return is_causal(s, inst);
 }
 
-/* ---- emission
- * -------------------------------------------------------------------------------------------- */
+/* ---- emission -------------------------------------------------------------------------------- */
 
 typedef struct emitter {
     const kf_emit *e;
@@ -163,7 +161,7 @@ typedef struct emitter {
     const kf_node *n;
     const kf_attr_attention *attr;
     sizes z;
-    uint32_t lanes, vectors; /* vectors of keys at a time */
+    uint32_t lanes;
     kf_kv kv;
     bool causal, causal_only;
     kb_value scratch, row0, row1, head; /* head: of the cache */
@@ -254,11 +252,11 @@ static void start_pairs(emitter *em)
     kb_loop_end(b, &l, NULL);
 }
 
-/* ---- scores of a group
- * ---------------------------------------------------------------------------------- */
+/* ---- scores of a group ----------------------------------------------------------------------- */
 
 typedef struct group {
-    uint32_t n; /* pairs */
+    uint32_t n;       /* pairs */
+    uint32_t vectors; /* of keys at a time */
     kb_value pair0;
     kb_value page; /* address of the page */
     kb_value base; /* position of its first key */
@@ -324,16 +322,16 @@ static kb_value visible_score(emitter *em, const group *g, uint32_t i, kb_value 
 static void dot_keys(emitter *em, const group *g, kb_value slot, kb_value *sums)
 {
     kb *b = em->b;
-    const uint32_t n = g->n * em->vectors;
+    const uint32_t n = g->n * g->vectors;
     kb_loop l;
     for (uint32_t i = 0; i < n; i++)
         sums[i] = kb_f32(b, em->lanes, 0.0f);
     kb_loop_begin(b, &l, kb_i64(b, 0), kb_i64(b, em->z.dim), 1, n, sums);
-    kb_value keys[VECTORS];
+    kb_value keys[SUMS];
     const kf_coord at = kf_kv_key_at(b, &em->kv, kf_coord_uniform(em->head, 1),
                                      kf_coord_uniform(l.iv, 1), kf_coord_uniform(slot, 1));
     kb_value p = kb_index(b, g->page, em->kv.elem, at.v);
-    for (uint32_t v = 0; v < em->vectors; v++) {
+    for (uint32_t v = 0; v < g->vectors; v++) {
         const int64_t skip = (int64_t)v * em->lanes * kb_elem_bytes(em->kv.elem);
         keys[v] = kb_load_f32(b, em->kv.elem, em->lanes, kb_offset_c(b, p, skip),
                               kb_elem_bytes(em->kv.elem), NULL);
@@ -341,8 +339,8 @@ static void dot_keys(emitter *em, const group *g, kb_value slot, kb_value *sums)
     for (uint32_t i = 0; i < g->n; i++) {
         kb_value at_q = kb_add(b, kb_muli(b, kb_addi(b, g->pair0, i), em->z.dim), l.iv);
         kb_value q = kb_splat(b, load_cell(em, em->z.q, at_q), em->lanes);
-        for (uint32_t v = 0; v < em->vectors; v++) {
-            const uint32_t j = i * em->vectors + v;
+        for (uint32_t v = 0; v < g->vectors; v++) {
+            const uint32_t j = i * g->vectors + v;
             sums[j] = kb_fma(b, q, keys[v], l.carried[j]);
         }
     }
@@ -361,18 +359,18 @@ static void group_scores(emitter *em, const group *g, kb_value *peak)
 {
     kb *b = em->b;
     kb_loop l;
-    kb_value init[MR], next[MR], sums[MR * VECTORS];
+    kb_value init[MR], next[MR], sums[SUMS];
     for (uint32_t i = 0; i < g->n; i++)
         init[i] = kb_f32(b, em->lanes, -__builtin_inff());
-    kb_loop_begin(b, &l, kb_i64(b, 0), g->keys, em->lanes * em->vectors, g->n, init);
+    kb_loop_begin(b, &l, kb_i64(b, 0), g->keys, em->lanes * g->vectors, g->n, init);
     const uint32_t mark = kf_pw_mark(&em->pw);
     dot_keys(em, g, l.iv, sums);
     for (uint32_t i = 0; i < g->n; i++) {
         next[i] = l.carried[i];
-        for (uint32_t v = 0; v < em->vectors; v++) {
+        for (uint32_t v = 0; v < g->vectors; v++) {
             kb_value slot = kb_addi(b, l.iv, (int64_t)v * em->lanes);
             kb_value s =
-                visible_score(em, g, i, sums[i * em->vectors + v], kb_add(b, g->base, slot));
+                visible_score(em, g, i, sums[i * g->vectors + v], kb_add(b, g->base, slot));
             kb_store(b, s, prob_cell(em, i, slot), 4);
             next[i] = kb_fmax(b, s, next[i]);
         }
@@ -400,10 +398,10 @@ static void group_softmax(emitter *em, group *g, const kb_value *peak)
         top[i] = kb_splat(b, m, em->lanes);
         sum[i] = kb_f32(b, em->lanes, 0.0f);
     }
-    kb_loop_begin(b, &l, kb_i64(b, 0), g->keys, em->lanes * em->vectors, g->n, sum);
+    kb_loop_begin(b, &l, kb_i64(b, 0), g->keys, em->lanes * g->vectors, g->n, sum);
     for (uint32_t i = 0; i < g->n; i++) {
         sum[i] = l.carried[i];
-        for (uint32_t v = 0; v < em->vectors; v++) {
+        for (uint32_t v = 0; v < g->vectors; v++) {
             kb_value at = prob_cell(em, i, kb_addi(b, l.iv, (int64_t)v * em->lanes));
             kb_value p = kv_exp(b, kb_fsub(b, kb_load(b, KB_F32, em->lanes, at, 4), top[i]));
             kb_store(b, p, at, 4);
@@ -423,7 +421,7 @@ static void weigh_columns(emitter *em, const group *g, kb_value d, uint32_t lane
 {
     kb *b = em->b;
     kb_loop l;
-    kb_value acc[MR * VECTORS], at[MR * VECTORS];
+    kb_value acc[SUMS], at[SUMS];
     const uint32_t n = g->n * vectors;
     for (uint32_t j = 0; j < n; j++) {
         const uint32_t i = j / vectors, v = j % vectors;
@@ -436,7 +434,7 @@ static void weigh_columns(emitter *em, const group *g, kb_value d, uint32_t lane
     const kf_coord where = kf_kv_value_at(b, &em->kv, kf_coord_uniform(em->head, 1),
                                           kf_coord_uniform(d, 1), kf_coord_uniform(l.iv, 1));
     kb_value p = kb_index(b, g->page, em->kv.elem, where.v);
-    kb_value row[VECTORS];
+    kb_value row[SUMS];
     for (uint32_t v = 0; v < vectors; v++)
         row[v] = kb_load_f32(b, em->kv.elem, lanes,
                              kb_offset_c(b, p, (int64_t)v * lanes * kb_elem_bytes(em->kv.elem)),
@@ -466,20 +464,24 @@ static void weigh_span(emitter *em, const group *g, int64_t lo, int64_t hi, uint
 
 static void group_values(emitter *em, const group *g)
 {
-    const int64_t dim = em->z.dim, two = VECTORS * (int64_t)em->lanes;
-    const int64_t pairs = dim / two * two, singles = dim / em->lanes * em->lanes;
-    weigh_span(em, g, 0, pairs, em->lanes, VECTORS);
-    weigh_span(em, g, pairs, singles, em->lanes, 1);
+    const int64_t dim = em->z.dim, singles = dim / em->lanes * em->lanes;
+    int64_t done = 0;
+    for (uint32_t vectors = SUMS / g->n; vectors > 0; vectors /= 2) {
+        const int64_t width = (int64_t)vectors * em->lanes, end = done + (dim - done) / width * width;
+        weigh_span(em, g, done, end, em->lanes, vectors);
+        done = end;
+    }
     weigh_span(em, g, singles, dim, 1, 1);
 }
 
-/* ---- walking pairs, pages and sequences
- * -------------------------------------------------------------------- */
+/* ---- walking pairs, pages and sequences ------------------------------------------------------ */
 
 static void one_group(emitter *em, kb_value pair0, uint32_t n, kb_value page, kb_value base)
 {
     kb *b = em->b;
-    group g = {.n = n, .pair0 = pair0, .page = page, .base = base};
+    group g = {.n = n, .vectors = SUMS / n, .pair0 = pair0, .page = page, .base = base};
+    while (em->z.page % (g.vectors * em->lanes) != 0)
+        g.vectors /= 2;
     const uint32_t mark = kf_pw_mark(&em->pw);
     kb_value most = kb_i64(b, 0), peak[MR];
     for (uint32_t i = 0; i < n; i++) {
@@ -534,9 +536,13 @@ static void sequence(emitter *em, kb_value seq, kb_value lo, kb_value hi)
     kb_value base = kb_muli(b, pages.iv, page);
     kb_value id = kf_kv_page_id(&em->pw, em->n->in[PAGES], seq, base, (uint32_t)page);
     kb_value address = kf_kv_page(b, &em->kv, id);
-    kb_value whole = kb_add(b, lo, kb_and(b, kb_sub(b, hi, lo), kb_i64(b, -(int64_t)MR)));
-    groups(em, lo, whole, MR, address, base);
-    groups(em, whole, hi, 1, address, base);
+    bool rest = true; /* lo and hi are multiples of the heads that share a kv head */
+    for (uint32_t mr = MR; rest; mr /= 2) {
+        kb_value whole = kb_add(b, lo, kb_and(b, kb_sub(b, hi, lo), kb_i64(b, -(int64_t)mr)));
+        groups(em, lo, whole, mr, address, base);
+        lo = whole;
+        rest = em->z.group % mr != 0;
+    }
     kf_pw_release(&em->pw, mark);
     kb_loop_end(b, &pages, NULL);
 }
@@ -605,7 +611,6 @@ static void emit(const kf_emit *e)
     const int64_t tile_rows = kf_config_get(e->config, "tile_rows");
     em.z = sizes_of(e->body, em.n, tile_rows);
     em.lanes = kb_lanes(b);
-    em.vectors = em.z.page % (VECTORS * em.lanes) == 0 ? VECTORS : 1;
     em.kv = kf_kv_of(&em.pw, em.n->in[KV]);
     em.causal = em.attr->mask && implies_causal(em.attr->mask, em.attr->mask->n_insts - 1);
     em.causal_only = em.attr->mask && is_causal(em.attr->mask, em.attr->mask->n_insts - 1);

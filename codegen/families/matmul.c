@@ -256,8 +256,7 @@ bool kf_matmul_config_ok(const kf_matmul_config *cfg, uint32_t regs, const char 
     return why == NULL;
 }
 
-/* ---- A: the prologue
- * ------------------------------------------------------------------------------ */
+/* ---- A: the prologue ------------------------------------------------------------------------- */
 
 static void stage_span(emitter *e, kb_value row, kb_value dst_row, kb_value k0, kb_value lo,
                        kb_value hi, uint32_t lanes)

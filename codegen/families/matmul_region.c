@@ -18,8 +18,7 @@
 #include "codegen/families/matmul.h"
 #include "codegen/kv.h"
 
-/* ---- the parts of the body
- * ------------------------------------------------------------------------------ */
+/* ---- the parts of the body ------------------------------------------------------------------- */
 
 typedef struct parts {
     const kf_graph *g;
@@ -164,8 +163,7 @@ static bool take_apart(const kf_target *t, const kf_graph *g, kf_arena *arena, p
            check_sharing(p, arena, why) && kf_order_results(g, arena, &p->order, why);
 }
 
-/* ---- configuration
- * ---------------------------------------------------------------------------------------- */
+/* ---- configuration --------------------------------------------------------------------------- */
 
 /* C of a tile stays below this, or rows are taken off it. A tile wider than MAX_TILE_N would leave
  * workers idle: whole rows of a wide product are normalised by a kernel of their own. */

@@ -17,8 +17,7 @@
 #include "codegen/families/family.h"
 #include "codegen/kv.h"
 
-/* ---- the tiled dim
- * ---------------------------------------------------------------------------------- */
+/* ---- the tiled dim --------------------------------------------------------------------------- */
 
 /* Shape that a result is computed over: its own, or that of the keys which kv_append stores. */
 static const kf_type *work_type(const kf_graph *g, kf_value v)
@@ -67,8 +66,7 @@ static bool match(const kf_target *t, const kf_graph *g, kf_arena *scratch, kf_s
     return true;
 }
 
-/* ---- configuration
- * ------------------------------------------------------------------------------------ */
+/* ---- configuration --------------------------------------------------------------------------- */
 
 /* About this many elements are computed by a tile. */
 enum { TILE_ELEMS = 8192 };
@@ -121,8 +119,7 @@ static kf_kernel_shape configure(const kf_target *t, const kf_graph *g, kf_arena
     return s;
 }
 
-/* ---- emission
- * -------------------------------------------------------------------------------------------- */
+/* ---- emission -------------------------------------------------------------------------------- */
 
 typedef struct rows {
     const kf_emit *e;

@@ -1,12 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* random_forms - random small descriptions, each compiled fused and unfused and compared with the evaluator.
+/* random_forms - random small descriptions, each compiled fused and unfused and compared with the
+ * evaluator.
  *
- * For each seed a description is written (every block word and switch has its chance), `kerf verify` compares the
- * forms (fused, unfused, thread counts, chunks, decode steps), and a batch of three prompts is compared with
- * the same prompts one by one. `kerf explain` tells which passes fired and refused. The counters are printed.
+ * For each seed a description is written (every block word and switch has its chance), `kerf
+ * verify` compares the forms (fused, unfused, thread counts, chunks, decode steps), and a batch of
+ * three prompts is compared with the same prompts one by one. `kerf explain` tells which passes
+ * fired and refused. The counters are printed.
  *
- *   random_forms FIRST COUNT [KEEP-DIR]    descriptions FIRST .. FIRST + COUNT - 1; failing ones are kept
+ *   random_forms FIRST COUNT [KEEP-DIR]    descriptions FIRST .. FIRST + COUNT - 1; failing ones
+ * are kept
  */
+#include "tests/unit/support.h"
+
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -17,20 +22,20 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "tests/unit/support.h"
-
 /* What a description may contain. */
+/* clang-format off */
 #define SWITCHES(X)                                                                                \
-    X(rms_norm) X(layer_norm) X(glu) X(mlp) X(parallel) X(gqa) X(qkv_bias) X(o_bias) X(qk_norm) X(rope)     \
-    X(rope_fraction) X(rope_interleaved) X(rope_linear) X(rope_llama3) X(window) X(sink) X(chunk)  \
-    X(softcap) X(alibi) X(tied) X(head_bias) X(inner_bias) X(act_expr) X(bf16) X(f16) X(kv_bf16)   \
-    X(post_norm) X(two_attentions) X(no_repeat) X(odd_width)
+    X(rms_norm) X(layer_norm) X(glu) X(mlp) X(parallel) X(gqa) X(qkv_bias) X(o_bias) X(qk_norm)    \
+    X(rope) X(rope_fraction) X(rope_interleaved) X(rope_linear) X(rope_llama3)                     \
+    X(window) X(sink) X(chunk) X(softcap) X(alibi) X(tied) X(head_bias) X(inner_bias) X(act_expr)  \
+    X(bf16) X(f16) X(kv_bf16) X(post_norm) X(two_attentions) X(no_repeat) X(odd_width)
+/* clang-format on */
 
 enum {
 #define ENUM(name) SW_##name,
     SWITCHES(ENUM)
 #undef ENUM
-    N_SWITCHES
+        N_SWITCHES
 };
 
 static const char *const switch_names[N_SWITCHES] = {
@@ -40,8 +45,9 @@ static const char *const switch_names[N_SWITCHES] = {
 };
 
 /* Fusing passes whose decisions are counted. */
-static const char *const pass_names[] = {"fold_weights", "fuse_attention", "fuse_norm", "carry_stats", "fuse_gated",
-                                         "fuse_horizontal", "fuse_epilogue", "fuse_rows"};
+static const char *const pass_names[] = {"fold_weights",  "fuse_attention", "fuse_norm",
+                                         "carry_stats",   "fuse_gated",     "fuse_horizontal",
+                                         "fuse_epilogue", "fuse_rows"};
 #define N_PASSES (sizeof pass_names / sizeof pass_names[0])
 
 typedef struct counters {
@@ -50,17 +56,21 @@ typedef struct counters {
     uint32_t specs, failed;
 } counters;
 
-/* ---- writing a description ------------------------------------------------------------------------------- */
+/* ---- writing a description ------------------------------------------------------------------- */
 
 typedef struct gen {
     uint64_t state;
     FILE *out;
     bool on[N_SWITCHES];
     int hidden, heads, kv_heads, head_dim;
-    bool layer_norm; /* one kind of norm a description: default checkpoint names do not tell kinds apart */
+    bool layer_norm; /* one kind of norm a description: default checkpoint names do not tell kinds
+                        apart */
 } gen;
 
-static uint32_t pick(gen *g, uint32_t n) { return (uint32_t)(random_u64(&g->state) % n); }
+static uint32_t pick(gen *g, uint32_t n)
+{
+    return (uint32_t)(random_u64(&g->state) % n);
+}
 
 /* True in |percent| of the cases; counts as switch |sw|. */
 static bool flip(gen *g, int sw, uint32_t percent)
@@ -88,7 +98,8 @@ static void write_norm(gen *g, int indent)
     static const char *const eps[] = {"1e-5", "1e-6", "1e-3", "0.1"};
 
     if (g->layer_norm) {
-        line(g, indent, "- layer_norm: {eps: %s, bias: %s}", eps[pick(g, 4)], pick(g, 2) ? "true" : "false");
+        line(g, indent, "- layer_norm: {eps: %s, bias: %s}", eps[pick(g, 4)],
+             pick(g, 2) ? "true" : "false");
         return;
     }
     g->on[SW_rms_norm] = true;
@@ -108,8 +119,9 @@ static void write_rope(gen *g, int indent)
     if (flip(g, SW_rope_linear, 20))
         line(g, indent + 2, "scaling: {type: linear, factor: 4}");
     else if (flip(g, SW_rope_llama3, 25))
-        line(g, indent + 2, "scaling: {type: llama3, factor: 8, low_freq_factor: 1, high_freq_factor: 4, "
-                            "original_max_position_embeddings: 16}");
+        line(g, indent + 2,
+             "scaling: {type: llama3, factor: 8, low_freq_factor: 1, high_freq_factor: 4, "
+             "original_max_position_embeddings: 16}");
 }
 
 static void write_mask_and_score(gen *g, int indent)
@@ -118,14 +130,16 @@ static void write_mask_and_score(gen *g, int indent)
 
     if (flip(g, SW_window, 25)) {
         bool sink = flip(g, SW_sink, 50);
-        snprintf(mask, sizeof mask, sink ? "causal & (window(%u) | sink(2))" : "causal & window(%u)", 3 + pick(g, 8));
+        snprintf(mask, sizeof mask,
+                 sink ? "causal & (window(%u) | sink(2))" : "causal & window(%u)", 3 + pick(g, 8));
     } else if (flip(g, SW_chunk, 15))
         snprintf(mask, sizeof mask, "chunk(%u) & causal", 4 + pick(g, 8));
     if (strcmp(mask, "causal"))
         line(g, indent, "mask: \"%s\"", mask);
     bool cap = flip(g, SW_softcap, 20), alibi = flip(g, SW_alibi, 20);
     if (cap || alibi)
-        snprintf(score, sizeof score, "%s%s", cap ? "softcap(score, 5)" : "score", alibi ? " + alibi(h, q, k)" : "");
+        snprintf(score, sizeof score, "%s%s", cap ? "softcap(score, 5)" : "score",
+                 alibi ? " + alibi(h, q, k)" : "");
     if (*score)
         line(g, indent, "score: \"%s\"", score);
 }
@@ -155,17 +169,21 @@ static void write_attention(gen *g, int indent)
 
 static void write_ffn(gen *g, int indent)
 {
-    static const char *const acts[] = {"silu", "gelu", "gelu_tanh", "relu", "relu2", "tanh", "sigmoid", "gelu_quick"};
-    const char *act = flip(g, SW_act_expr, 20) ? "\"x * sigmoid(1.5 * x) + 0.1 * tanh(x)\"" : acts[pick(g, 8)];
+    static const char *const acts[] = {"silu",  "gelu", "gelu_tanh", "relu",
+                                       "relu2", "tanh", "sigmoid",   "gelu_quick"};
+    const char *act =
+        flip(g, SW_act_expr, 20) ? "\"x * sigmoid(1.5 * x) + 0.1 * tanh(x)\"" : acts[pick(g, 8)];
     bool bias = flip(g, SW_inner_bias, 25);
     int inner = 8 * (1 + (int)pick(g, 12)) + (flip(g, SW_odd_width, 20) ? 2 : 0);
 
     if (flip(g, SW_mlp, 30)) {
-        line(g, indent, "- mlp: {act: %s, intermediate_size: %d, bias: %s}", act, inner, bias ? "true" : "false");
+        line(g, indent, "- mlp: {act: %s, intermediate_size: %d, bias: %s}", act, inner,
+             bias ? "true" : "false");
         return;
     }
     g->on[SW_glu] = true;
-    line(g, indent, "- glu: {act: %s, intermediate_size: %d, bias: %s}", act, inner, bias ? "true" : "false");
+    line(g, indent, "- glu: {act: %s, intermediate_size: %d, bias: %s}", act, inner,
+         bias ? "true" : "false");
 }
 
 static void write_branch(gen *g, int indent, bool attention)
@@ -205,9 +223,13 @@ static void write_spec(gen *g, uint64_t seed)
 
     g->layer_norm = flip(g, SW_layer_norm, 25);
     g->hidden = 8 * (2 + (int)pick(g, 14));
-    line(g, 0, "spec: 1\nname: random-%llu\nvocab_size: %u\nhidden_size: %d\nmax_position_embeddings: 128",
-         (unsigned long long)seed, 40 + pick(g, 90), g->hidden);
-    const char *dtype = flip(g, SW_bf16, 40) ? "bfloat16" : flip(g, SW_f16, 20) ? "float16" : "float32";
+    line(
+        g, 0,
+        "spec: 1\nname: random-%llu\nvocab_size: %u\nhidden_size: %d\nmax_position_embeddings: 128",
+        (unsigned long long)seed, 40 + pick(g, 90), g->hidden);
+    const char *dtype = flip(g, SW_bf16, 40)  ? "bfloat16"
+                        : flip(g, SW_f16, 20) ? "float16"
+                                              : "float32";
     line(g, 0, "dtype: %s\nbuild:\n  max_sequences: 3\n  max_tokens: 32", dtype);
     if (flip(g, SW_kv_bf16, 20))
         line(g, 2, "dtypes: {kv: bfloat16}");
@@ -219,13 +241,14 @@ static void write_spec(gen *g, uint64_t seed)
     if (no_repeat)
         write_layer(g, 2);
     else
-        line(g, 2, "- repeat: {times: %u, block: layer, weights: \"model.layers.{i}\"}", 1 + pick(g, 3));
+        line(g, 2, "- repeat: {times: %u, block: layer, weights: \"model.layers.{i}\"}",
+             1 + pick(g, 3));
     write_norm(g, 2);
     line(g, 2, "- linear: {out: vocab_size%s%s}", tied ? ", tied: embedding" : "",
          flip(g, SW_head_bias, 20) ? ", bias: true" : "");
 }
 
-/* ---- running --------------------------------------------------------------------------------------------- */
+/* ---- running --------------------------------------------------------------------------------- */
 
 static int run(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 static int run(const char *fmt, ...)
@@ -286,16 +309,20 @@ static bool batch_agrees(const char *dir)
     for (int i = 0; i < 3; i++)
         fprintf(f, "{\"ids\": [%s], \"n\": 6}\n", prompts[i]);
     fclose(f);
-    if (run("%s/model run --jsonl %s --temp 0 --ignore-eos -q 2>/dev/null | sed 's/.*\"index\": *\\([0-9]*\\).*\"ids\": *\\(\\[[0-9, ]*\\]\\).*/\\1 \\2/' "
-            "| sort > %s/batch.ids", dir, path, dir))
+    if (run("%s/model run --jsonl %s --temp 0 --ignore-eos -q 2>/dev/null | sed 's/.*\"index\": "
+            "*\\([0-9]*\\).*\"ids\": *\\(\\[[0-9, ]*\\]\\).*/\\1 \\2/' "
+            "| sort > %s/batch.ids",
+            dir, path, dir))
         return false;
     snprintf(path, sizeof path, "%s/alone.ids", dir);
     unlink(path);
     for (int i = 0; i < 3; i++)
-        if (run("%s/model run --ids %s -n 6 --temp 0 --ignore-eos --json 2>/dev/null | sed 's/.*\"ids\": *\\(\\[[0-9, ]*\\]\\).*/%d \\1/' >> %s/alone.ids",
+        if (run("%s/model run --ids %s -n 6 --temp 0 --ignore-eos --json 2>/dev/null | sed "
+                "'s/.*\"ids\": *\\(\\[[0-9, ]*\\]\\).*/%d \\1/' >> %s/alone.ids",
                 dir, prompts[i], i, dir))
             return false;
-    return run("cmp -s %s/batch.ids %s/alone.ids", dir, dir) == 0 && run("test $(grep -c '\\[' %s/alone.ids) = 3", dir) == 0;
+    return run("cmp -s %s/batch.ids %s/alone.ids", dir, dir) == 0 &&
+           run("test $(grep -c '\\[' %s/alone.ids) = 3", dir) == 0;
 }
 
 static bool one(uint64_t seed, const char *dir, counters *c)
@@ -316,7 +343,8 @@ static bool one(uint64_t seed, const char *dir, counters *c)
     run("rm -f %s/*.txt %s/*.ids", dir, dir);
     bool ok = run("kerf explain %s --json > %s/explain.json", path, dir) == 0;
     count_passes(dir, c);
-    ok = ok && run("kerf verify %s --seed %llu --tokens 18 > %s/verify.txt 2>&1", path, (unsigned long long)seed + 1, dir) == 0;
+    ok = ok && run("kerf verify %s --seed %llu --tokens 18 > %s/verify.txt 2>&1", path,
+                   (unsigned long long)seed + 1, dir) == 0;
     ok = ok && run("kerf weights random %s -o %s/hf --seed 5 2>/dev/null", path, dir) == 0;
     ok = ok && run("kerf compile %s --weights %s/hf -o %s/model -q", path, dir, dir) == 0;
     return ok && batch_agrees(dir);
@@ -328,8 +356,8 @@ static void report(const counters *c)
     for (int i = 0; i < N_SWITCHES; i++)
         printf("  %-18s %5.1f %%\n", switch_names[i], 100.0 * c->on[i] / c->specs);
     for (size_t p = 0; p < N_PASSES; p++)
-        printf("  %-18s fired in %5.1f %%, refused in %5.1f %%\n", pass_names[p], 100.0 * c->fired[p] / c->specs,
-               100.0 * c->refused[p] / c->specs);
+        printf("  %-18s fired in %5.1f %%, refused in %5.1f %%\n", pass_names[p],
+               100.0 * c->fired[p] / c->specs, 100.0 * c->refused[p] / c->specs);
 }
 
 int main(int argc, char **argv)
@@ -351,7 +379,8 @@ int main(int argc, char **argv)
         fflush(stdout);
         run("cat %s/spec.yaml %s/verify.txt; diff %s/batch.ids %s/alone.ids", dir, dir, dir, dir);
         if (argc > 3)
-            run("mkdir -p %s && cp %s/spec.yaml %s/forms-%llu.yaml", argv[3], dir, argv[3], (unsigned long long)(first + i));
+            run("mkdir -p %s && cp %s/spec.yaml %s/forms-%llu.yaml", argv[3], dir, argv[3],
+                (unsigned long long)(first + i));
     }
     run("rm -rf %s", dir);
     report(&c);

@@ -123,8 +123,7 @@ kf_case_call kf_case_cache(kf_case *c, kf_dtype dtype, uint32_t heads, uint32_t 
     return k;
 }
 
-/* ---- memory
- * ------------------------------------------------------------------------------------------ */
+/* ---- memory ---------------------------------------------------------------------------------- */
 
 static float f16_bits_value(uint16_t h)
 {
@@ -192,8 +191,7 @@ static void check_guard(const void *p, int64_t bytes, uint32_t i)
             fail_msg("operand %u is written outside its bounds", i);
 }
 
-/* ---- caches
- * -------------------------------------------------------------------------------------------- */
+/* ---- caches ---------------------------------------------------------------------------------- */
 
 typedef struct cache {
     const kf_type *type;
@@ -263,8 +261,7 @@ static cache make_cache(kf_case *c, const kf_type *type)
     return k;
 }
 
-/* ---- running
- * -------------------------------------------------------------------------------------------- */
+/* ---- running --------------------------------------------------------------------------------- */
 
 typedef struct run {
     kf_kernel kernel;

@@ -67,7 +67,7 @@ static int status_of(void (*body)(void))
     return WIFEXITED(status) ? WEXITSTATUS(status) : 256 + WTERMSIG(status);
 }
 
-/* ---- arena and vec ---- */
+/* ---- arena and vec --------------------------------------------------------------------------- */
 
 static void arena_aligns_and_zeroes(void **state)
 {
@@ -173,7 +173,7 @@ static void vec_keeps_its_elements(void **state)
     assert_int_equal(v.data[9999], 9999 * 9999);
 }
 
-/* ---- str ---- */
+/* ---- str ------------------------------------------------------------------------------------- */
 
 static void str_compares(void **state)
 {
@@ -320,7 +320,7 @@ static void sbuf_builds_and_quotes(void **state)
     assert_str(kf_sbuf_view(&q), "\"a\\\"b\\\\c\\n\\t\\r\\001\\1779\xc3\xa9\"");
 }
 
-/* ---- diag ---- */
+/* ---- diag ------------------------------------------------------------------------------------ */
 
 static const char model_text[] = "version: 1\n\tnum_kv_heads: 8 # \xc3\xa9\xc3\xa9 x\nlast";
 
@@ -464,7 +464,7 @@ static void diag_writes_json(void **state)
                                    "]\n");
 }
 
-/* ---- fs ---- */
+/* ---- fs -------------------------------------------------------------------------------------- */
 
 static kf_str read_back(const char *path)
 {
@@ -563,7 +563,7 @@ static void fs_handles_paths(void **state)
     assert_non_null(strstr(self.ptr, "test_base"));
 }
 
-/* ---- hash and JSON ---- */
+/* ---- hash and JSON --------------------------------------------------------------------------- */
 
 static void hash_is_xxh3_128(void **state)
 {
@@ -626,7 +626,7 @@ static void json_is_valid_whatever_comes(void **state)
         "}\n");
 }
 
-/* ---- check ---- */
+/* ---- check ----------------------------------------------------------------------------------- */
 
 static void leave_evidence(void *user, const char *sentence)
 {

@@ -194,8 +194,7 @@ static void every_op_agrees_with_pytorch(void **state)
     kf_arena_destroy(arena);
 }
 
-/* ---- rounding
- * ------------------------------------------------------------------------------------- */
+/* ---- rounding -------------------------------------------------------------------------------- */
 
 static void rounds_to_nearest_even(void **state)
 {
@@ -269,8 +268,7 @@ static void rounds_where_values_are_stored(void **state)
     kf_arena_destroy(arena);
 }
 
-/* ---- whole modules
- * -------------------------------------------------------------------------------- */
+/* ---- whole modules --------------------------------------------------------------------------- */
 
 /* A source that makes every tensor up from its name; dims as the test states them. */
 typedef struct made_up {

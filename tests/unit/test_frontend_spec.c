@@ -30,7 +30,7 @@ static kf_str print(fixture *f, const kf_spec *spec)
     return kf_sbuf_view(&b);
 }
 
-/* ---- tests/errors: every file's expected-error comments, without the compiler's driver ---- */
+/* ---- tests/errors: every file's expected-error comments, without the compiler's driver ------- */
 
 static bool codes_seen[KF_DIAG_COUNT];
 
@@ -172,7 +172,7 @@ static void hints(void **state)
     }
 }
 
-/* ---- what is read ---- */
+/* ---- what is read ---------------------------------------------------------------------------- */
 
 static const char tiny[] =
     "spec: 1\nname: t\nfamily: llama\nvocab_size: 1_000\nhidden_size: 64\nnum_hidden_layers: 3\n"
@@ -314,7 +314,7 @@ static void examples_round_trip(void **state)
     assert_null(kf_diags_first(f->diags));
 }
 
-/* ---- precedence ---- */
+/* ---- precedence ------------------------------------------------------------------------------ */
 
 static void flags_win(void **state)
 {

@@ -12,7 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* ---- headers ---- */
+/* ---- headers --------------------------------------------------------------------------------- */
 
 /** 8-byte length, |json|, |data_bytes| zero bytes. */
 static kf_str make_file(kf_arena *arena, kf_str json, uint32_t data_bytes)
@@ -196,7 +196,7 @@ static void truncated_everywhere(void **state)
     }
 }
 
-/* ---- checkpoints on disk ---- */
+/* ---- checkpoints on disk --------------------------------------------------------------------- */
 
 static const char *scratch_dir(fixture *f)
 {
@@ -348,7 +348,7 @@ static void shrunk_while_open(void **state)
     clean(f, dir);
 }
 
-/* ---- against a Spec ---- */
+/* ---- against a Spec -------------------------------------------------------------------------- */
 
 static const char tiny[] =
     "spec: 1\nfamily: llama\nvocab_size: 24\nhidden_size: 16\nnum_hidden_layers: 2\n"

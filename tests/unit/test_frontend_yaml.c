@@ -113,7 +113,7 @@ static void not_text(void **state)
     teardown(&other);
 }
 
-/* ---- limits ---- */
+/* ---- limits ---------------------------------------------------------------------------------- */
 
 static double cpu_seconds(void)
 {

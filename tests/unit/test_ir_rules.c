@@ -17,8 +17,7 @@
 
 #include <cmocka.h>
 
-/* ---- types
- * ---------------------------------------------------------------------------------------- */
+/* ---- types ----------------------------------------------------------------------------------- */
 
 static void layouts_place_elements(void **state)
 {
@@ -48,8 +47,7 @@ static void layouts_place_elements(void **state)
     assert_int_equal(kf_type_elems(&s, (int64_t[]){7, 5}), 15);
 }
 
-/* ---- shapes and sharding
- * -------------------------------------------------------------------------- */
+/* ---- shapes and sharding --------------------------------------------------------------------- */
 
 /* Each line is a node over operands of the types given in order; the type that follows, or a part
  * of the sentence that refuses it. */
@@ -152,8 +150,7 @@ static void rules_give_types_or_reasons(void **state)
     }
 }
 
-/* ---- slots
- * ---------------------------------------------------------------------------------------- */
+/* ---- slots ----------------------------------------------------------------------------------- */
 
 static double twice(void *user, uint32_t capture, const double *index, uint8_t n_index)
 {
@@ -205,8 +202,7 @@ static void attributes_have_defaults(void **state)
     kf_arena_destroy(arena);
 }
 
-/* ---- rewriting
- * ------------------------------------------------------------------------------------ */
+/* ---- rewriting ------------------------------------------------------------------------------- */
 
 typedef struct fixture {
     kf_arena *arena;
@@ -338,8 +334,7 @@ static void recipes_join_by_groups(void **state)
     kf_arena_destroy(arena);
 }
 
-/* ---- the verifier
- * --------------------------------------------------------------------------------- */
+/* ---- the verifier ---------------------------------------------------------------------------- */
 
 static void expect_refusal(const fixture *f, kf_verify_level level, const char *message)
 {

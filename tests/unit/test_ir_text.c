@@ -175,8 +175,7 @@ static void canonical_text_ignores_names(void **state)
     kf_arena_destroy(arena);
 }
 
-/* ---- errors
- * --------------------------------------------------------------------------------------- */
+/* ---- errors ---------------------------------------------------------------------------------- */
 
 #define FUNC(body) "module @m {\n  dim N in 1..4\n  func @f(%x: f32[N,4]) -> (f32[N,4]) {\n" body
 #define TAIL       "\n    return %x\n  }\n}\n"
@@ -275,8 +274,7 @@ static void limits_are_errors(void **state)
     }
 }
 
-/* ---- plans
- * ---------------------------------------------------------------------------------------- */
+/* ---- plans ----------------------------------------------------------------------------------- */
 
 static kf_plan *parse_plan(kf_arena *arena, kf_str text)
 {

@@ -159,8 +159,7 @@ static void masked_tail_stays_inside(void **state)
     munmap(m, 6 * page);
 }
 
-/* ---- control
- * ---------------------------------------------------------------------------------------- */
+/* ---- control --------------------------------------------------------------------------------- */
 
 /* out[0] = sum of i in [0, n) that are not multiples of 3, minus the multiples; out[1..3] by the
  * switch. */
@@ -241,8 +240,7 @@ static void sums_have_one_order(void **state)
     assert_true(out[2] != out[3]);
 }
 
-/* ---- the backend
- * ---------------------------------------------------------------------------------------- */
+/* ---- the backend ----------------------------------------------------------------------------- */
 
 static void objects_are_reproducible(void **state)
 {
