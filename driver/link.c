@@ -148,19 +148,33 @@ kf_str kf_link_exe(const kf_link_job *job)
     return run(job, c, "link") ? out : (kf_str){"", 0};
 }
 
-/* One archive: the model's objects and the runtime's, by an MRI script of `ar`. */
+/* |dir|/model.o: the model's objects as one whose only global symbol is <name>_model, so that
+ * several models, whose kernels have the same names, can be linked into one program. */
+static bool combine(const kf_link_job *job)
+{
+    command *join = KF_NEW(job->arena, command), *hide = KF_NEW(job->arena, command);
+    kf_str out = in_dir(job, "model.o");
+
+    add(join, cc());
+    add_words(join, job->arena, "-r -nostdlib -o");
+    add(join, out.ptr);
+    add_objects(join, job);
+    add(hide, "objcopy");
+    add(hide, kf_strf(job->arena, "--keep-global-symbol=%s_model", job->model_name).ptr);
+    add(hide, out.ptr);
+    return run(job, join, "join objects") && run(job, hide, "hide symbols");
+}
+
+/* One archive: the model and the runtime's objects, by an MRI script of `ar`. */
 static bool archive(const kf_link_job *job, const kf_runtime_paths *rt)
 {
     kf_sbuf script = {.arena = job->arena};
     kf_str path = in_dir(job, "lib.mri");
-    command *c = KF_NEW(job->arena, command), *objects = KF_NEW(job->arena, command);
+    command *c = KF_NEW(job->arena, command);
 
-    kf_sbuf_printf(&script, "create %.*s\naddlib %.*s\n", KF_STR_ARG(in_dir(job, "lib.a")),
-                   KF_STR_ARG(rt->archive));
-    add_objects(objects, job);
-    for (uint32_t i = 0; i < objects->n; i++)
-        kf_sbuf_printf(&script, "addmod %s\n", objects->argv[i]);
-    kf_sbuf_c(&script, "save\nend\n");
+    kf_sbuf_printf(&script, "create %.*s\naddlib %.*s\naddmod %.*s\nsave\nend\n",
+                   KF_STR_ARG(in_dir(job, "lib.a")), KF_STR_ARG(rt->archive),
+                   KF_STR_ARG(in_dir(job, "model.o")));
     if (kf_fs_write(path.ptr, kf_sbuf_view(&script), 0644)) {
         kf_diag_add(job->diags, KF_E0603, KF_NO_LOC, "cannot write %.*s", KF_STR_ARG(path));
         return false;
@@ -180,7 +194,7 @@ static bool shared_object(const kf_link_job *job, const kf_runtime_paths *rt)
     add(c, cc());
     add_words(c, job->arena, KF_HOST_CFLAGS);
     add_words(c, job->arena, "-shared -s -Wl,--build-id=none -Wl,-z,relro,-z,now,-z,noexecstack");
-    add_objects(c, job);
+    add(c, in_dir(job, "model.o").ptr);
     add(c, "-Wl,--whole-archive");
     add(c, rt->archive.ptr);
     add_words(c, job->arena, "-Wl,--no-whole-archive -lpcre2-8 -lutf8proc -lpthread -lm -o");
@@ -211,5 +225,6 @@ bool kf_link_lib(const kf_link_job *job)
 {
     kf_runtime_paths rt = {0};
 
-    return prepare(job, &rt) && archive(job, &rt) && shared_object(job, &rt) && header(job, &rt);
+    return prepare(job, &rt) && combine(job) && archive(job, &rt) && shared_object(job, &rt) &&
+           header(job, &rt);
 }
