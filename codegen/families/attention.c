@@ -1,14 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* attention - streaming softmax attention over the paged cache (CPU).
  *
- *   tile: tile_rows token rows x one kv head; a pair is (row, query head that shares the kv head)
- *   for each pair: Q'[pair] = scale * q; O[pair] = 0; m = -inf; l = 0; bound = keys the row may see
- * at most for each sequence with rows in the tile: for each page of the sequence below the largest
- * bound: for each group of MR pairs with a key below its bound in this page: for keys, 2 vectors at
- * a time: S[pair][keys] = sum over d: Q'[pair][d] * K[d][keys]          keys lie along the page S =
- * visible ? score(S, h, q, k) : -inf m' = max(m, max S);  a = exp(m - m');  P = exp(S - m');  l = l
- * * a + sum P;  m = m' O[pair][d..] = O * a + sum over keys: P[pair][key] * V[key][d..] out = l > 0
- * ? O / l : 0
+ *   tile: tile_rows token rows x one kv head; a pair is (row, query head sharing the kv head)
+ *   for each pair: Q'[pair] = scale * q; O[pair] = 0; m = -inf; l = 0
+ *                  bound = keys the row may see at most
+ *   for each sequence with rows in the tile:
+ *       for each page of it from the mask's window to the largest bound:
+ *           for each group of pairs with a key below its bound in this page:
+ *               for keys, some vectors at a time:                  keys lie along the page
+ *                   S[pair][keys] = sum over d: Q'[pair][d] * K[d][keys]
+ *                   S = visible ? score(S, h, q, k) : -inf
+ *               m' = max(m, max S); a = exp(m - m'); P = exp(S - m')
+ *               l = l * a + sum P; m = m'
+ *               O[pair][d..] = O * a + sum over keys: P[pair][key] * V[key][d..]
+ *   out = l > 0 ? O / l : 0
  *
  * Pages are cut at absolute positions and every sum runs in one order, so a row's result depends
  * neither on the other rows of the call nor on how the prompt was cut into calls: keys that another
@@ -17,6 +22,7 @@
  */
 #include "base/check.h"
 #include "codegen/cpu/vmath.h"
+#include "codegen/families/attention_mask.h"
 #include "codegen/families/family.h"
 #include "codegen/fn_emit.h"
 #include "codegen/kv.h"
@@ -28,7 +34,6 @@ enum { SUMS = 8, MR = 4 };
 /* Operands of the attention op. */
 enum { Q, KV, POS, SEQ, SEQ_START, PAST, PAGES, CAPTURES };
 /* Parameters of the slots. */
-enum { MASK_H, MASK_Q, MASK_K };
 enum { SCORE_S, SCORE_H, SCORE_Q, SCORE_K };
 
 /* ---- match ----------------------------------------------------------------------------------- */
@@ -126,30 +131,9 @@ static kf_kernel_shape configure(const kf_target *t, const kf_graph *g, kf_arena
     return s;
 }
 
-/* ---- what the mask says about bounds --------------------------------------------------------- */
-
 static bool is_param(const kf_slot *s, uint32_t inst, uint32_t param)
 {
     return s->inst[inst].op == KF_SLOT_PARAM && s->inst[inst].index == param;
-}
-
-/* k <= q, in either spelling. */
-static bool is_causal(const kf_slot *s, uint32_t inst)
-{
-    const kf_slot_inst *i = &s->inst[inst];
-    if (i->op != KF_SLOT_FN)
-        return false;
-    if (i->fn == KF_FN_le)
-        return is_param(s, i->arg[0], MASK_K) && is_param(s, i->arg[1], MASK_Q);
-    return i->fn == KF_FN_ge && is_param(s, i->arg[0], MASK_Q) && is_param(s, i->arg[1], MASK_K);
-}
-
-static bool implies_causal(const kf_slot *s, uint32_t inst)
-{
-    const kf_slot_inst *i = &s->inst[inst];
-    if (i->op == KF_SLOT_FN && i->fn == KF_FN_and)
-        return implies_causal(s, i->arg[0]) || implies_causal(s, i->arg[1]);
-    return is_causal(s, inst);
 }
 
 /* ---- emission -------------------------------------------------------------------------------- */
@@ -163,7 +147,7 @@ typedef struct emitter {
     sizes z;
     uint32_t lanes;
     kf_kv kv;
-    bool causal, causal_only;
+    kf_mask_bounds mask;
     kb_value scratch, row0, row1, head; /* head: of the cache */
 } emitter;
 
@@ -228,7 +212,7 @@ static kb_value bound_of(emitter *em, kb_value row)
     kb *b = em->b;
     kb_value keys =
         kf_kv_keys(&em->pw, em->n->in[SEQ_START], em->n->in[PAST], load_int(em, SEQ, row));
-    return em->causal ? kb_min(b, keys, kb_addi(b, load_int(em, POS, row), 1)) : keys;
+    return em->mask.causal ? kb_min(b, keys, kb_addi(b, load_int(em, POS, row), 1)) : keys;
 }
 
 static void start_pairs(emitter *em)
@@ -309,9 +293,9 @@ static kb_value visible_score(emitter *em, const group *g, uint32_t i, kb_value 
         s = kf_emit_num(b, kf_emit_slot(b, em->attr->score, params, load_capture, &env));
         s = kb_lanes_of(s) < lanes ? kb_splat(b, s, lanes) : s;
     }
-    if (em->attr->mask && !em->causal_only) {
+    if (em->attr->mask && !em->mask.only_causal) {
         const kb_value params[] = {g->q_head[i], g->q_pos[i], k};
-        env.k_param = MASK_K;
+        env.k_param = KF_MASK_K;
         kb_value m = kf_emit_pred(b, kf_emit_slot(b, em->attr->mask, params, load_capture, &env));
         seen = kb_and(b, seen, kb_lanes_of(m) < lanes ? kb_splat(b, m, lanes) : m);
     }
@@ -467,7 +451,8 @@ static void group_values(emitter *em, const group *g)
     const int64_t dim = em->z.dim, singles = dim / em->lanes * em->lanes;
     int64_t done = 0;
     for (uint32_t vectors = SUMS / g->n; vectors > 0; vectors /= 2) {
-        const int64_t width = (int64_t)vectors * em->lanes, end = done + (dim - done) / width * width;
+        const int64_t width = (int64_t)vectors * em->lanes,
+                      end = done + (dim - done) / width * width;
         weigh_span(em, g, done, end, em->lanes, vectors);
         done = end;
     }
@@ -524,6 +509,16 @@ static kb_value largest_bound(emitter *em, kb_value lo, kb_value hi)
     return l.carried[0];
 }
 
+/* First page that the pairs from |lo| on can see: theirs ascend with the rows. */
+static kb_value first_page(emitter *em, kb_value lo)
+{
+    kb *b = em->b;
+    if (em->mask.window == KF_NO_WINDOW)
+        return kb_i64(b, 0);
+    kb_value oldest = kb_addi(b, load_int(em, POS, row_of(em, lo)), 1 - em->mask.window);
+    return kb_udiv(b, kb_max(b, oldest, kb_i64(b, 0)), kb_i64(b, em->z.page));
+}
+
 /* Pairs lo..hi-1 are of sequence |seq|. */
 static void sequence(emitter *em, kb_value seq, kb_value lo, kb_value hi)
 {
@@ -531,7 +526,7 @@ static void sequence(emitter *em, kb_value seq, kb_value lo, kb_value hi)
     kb_loop pages;
     const int64_t page = em->z.page;
     kb_value n = kb_udiv(b, kb_addi(b, largest_bound(em, lo, hi), page - 1), kb_i64(b, page));
-    kb_loop_begin(b, &pages, kb_i64(b, 0), n, 1, 0, NULL);
+    kb_loop_begin(b, &pages, first_page(em, lo), n, 1, 0, NULL);
     const uint32_t mark = kf_pw_mark(&em->pw);
     kb_value base = kb_muli(b, pages.iv, page);
     kb_value id = kf_kv_page_id(&em->pw, em->n->in[PAGES], seq, base, (uint32_t)page);
@@ -612,8 +607,7 @@ static void emit(const kf_emit *e)
     em.z = sizes_of(e->body, em.n, tile_rows);
     em.lanes = kb_lanes(b);
     em.kv = kf_kv_of(&em.pw, em.n->in[KV]);
-    em.causal = em.attr->mask && implies_causal(em.attr->mask, em.attr->mask->n_insts - 1);
-    em.causal_only = em.attr->mask && is_causal(em.attr->mask, em.attr->mask->n_insts - 1);
+    em.mask = kf_mask_bounds_of(em.attr->mask);
     em.scratch = kb_scratch(b);
     kb_value rows = kf_pw_dim(&em.pw, kf_value_type(e->body, em.n->in[Q])->dim[0]);
     kb_value blocks = kb_udiv(b, kb_addi(b, rows, tile_rows - 1), kb_i64(b, tile_rows));

@@ -1,17 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* matmul_region - matmul kernels: pointwise rows times a packed weight, then whatever the region
+/* matmul_region - matmul kernels: pointwise rows times a packed weight, then what the region
  * stores.
  *
  *   tile: tile_m rows x tile_n columns of the product
- *   row values used by the prologue (a norm's scale): for r in rows: user[r] = ...        once a
- * tile A' = prologue(A)                                       called back by families/matmul.c
- *   C[rows][tile_n] = A' * W                               families/matmul.c
- *   for each item stored (results, cache planes): columns [start[t], start[t+1]) belong to column
- * tile t for r in rows: row values (norm scales from statistics), in scalars for c in columns,
- * lanes at a time: store(value(r, c))       reading C where the product stands
+ *   row values of the prologue (a norm's scale): for r in rows: user[r] = ...     once a tile
+ *   A' = prologue(A)                              called back by families/matmul.c
+ *   C[rows][tile_n] = A' * W                      families/matmul.c
+ *   for each item stored (results, cache planes): its columns [start[t], start[t+1]), t: column
+ * tile for r in rows: row values (norm scales from statistics), in scalars for c in columns, lanes
+ * at a time: store(value(r, c))                reading C where the product stands
  *
- * Which item columns belong to a tile, and which tile widths are legal, is what families/columns.h
- * finds.
+ * Which item columns belong to a tile, and which tile widths are legal, is what columns.c finds.
  */
 #include "base/check.h"
 #include "codegen/families/columns.h"

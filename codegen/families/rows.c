@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* rows - map, row_reduce, contract and index kernels: results computed row by row from the
- * arguments.
+/* rows - map, row_reduce, contract and index kernels: results computed row by row from arguments.
  *
  *   tile t: rows [t * tile_rows, +tile_rows) of the tiled dim, the first dynamic one
  *   for each group of results of one shape:
  *       for row in rows, and the outer dims around and inside:
- *           reductions of the row, in scalars                    (row_reduce: norms, softmax)
+ *           reductions of the row, in scalars                 (row_reduce: norms, softmax)
  *           for c in columns, lanes at a time: result[row, c] = value
  *   for each cache that is appended to:
  *       for row in rows: for head: store keys and values at pages[seq, pos / page]

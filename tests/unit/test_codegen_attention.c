@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* attention kernels against the evaluator, and their independence of how a call is cut. */
+#include "codegen/families/attention_mask.h"
 #include "tests/unit/codegen_case.h"
 
 #include <setjmp.h>
@@ -97,10 +98,11 @@ static void test_forms(void **state)
         {3, 1, 20, KF_DTYPE_f32, WINDOW, 1},  {2, 2, 8, KF_DTYPE_f32, NOTHING, 2},
         {2, 1, 40, KF_DTYPE_f16, NO_MASK, 0}, {1, 5, 36, KF_DTYPE_f32, DOCUMENT, 0},
     };
-    static const int64_t calls[][3] = {{1, 1, 0}, {1, 1, 130}, {3, 3, 70}, {2, 75, 60}, {1, 33, 0}};
+    static const int64_t calls[][3] = {{2, 40, 300}, {1, 1, 0},   {1, 1, 130},
+                                       {3, 3, 70},   {2, 75, 60}, {1, 33, 0}};
     for (uint32_t a = 0; a < 2; a++)
         for (uint32_t f = 0; f < 6; f++)
-            for (uint32_t i = 0; i < 5; i++) {
+            for (uint32_t i = 0; i < 6; i++) {
                 if (!kf_case_chosen(43))
                     continue;
                 kf_case c = kf_case_begin(calls[i][0], calls[i][1], 1,
@@ -155,10 +157,48 @@ static void test_chunks(void **state)
     assert_memory_equal(whole + 19 * 256, step, sizeof step);
 }
 
+/* Every spelling of a window is understood, and what only looks like one is not. */
+static void test_mask_bounds(void **state)
+{
+    (void)state;
+    static const struct {
+        kf_fn fn;
+        bool distance, swapped; /* q - k < c, or q - c < k; sides exchanged */
+        double c;
+        int64_t window;
+    } rows[] = {
+        {KF_FN_lt, true, false, 40, 40},          {KF_FN_le, true, false, 40, 41},
+        {KF_FN_gt, true, true, 40, 40},           {KF_FN_ge, true, true, 39.5, 40},
+        {KF_FN_lt, true, false, 2.5, 3},          {KF_FN_lt, false, false, 8, 8},
+        {KF_FN_le, false, false, 8, 9},           {KF_FN_gt, false, true, 8, 8},
+        {KF_FN_gt, true, false, 8, KF_NO_WINDOW}, {KF_FN_lt, true, false, 0, KF_NO_WINDOW},
+    };
+    kf_case c = kf_case_begin(1, 1, 1, 1);
+    for (uint32_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        kf_slot_builder *b = kf_slot_builder_create(c.arena, 3, mask_names, 0);
+        uint32_t q = kf_slot_param(b, 1), k = kf_slot_param(b, 2), n = kf_slot_const(b, rows[i].c);
+        uint32_t small = kf_slot_fn(b, KF_FN_sub, q, rows[i].distance ? k : n, 0);
+        uint32_t large = rows[i].distance ? n : k;
+        uint32_t order = kf_slot_fn(b, rows[i].fn, rows[i].swapped ? large : small,
+                                    rows[i].swapped ? small : large, 0);
+        uint32_t causal = kf_slot_fn(b, KF_FN_ge, q, k, 0);
+        kf_mask_bounds got =
+            kf_mask_bounds_of(kf_slot_finish(b, kf_slot_fn(b, KF_FN_and, order, causal, 0)));
+        assert_int_equal(got.window, rows[i].window);
+        assert_true(got.causal);
+        assert_false(got.only_causal);
+        got = kf_mask_bounds_of(kf_slot_finish(b, kf_slot_fn(b, KF_FN_or, order, causal, 0)));
+        assert_false(got.causal);
+        assert_int_equal(got.window, KF_NO_WINDOW);
+    }
+    kf_case_end(&c);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_forms),
+        cmocka_unit_test(test_mask_bounds),
         cmocka_unit_test(test_chunks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
