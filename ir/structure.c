@@ -120,8 +120,10 @@ static uint64_t node_hash(const kf_graph *g, const kf_node *n, const uint64_t *h
 
     if (kf_op_infos[n->op].attr != KF_ATTR_none)
         h = mix(h, kf_attr_hash(kf_op_infos[n->op].attr, n->attr));
+    bool turned =
+        (kf_op_infos[n->op].traits & KF_COMM) && n->n_in == 2 && hash[n->in[1]] < hash[n->in[0]];
     for (uint32_t i = 0; i < n->n_in; i++)
-        h = mix(h, hash[n->in[i]]);
+        h = mix(h, hash[n->in[turned ? n->n_in - 1 - i : i]]);
     h = mix(h, kf_type_hash(kf_value_type(g, n->out[0])));
     if (n->body) {
         const uint64_t *inner = kf_graph_structure(n->body, arena);

@@ -14,8 +14,8 @@ uint64_t kf_attr_hash(kf_attr_kind kind, const void *attr);
 uint64_t kf_recipe_hash(const kf_recipe *r);
 uint64_t kf_type_hash(const kf_type *t);
 
-/** Hash of each value of |g| (values.len entries, in |arena|). Nodes must be in topological order.
- */
+/** Hash of each value of |g| (values.len entries, in |arena|), the same for either order of the
+ * operands of a commutative op. Nodes must be in topological order. */
 uint64_t *kf_graph_structure(const kf_graph *g, kf_arena *arena);
 
 #endif

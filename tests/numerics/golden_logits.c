@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* golden_logits - compiled executables against logits and greedy tokens of the same models in transformers.
+/* golden_logits - compiled executables against logits and greedy tokens of the same models in
+ * transformers.
  *
  *   golden_logits MODEL           worst row within the gate, 64 greedy tokens identical
- *   golden_logits MODEL MISTAKE   the description with one switch the wrong way round: outside ten times the
- *                                 gate, and, where golden.json says how far transformers then is, as far
- *   golden_logits list            "MODEL" or "MODEL MISTAKE" for each test there is
+ *   golden_logits MODEL MISTAKE   the description with one switch the wrong way round: outside ten
+ * times the gate, and, where golden.json says how far transformers then is, as far golden_logits
+ * list            "MODEL" or "MODEL MISTAKE" for each test there is
  *
- * MODEL is a folder of tests/golden/llama. A mistake is an edit of the open composition that `kerf inspect
+ * MODEL is a folder of tests/golden/llama. A mistake is an edit of the open composition that `kerf
+ * inspect
  * --stage spec` prints, so every switch can be turned, also those that config.json has no key for.
  */
 #include <math.h>
@@ -24,7 +26,8 @@ static const char *const models[] = {
     "qkv_bias", "rope_linear",   "rope_llama3", "rope_theta", "tied",
 };
 
-/** Every |from| in the description becomes |to|. Names are those of golden.json where it has the figure. */
+/** Every |from| in the description becomes |to|. Names are those of golden.json where it has the
+ * figure. */
 static const struct mistake {
     const char *model, *name, *from, *to;
 } mistakes[] = {
@@ -73,7 +76,7 @@ static const char *environment(const char *name)
     return value;
 }
 
-/* ---- files and commands ---- */
+/* ---- files and commands ---------------------------------------------------------------------- */
 
 static size_t read_file(const char *path, char *out, size_t max)
 {
@@ -141,7 +144,8 @@ static void open_golden(golden *g, const char *model, const char *mistake)
 
     g->model = model;
     g->build = environment("KF_BUILD_DIR");
-    snprintf(g->dir, sizeof g->dir, "%s/tests/golden/llama/%s", environment("KF_SOURCE_DIR"), model);
+    snprintf(g->dir, sizeof g->dir, "%s/tests/golden/llama/%s", environment("KF_SOURCE_DIR"),
+             model);
     snprintf(g->out, sizeof g->out, "golden_logits.%s.%s", model, mistake);
     snprintf(path, sizeof path, "%s/golden.json", g->dir);
     read_file(path, g->json, sizeof g->json);
@@ -151,14 +155,14 @@ static void open_golden(golden *g, const char *model, const char *mistake)
     read_logits(path, g->logits);
 }
 
-/* ---- running the compiled model ---- */
+/* ---- running the compiled model -------------------------------------------------------------- */
 
 static void compile(const golden *g, const char *description, const char *options)
 {
     static char command[3 * MAX_PATH], output[MAX_TEXT];
 
-    snprintf(command, sizeof command, "'%s/bin/kerf' compile '%s' %s -q -j1 -o %s", g->build, description,
-             options, g->out);
+    snprintf(command, sizeof command, "'%s/bin/kerf' compile '%s' %s -q -j1 -o %s", g->build,
+             description, options, g->out);
     run(command, output, sizeof output);
 }
 
@@ -171,8 +175,8 @@ static void execute(const golden *g, float *out_logits, int *out_ids)
 
     snprintf(npy, sizeof npy, "%s.npy", g->out);
     n = (size_t)snprintf(command, sizeof command,
-                         "./%s run --temp 0 --ignore-eos -n %d --json --all-logits %s --ids ", g->out,
-                         N_GREEDY, npy);
+                         "./%s run --temp 0 --ignore-eos -n %d --json --all-logits %s --ids ",
+                         g->out, N_GREEDY, npy);
     for (int i = 0; i < N_PROMPT; i++)
         n += (size_t)snprintf(command + n, sizeof command - n, "%s%d", i ? "," : "", g->ids[i]);
     run(command, output, sizeof output);
@@ -223,7 +227,7 @@ static int check_right(golden *g)
     return wrong != 0;
 }
 
-/* ---- mistakes ---- */
+/* ---- mistakes -------------------------------------------------------------------------------- */
 
 /** |text| with the comments gone and every |from| replaced; at least one must be there. */
 static void edit(const char *text, const struct mistake *m, char *out, size_t max)
@@ -275,7 +279,8 @@ static int check_mistake(golden *g, const struct mistake *m)
     execute(g, logits, ids);
     remove(path);
     double all = nmse(logits, g->logits, &worst);
-    printf("%s with %s: NMSE %.3g, worst row %.3g; transformers %.3g\n", g->model, m->name, all, worst, known);
+    printf("%s with %s: NMSE %.3g, worst row %.3g; transformers %.3g\n", g->model, m->name, all,
+           worst, known);
     return !(all >= 10 * gate_nmse) || (known > 0 && !(fabs(all - known) <= 0.01 * known));
 }
 

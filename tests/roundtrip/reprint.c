@@ -3,12 +3,12 @@
  *
  *   reprint FILE...      0: all equal; 1: the first difference of each file that is not
  */
-#include <stdio.h>
-#include <string.h>
-
 #include "base/fs.h"
 #include "ir/plan.h"
 #include "ir/text.h"
+
+#include <stdio.h>
+#include <string.h>
 
 /** A plan begins with that word, behind comments. */
 static bool is_plan(kf_str text)
