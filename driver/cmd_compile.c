@@ -386,7 +386,8 @@ static int emit_stage(kf_compilation *c, const char *stage)
         kf_module_print(c->module, KF_PRINT_LOCS, &text);
         return write_text(c, kf_sbuf_view(&text));
     }
-    kf_compilation_plan(c);
+    if (!kf_compilation_plan(c))
+        return 0;
     if (!strcmp(stage, "plan"))
         kf_plan_print(c->plan, KF_PRINT_LOCS, &text);
     else if (!strcmp(stage, "llvm") && !kf_kernels_llvm(c, &text))

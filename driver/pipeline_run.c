@@ -137,6 +137,12 @@ bool kf_compilation_plan(kf_compilation *c)
 {
     kf_sbuf why = {.arena = c->scratch};
 
+    if (c->opt->stop_after) {
+        kf_diag_add(c->diags, KF_E0803, KF_NO_LOC,
+                    "--stop-after leaves a graph without a plan: look at it with --emit fused");
+        return false;
+    }
+
     kf_check_set_context("schedule", c->module->name.ptr);
     c->plan = kf_schedule(c->module, c->target, c->arena);
     if (!kf_plan_verify(c->plan, &why)) {

@@ -8,10 +8,10 @@
  * A decode step has one new token per sequence, so its N is S: rows are bounded by max_sequences
  * and the planner makes small buffers and its own kernels. Weights are shared: both clones keep
  * the same recipes.
- * Fires when    the module has an entry called main. Repeated functions are cloned once per phase.
- * Why here      after attention is recognised (matched once), before anything that may differ per
- *               phase.
- * Needs nothing. Keeps nothing. Terminates: a main.<phase> is not split again.
+ * Fires when    the module has an entry called main and the dims S and N. Repeated functions are
+ * cloned once per phase. Why here      after attention is recognised (matched once), before
+ * anything that may differ per phase. Needs nothing. Keeps nothing. Terminates: a main.<phase> is
+ * not split again.
  */
 #include "passes/match.h"
 
@@ -64,13 +64,20 @@ static kf_graph *clone_for(kf_module *m, const kf_graph *g, const phase *p)
     return c;
 }
 
+/* ORDER of KF_SYM_*: textual IR may hold modules that are no decoders. */
+static bool has_decoder_dims(const kf_module *m)
+{
+    return m->syms.len > KF_SYM_N && kf_str_eq_c(m->syms.data[KF_SYM_S].name, "S") &&
+           kf_str_eq_c(m->syms.data[KF_SYM_N].name, "N");
+}
+
 bool kf_pass_phases(kf_module *m, kf_pass_ctx *cx)
 {
     kf_graph *main_func = kf_module_find_func(m, KF_STR("main"));
     uint32_t old = m->funcs.len;
 
     (void)cx;
-    if (!main_func)
+    if (!main_func || !has_decoder_dims(m))
         return false;
     for (uint32_t i = 0; i < sizeof phases / sizeof phases[0]; i++)
         clone_for(m, main_func, &phases[i]);
