@@ -6,6 +6,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
+#include <string.h>
 
 #include <cmocka.h>
 
@@ -230,6 +231,25 @@ static void test_qkv(void **state)
             }
 }
 
+/* Head sizes of whole vectors need no gather anywhere: not in rope, norms, segments or the cache.
+ */
+static void test_contiguous(void **state)
+{
+    (void)state;
+    static const qkv options[] = {{4, 2, 64, true, true, false, KF_DTYPE_f32},
+                                  {1, 2, 32, false, false, false, KF_DTYPE_bf16}};
+    for (uint32_t a = 0; a < 2; a++)
+        for (uint32_t i = 0; i < 2; i++) {
+            kf_case c = begin(a, 3, 10);
+            c.keep_text = true;
+            build_qkv(&c, &options[i]);
+            kf_case_run(&c, KF_FAMILY_matmul);
+            assert_non_null(strstr(c.text, a ? "load <16 x float>" : "load <8 x float>"));
+            assert_null(strstr(c.text, "masked.gather"));
+            kf_case_end(&c);
+        }
+}
+
 /* The head sees the wanted rows only, also for the statistics. */
 static void test_head(void **state)
 {
@@ -321,9 +341,13 @@ static void test_refusals(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_plain),    cmocka_unit_test(test_residual_statistic),
-        cmocka_unit_test(test_gated),    cmocka_unit_test(test_qkv),
-        cmocka_unit_test(test_head),     cmocka_unit_test(test_prologue_scale_and_post_norm),
+        cmocka_unit_test(test_plain),
+        cmocka_unit_test(test_residual_statistic),
+        cmocka_unit_test(test_gated),
+        cmocka_unit_test(test_qkv),
+        cmocka_unit_test(test_contiguous),
+        cmocka_unit_test(test_head),
+        cmocka_unit_test(test_prologue_scale_and_post_norm),
         cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
