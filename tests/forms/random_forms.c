@@ -27,7 +27,7 @@
 #define SWITCHES(X)                                                                                \
     X(rms_norm) X(layer_norm) X(glu) X(mlp) X(parallel) X(gqa) X(qkv_bias) X(o_bias) X(qk_norm)    \
     X(rope) X(rope_fraction) X(rope_interleaved) X(rope_linear) X(rope_llama3)                     \
-    X(window) X(sink) X(chunk) X(softcap) X(alibi) X(tied) X(head_bias) X(inner_bias) X(act_expr)  \
+    X(window) X(sink) X(chunk) X(long_mask) X(softcap) X(alibi) X(tied) X(head_bias) X(inner_bias) X(act_expr)  \
     X(bf16) X(f16) X(kv_bf16) X(post_norm) X(two_attentions) X(no_repeat) X(odd_width)
 /* clang-format on */
 
@@ -118,7 +118,7 @@ static void write_rope(gen *g, int indent)
         line(g, indent + 2, "style: interleaved");
     if (flip(g, SW_rope_linear, 20))
         line(g, indent + 2, "scaling: {type: linear, factor: 4}");
-    else if (flip(g, SW_rope_llama3, 25))
+    else if (flip(g, SW_rope_llama3, 30))
         line(g, indent + 2,
              "scaling: {type: llama3, factor: 8, low_freq_factor: 1, high_freq_factor: 4, "
              "original_max_position_embeddings: 16}");
@@ -126,14 +126,17 @@ static void write_rope(gen *g, int indent)
 
 static void write_mask_and_score(gen *g, int indent)
 {
-    char mask[128] = "causal", score[128] = "";
+    char mask[512] = "causal", score[128] = "";
 
-    if (flip(g, SW_window, 25)) {
+    if (flip(g, SW_window, 35)) {
         bool sink = flip(g, SW_sink, 50);
         snprintf(mask, sizeof mask,
                  sink ? "causal & (window(%u) | sink(2))" : "causal & window(%u)", 3 + pick(g, 8));
-    } else if (flip(g, SW_chunk, 15))
+    } else if (flip(g, SW_chunk, 30))
         snprintf(mask, sizeof mask, "chunk(%u) & causal", 4 + pick(g, 8));
+    if (flip(g, SW_long_mask, 12)) /* more conjuncts than fuse_attention takes apart */
+        for (int i = 0; i < 16; i++)
+            snprintf(mask + strlen(mask), sizeof mask - strlen(mask), " & window(%d)", 20 + i);
     if (strcmp(mask, "causal"))
         line(g, indent, "mask: \"%s\"", mask);
     bool cap = flip(g, SW_softcap, 20), alibi = flip(g, SW_alibi, 20);
@@ -174,7 +177,7 @@ static void write_ffn(gen *g, int indent)
     const char *act =
         flip(g, SW_act_expr, 20) ? "\"x * sigmoid(1.5 * x) + 0.1 * tanh(x)\"" : acts[pick(g, 8)];
     bool bias = flip(g, SW_inner_bias, 25);
-    int inner = 8 * (1 + (int)pick(g, 12)) + (flip(g, SW_odd_width, 20) ? 2 : 0);
+    int inner = 8 * (1 + (int)pick(g, 12)) + (flip(g, SW_odd_width, 30) ? 2 : 0);
 
     if (flip(g, SW_mlp, 30)) {
         line(g, indent, "- mlp: {act: %s, intermediate_size: %d, bias: %s}", act, inner,
@@ -193,13 +196,13 @@ static void write_branch(gen *g, int indent, bool attention)
         write_attention(g, indent);
     else
         write_ffn(g, indent);
-    if (flip(g, SW_post_norm, 15))
+    if (flip(g, SW_post_norm, 20))
         write_norm(g, indent);
 }
 
 static void write_layer(gen *g, int indent)
 {
-    if (flip(g, SW_parallel, 15)) {
+    if (flip(g, SW_parallel, 20)) {
         line(g, indent, "- residual:");
         line(g, indent + 4, "- parallel:");
         line(g, indent + 8, "-");
@@ -208,7 +211,7 @@ static void write_layer(gen *g, int indent)
         write_branch(g, indent + 10, false);
         return;
     }
-    uint32_t attentions = flip(g, SW_two_attentions, 12) ? 2 : 1;
+    uint32_t attentions = flip(g, SW_two_attentions, 20) ? 2 : 1;
     for (uint32_t i = 0; i < attentions; i++) {
         line(g, indent, "- residual:");
         write_branch(g, indent + 4, true);
@@ -219,7 +222,7 @@ static void write_layer(gen *g, int indent)
 
 static void write_spec(gen *g, uint64_t seed)
 {
-    bool tied = flip(g, SW_tied, 35), no_repeat = flip(g, SW_no_repeat, 12);
+    bool tied = flip(g, SW_tied, 35), no_repeat = flip(g, SW_no_repeat, 18);
 
     g->layer_norm = flip(g, SW_layer_norm, 25);
     g->hidden = 8 * (2 + (int)pick(g, 14));
@@ -228,7 +231,7 @@ static void write_spec(gen *g, uint64_t seed)
         "spec: 1\nname: random-%llu\nvocab_size: %u\nhidden_size: %d\nmax_position_embeddings: 128",
         (unsigned long long)seed, 40 + pick(g, 90), g->hidden);
     const char *dtype = flip(g, SW_bf16, 40)  ? "bfloat16"
-                        : flip(g, SW_f16, 20) ? "float16"
+                        : flip(g, SW_f16, 30) ? "float16"
                                               : "float32";
     line(g, 0, "dtype: %s\nbuild:\n  max_sequences: 3\n  max_tokens: 32", dtype);
     if (flip(g, SW_kv_bf16, 20))
@@ -245,7 +248,7 @@ static void write_spec(gen *g, uint64_t seed)
              1 + pick(g, 3));
     write_norm(g, 2);
     line(g, 2, "- linear: {out: vocab_size%s%s}", tied ? ", tied: embedding" : "",
-         flip(g, SW_head_bias, 20) ? ", bias: true" : "");
+         flip(g, SW_head_bias, 25) ? ", bias: true" : "");
 }
 
 /* ---- running --------------------------------------------------------------------------------- */
@@ -325,13 +328,12 @@ static bool batch_agrees(const char *dir)
            run("test $(grep -c '\\[' %s/alone.ids) = 3", dir) == 0;
 }
 
-static bool one(uint64_t seed, const char *dir, counters *c)
+/* Writes the description, counts its switches and what the passes make of it. */
+static bool generate(uint64_t seed, const char *dir, const char *path, counters *c)
 {
-    char path[1024];
     uint64_t mixed = seed * 0xd1342543de82ef95u; /* neighbours must not share a shifted sequence */
     gen g = {.state = random_u64(&mixed)};
 
-    snprintf(path, sizeof path, "%s/spec.yaml", dir);
     g.out = fopen(path, "w");
     if (!g.out)
         return false;
@@ -343,11 +345,37 @@ static bool one(uint64_t seed, const char *dir, counters *c)
     run("rm -f %s/*.txt %s/*.ids", dir, dir);
     bool ok = run("kerf explain %s --json > %s/explain.json", path, dir) == 0;
     count_passes(dir, c);
+    return ok;
+}
+
+static bool one(uint64_t seed, const char *dir, counters *c, bool only_count)
+{
+    char path[1024];
+
+    snprintf(path, sizeof path, "%s/spec.yaml", dir);
+    bool ok = generate(seed, dir, path, c);
+    if (only_count)
+        return ok;
     ok = ok && run("kerf verify %s --seed %llu --tokens 18 > %s/verify.txt 2>&1", path,
                    (unsigned long long)seed + 1, dir) == 0;
     ok = ok && run("kerf weights random %s -o %s/hf --seed 5 2>/dev/null", path, dir) == 0;
     ok = ok && run("kerf compile %s --weights %s/hf -o %s/model -q", path, dir, dir) == 0;
     return ok && batch_agrees(dir);
+}
+
+/* Every switch on in a tenth of the descriptions; every pass fires in a twentieth, and refuses in a
+ * twentieth where a description can make it refuse (the others have their refusals in
+ * tests/passes). */
+static bool shares_hold(const counters *c)
+{
+    static const bool can_refuse[N_PASSES] = {true, true, true, false, true, false, true, false};
+    bool ok = true;
+
+    for (int i = 0; i < N_SWITCHES; i++)
+        ok &= c->on[i] * 10 >= c->specs;
+    for (size_t p = 0; p < N_PASSES; p++)
+        ok &= c->fired[p] * 20 >= c->specs && (!can_refuse[p] || c->refused[p] * 20 >= c->specs);
+    return ok;
 }
 
 static void report(const counters *c)
@@ -364,15 +392,19 @@ int main(int argc, char **argv)
 {
     counters c = {0};
     char dir[] = "/tmp/kerf-forms-XXXXXX";
+    bool only_count = argc > 1 && !strcmp(argv[1], "--count");
 
+    argc -= only_count;
+    argv += only_count;
     if (argc < 3)
-        return fprintf(stderr, "usage: %s FIRST COUNT [KEEP-DIR]\n", argv[0]), 2;
+        return fprintf(stderr, "usage: random_forms [--count] FIRST COUNT [KEEP-DIR]\n"), 2;
     uint64_t first = strtoull(argv[1], NULL, 10);
-    uint32_t count = scaled((uint32_t)strtoull(argv[2], NULL, 10));
+    uint32_t count = (uint32_t)strtoull(argv[2], NULL, 10);
+    count = only_count ? count : scaled(count);
     if (!mkdtemp(dir))
         return perror(dir), 1;
     for (uint32_t i = 0; i < count; i++) {
-        if (one(first + i, dir, &c))
+        if (one(first + i, dir, &c, only_count))
             continue;
         c.failed++;
         printf("FAILED: description %llu\n", (unsigned long long)(first + i));
@@ -384,5 +416,5 @@ int main(int argc, char **argv)
     }
     run("rm -rf %s", dir);
     report(&c);
-    return c.failed != 0;
+    return c.failed != 0 || (only_count && !shares_hold(&c));
 }
