@@ -94,7 +94,11 @@ int main(int argc, char **argv)
         kf_help_print(stdout);
     else if (!strcmp(argv[1], "--version"))
         printf("kerf %s\n", KF_VERSION);
-    else
+    else if (!strcmp(argv[1], "--help-markdown")) {
+        kf_sbuf text = {.arena = arena};
+        kf_help_markdown(&text);
+        printf("%.*s", KF_STR_ARG(kf_sbuf_view(&text)));
+    } else
         status = run_verb(&c, &o, argv[1], argc - 2, argv + 2);
     print_diagnostics(&c);
     kf_compilation_close(&c);

@@ -207,17 +207,37 @@ void kf_help_verb(FILE *out, kf_verb verb)
     }
 }
 
+/** |text| in a table cell. */
+static void cell(kf_sbuf *out, const char *text)
+{
+    for (; *text; text++)
+        kf_sbuf_printf(out, *text == '|' ? "\\%c" : "%c", *text);
+}
+
+static void option_row(kf_sbuf *out, const option *o)
+{
+    kf_sbuf_c(out, "| `");
+    if (o->letter)
+        kf_sbuf_printf(out, "-%c`, `", o->letter);
+    kf_sbuf_printf(out, "--%s%s", o->name, o->argument[0] ? " " : "");
+    cell(out, o->argument);
+    kf_sbuf_c(out, "` | ");
+    cell(out, o->help);
+    kf_sbuf_c(out, " |\n");
+}
+
 void kf_help_markdown(kf_sbuf *out)
 {
     for (int v = 0; v < KF_VERB_COUNT; v++) {
         kf_sbuf_printf(out, "## kerf %s %s\n\n%s.\n\n| option | meaning |\n| --- | --- |\n",
                        verbs[v].name, verbs[v].operands, verbs[v].summary);
-        for (size_t i = 0; i < N_OPTIONS; i++) {
-            const option *o = &options[i];
-            if (o->verbs & (1u << v))
-                kf_sbuf_printf(out, "| `--%s%s%s` | %s |\n", o->name, o->argument[0] ? " " : "",
-                               o->argument, o->help);
-        }
+        for (size_t i = 0; i < N_OPTIONS; i++)
+            if ((options[i].verbs & (1u << v)) && options[i].verbs != EVERY)
+                option_row(out, &options[i]);
         kf_sbuf_c(out, "\n");
     }
+    kf_sbuf_c(out, "## Every verb\n\n| option | meaning |\n| --- | --- |\n");
+    for (size_t i = 0; i < N_OPTIONS; i++)
+        if (options[i].verbs == EVERY)
+            option_row(out, &options[i]);
 }

@@ -15,10 +15,34 @@
 #define KF_CHECKS 0
 #endif
 
+#define MAX_OVERRIDES 32
+
+/* Keys of `build:` that nothing acts on yet must not pass in silence. */
+static bool check_build(kf_compilation *c)
+{
+    const kf_spec_build *b = &c->spec->build;
+    const kf_sv_strs *contract = b->require.n ? &b->require : &b->forbid;
+    uint32_t before = kf_diags_errors(c->diags);
+
+    if (contract->n)
+        kf_diag_add(c->diags, KF_E0411, contract->src.loc,
+                    "build.fusion.%s: this version checks no fusion contracts; "
+                    "'kerf explain' shows what fused and what did not",
+                    contract == &b->require ? "require" : "forbid");
+    if (!c->opt->target && b->targets.n > 1)
+        kf_diag_add(c->diags, KF_E0411, b->targets.src.loc,
+                    "build.targets: %u targets; this version compiles for one at a time: "
+                    "give one with --target",
+                    b->targets.n);
+    return kf_diags_errors(c->diags) == before;
+}
+
 bool kf_compilation_target(kf_compilation *c)
 {
     const char *t = c->opt->target ? c->opt->target : "cpu";
 
+    if (c->spec && !check_build(c))
+        return false;
     if (c->spec && !c->opt->target && c->spec->build.targets.n == 1)
         t = kf_str_dup(c->arena, c->spec->build.targets.v[0]).ptr;
     if (strncmp(t, "cpu", 3) || (t[3] && t[3] != ':')) {
@@ -50,7 +74,7 @@ static uint32_t overrides(kf_compilation *c, kf_override *out, uint32_t max)
 {
     uint32_t n = 0;
 
-    for (const char *s = c->opt->set; s && *s && n < max;) {
+    for (const char *s = c->opt->set; s && *s;) {
         size_t len = strcspn(s, ",");
         const char *eq = memchr(s, '=', len);
         if (!eq) {
@@ -58,18 +82,22 @@ static uint32_t overrides(kf_compilation *c, kf_override *out, uint32_t max)
                         (int)len, s);
             return n;
         }
+        if (n == max) {
+            kf_diag_add(c->diags, KF_E0803, KF_NO_LOC, "--set overrides at most %u keys", max);
+            return n;
+        }
         out[n++] = (kf_override){{s, (uint32_t)(eq - s)}, {eq + 1, (uint32_t)(s + len - eq - 1)}};
         s += len + (s[len] == ',');
     }
-    if (c->opt->dtype && n < max)
+    if (c->opt->dtype)
         out[n++] = (kf_override){KF_STR("build.dtypes.weights"), kf_str_from(c->opt->dtype)};
     return n;
 }
 
 bool kf_compilation_load(kf_compilation *c, const char *path)
 {
-    kf_override set[32];
-    uint32_t n = overrides(c, set, 32);
+    kf_override set[MAX_OVERRIDES + 1]; /* and --dtype */
+    uint32_t n = overrides(c, set, MAX_OVERRIDES);
 
     if (kf_diags_errors(c->diags))
         return false;
