@@ -313,25 +313,29 @@ static kb_value weight_ptr(emitter *e, kb_value strip, kb_value k, uint32_t dk, 
     return kb_offset_c(e->b, row, at);
 }
 
-/* |vectors| vectors of row k + dk as f32; bf16 also gives those of the next row. */
-static void load_rows(emitter *e, kb_value strip, kb_value k, uint32_t dk, uint32_t vectors,
-                      kb_value *out_w, kb_value *out_next)
+/* Vector |v| of row k + dk as f32; bf16 also gives that of the next row. */
+static kb_value load_row(emitter *e, kb_value strip, kb_value k, uint32_t dk, uint32_t v,
+                         kb_value *out_next)
 {
     kb *b = e->b;
     const uint32_t lanes = e->cfg->lanes;
-    kb_value upper = kb_int(b, KB_I32, lanes, 0xffff0000);
-    for (uint32_t v = 0; v < vectors; v++) {
-        kb_value p = weight_ptr(e, strip, k, dk, v);
-        if (e->cfg->weight == KF_WEIGHT_F32) {
-            out_w[v] = kb_load(b, KB_F32, lanes, p, lanes * 4);
-        } else if (e->cfg->weight == KF_WEIGHT_F16) {
-            out_w[v] = kb_load_f32(b, KB_F16, lanes, p, lanes * 2, NULL);
-        } else {
-            kb_value pair = kb_load(b, KB_I32, lanes, p, lanes * 4);
-            out_w[v] = kb_bitcast(b, kb_shl(b, pair, 16), KB_F32, lanes);
-            out_next[v] = kb_bitcast(b, kb_and(b, pair, upper), KB_F32, lanes);
-        }
-    }
+    kb_value p = weight_ptr(e, strip, k, dk, v);
+    if (e->cfg->weight == KF_WEIGHT_F32)
+        return kb_load(b, KB_F32, lanes, p, lanes * 4);
+    if (e->cfg->weight == KF_WEIGHT_F16)
+        return kb_load_f32(b, KB_F16, lanes, p, lanes * 2, NULL);
+    kb_value pair = kb_load(b, KB_I32, lanes, p, lanes * 4);
+    kb_value upper = kb_and(b, pair, kb_int(b, KB_I32, lanes, 0xffff0000));
+    *out_next = kb_bitcast(b, upper, KB_F32, lanes);
+    return kb_bitcast(b, kb_shl(b, pair, 16), KB_F32, lanes);
+}
+
+/* |vectors| vectors of row k + dk. */
+static void load_rows(emitter *e, kb_value strip, kb_value k, uint32_t dk, uint32_t vectors,
+                      kb_value *out_w, kb_value *out_next)
+{
+    for (uint32_t v = 0; v < vectors; v++)
+        out_w[v] = load_row(e, strip, k, dk, v, &out_next[v]);
 }
 
 /* ---- stream form ----------------------------------------------------------------------------- */
@@ -348,6 +352,33 @@ static void prefetch_strip(emitter *e, const kf_regtile *t, kb_value strip, kb_v
     }
 }
 
+static void add_rows(emitter *e, kf_regtile *t, kb_value strip, kb_value k, uint32_t dk)
+{
+    kb_value w[KF_REGTILE_SUMS], next[KF_REGTILE_SUMS];
+    load_rows(e, strip, k, dk, t->vectors, w, next);
+    kf_regtile_fma(e->b, t, k, dk, w);
+    if (k_step(e->cfg) == 2)
+        kf_regtile_fma(e->b, t, k, dk + 1, next);
+}
+
+/* The same sums in the same order for a single row, whose vectors leave no registers to keep the
+ * next row of W in: each vector is used up as soon as it is loaded. */
+static void add_row(emitter *e, kf_regtile *t, kb_value strip, kb_value k, uint32_t dk)
+{
+    kb *b = e->b;
+    const uint32_t lanes = e->cfg->lanes;
+    kb_value at = kb_index(b, kb_index(b, t->a, KB_F32, k), KB_F32, kb_i64(b, dk)), next = NULL;
+    kb_value a = kb_splat(b, kb_load(b, KB_F32, 1, at, 4), lanes), a_next = NULL;
+    if (k_step(e->cfg) == 2)
+        a_next = kb_splat(b, kb_load(b, KB_F32, 1, kb_offset_c(b, at, 4), 4), lanes);
+    for (uint32_t v = 0; v < t->vectors; v++) {
+        kb_value w = load_row(e, strip, k, dk, v, &next);
+        t->sums[v] = kb_fma(b, a, w, t->sums[v]);
+        if (a_next)
+            t->sums[v] = kb_fma(b, a_next, next, t->sums[v]);
+    }
+}
+
 /* sums += A'[group][lo..hi) * W[lo..hi)[strip], |unroll| k a turn. */
 static void stream_span(emitter *e, kf_regtile *t, kb_value strip, kb_value lo, kb_value hi,
                         uint32_t unroll)
@@ -359,11 +390,10 @@ static void stream_span(emitter *e, kf_regtile *t, kb_value strip, kb_value lo, 
     if (e->cfg->prefetch_bytes)
         prefetch_strip(e, t, strip, l.iv, unroll);
     for (uint32_t dk = 0; dk < unroll; dk += step) {
-        kb_value w[KF_REGTILE_SUMS], next[KF_REGTILE_SUMS];
-        load_rows(e, strip, l.iv, dk, t->vectors, w, next);
-        kf_regtile_fma(b, t, l.iv, dk, w);
-        if (step == 2)
-            kf_regtile_fma(b, t, l.iv, dk + 1, next);
+        if (t->rows == 1)
+            add_row(e, t, strip, l.iv, dk);
+        else
+            add_rows(e, t, strip, l.iv, dk);
     }
     kf_regtile_loop_end(b, t, &l);
 }
