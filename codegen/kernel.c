@@ -36,13 +36,17 @@ bool kf_kernel_emit(kf_llvm *backend, kf_arena *arena, const kf_target *target, 
     if (!impl->match(target, k->body, arena, why))
         return false;
     kb *b = kb_create(arena, backend);
-    kb_begin_kernel(b, kf_str_dup(arena, k->name).ptr);
     const kf_emit e = {.arena = arena,
                        .b = b,
                        .target = target,
                        .body = k->body,
                        .config = &k->shape.config,
                        .kv_layers = cache_layers(plan, k)};
+    if (!impl->check(&e, why)) {
+        kb_destroy(b);
+        return false;
+    }
+    kb_begin_kernel(b, kf_str_dup(arena, k->name).ptr);
     impl->emit(&e);
     kb_end_kernel(b);
     kb_destroy(b);

@@ -13,7 +13,7 @@
  *  args->ptr: body arguments, then results; args->dim[j]: value of module symbol j. A result of
  * kvcache type aliases its operand and is not read. |plan| says how many layers share a cache's
  * pages; NULL: the number in the body's kvcache type. False with a sentence in |why| if the body is
- * not one kernel of its family. */
+ * not one kernel of its family or its config cannot be emitted. */
 bool kf_kernel_emit(kf_llvm *backend, kf_arena *arena, const kf_target *target, const kf_plan *plan,
                     const kf_kernel *k, kf_sbuf *why);
 

@@ -619,4 +619,9 @@ static void emit(const kf_emit *e)
     finish_pairs(&em);
 }
 
-const kf_family_impl kf_family_attention = {match, configure, emit};
+static bool check(const kf_emit *e, kf_sbuf *why)
+{
+    return kf_config_in(e->config, "tile_rows", 1, 1024, why);
+}
+
+const kf_family_impl kf_family_attention = {match, configure, check, emit};

@@ -3,6 +3,8 @@
 
 #include "base/check.h"
 
+#include <inttypes.h>
+
 bool kf_refuse(kf_sbuf *why, const char *fmt, ...)
 {
     if (!why)
@@ -19,6 +21,14 @@ void kf_config_set(kf_config *c, const char *key, int64_t value)
     KF_ASSERT(c->n < KF_MAX_CONFIG, "a kernel has at most KF_MAX_CONFIG integers");
     c->key[c->n] = key;
     c->value[c->n++] = value;
+}
+
+bool kf_config_in(const kf_config *c, const char *key, int64_t lo, int64_t hi, kf_sbuf *why)
+{
+    const int64_t v = kf_config_get(c, key);
+    if (v >= lo && v <= hi)
+        return true;
+    return kf_refuse(why, "config %s is %" PRId64 ", not in %" PRId64 "..%" PRId64, key, v, lo, hi);
 }
 
 int64_t kf_dim_bound(const kf_graph *body, kf_dim d, int64_t rows_hi)

@@ -22,6 +22,8 @@ typedef struct kf_family_impl {
     /** For a body that matched. */
     kf_kernel_shape (*configure)(const kf_target *t, const kf_graph *body, kf_arena *scratch,
                                  int64_t rows_hi);
+    /** Whether the config, which a tuner or a hand may have changed, can be emitted. */
+    bool (*check)(const kf_emit *e, kf_sbuf *why);
     void (*emit)(const kf_emit *e);
 } kf_family_impl;
 
@@ -41,6 +43,8 @@ static inline uint32_t kf_target_regs(const kf_target *t)
 
 /** Appends "key = value". */
 void kf_config_set(kf_config *c, const char *key, int64_t value);
+/** False with a sentence unless the integer |key| is in lo..hi. */
+bool kf_config_in(const kf_config *c, const char *key, int64_t lo, int64_t hi, kf_sbuf *why);
 /** Upper bound of |d| when the call has at most |rows_hi| rows. */
 int64_t kf_dim_bound(const kf_graph *body, kf_dim d, int64_t rows_hi);
 /** False with a sentence if an op of |body| cannot stand in pointwise code. */

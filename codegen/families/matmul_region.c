@@ -493,4 +493,24 @@ static void emit(const kf_emit *e)
     kf_emit_matmul_tile(e->b, &c, &hooks);
 }
 
-const kf_family_impl kf_family_matmul = {match, configure, emit};
+static bool check(const kf_emit *e, kf_sbuf *why)
+{
+    static const char *const keys[] = {"max_rows", "tile_m",   "tile_n",   "mr",    "nr",
+                                       "kc",       "k_unroll", "prefetch", "stream"};
+    parts p;
+    const char *rule;
+    for (uint32_t i = 0; i < sizeof keys / sizeof keys[0]; i++)
+        if (!kf_config_in(e->config, keys[i], 0, 1 << 20, why))
+            return false;
+    KF_ASSERT(take_apart(e->target, e->body, e->arena, &p, NULL),
+              "a body is checked after it matched");
+    const kf_matmul_config c = read_config(e, &p);
+    if (!kf_matmul_config_ok(&c, kf_target_regs(e->target), &rule))
+        return kf_refuse(why, "config: %s", rule);
+    if (!kf_columns_tile_ok(&p.columns, e->body, c.tile_n))
+        return kf_refuse(why, "config: tiles of %u columns cut what the epilogue reads together",
+                         c.tile_n);
+    return true;
+}
+
+const kf_family_impl kf_family_matmul = {match, configure, check, emit};

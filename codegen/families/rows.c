@@ -187,4 +187,9 @@ static void emit(const kf_emit *e)
     }
 }
 
-const kf_family_impl kf_family_rows = {match, configure, emit};
+static bool check(const kf_emit *e, kf_sbuf *why)
+{
+    return kf_config_in(e->config, "tile_rows", 1, 1 << 20, why);
+}
+
+const kf_family_impl kf_family_rows = {match, configure, check, emit};

@@ -411,3 +411,25 @@ void kf_case_refused(kf_case *c, kf_family family, const char *needle)
     if (!strstr(why.ptr, needle))
         fail_msg("'%s' does not say '%s'", why.ptr, needle);
 }
+
+kf_kernel_shape kf_case_shape(kf_case *c, kf_family family)
+{
+    const kf_target *t = kf_target_cpu(c->arena, c->arch);
+    return t->configure(t, family, c->body, 1, c->rows_hi ? c->rows_hi : 512);
+}
+
+bool kf_case_emits(kf_case *c, kf_family family, const kf_config *config, kf_sbuf *why)
+{
+    kf_cpu_arch arch;
+    kf_str error;
+    assert_true(kf_cpu_arch_find(c->arch, &arch));
+    const kf_target *t = kf_target_cpu(c->arena, c->arch);
+    const kf_llvm_options options = {.arch = arch};
+    kf_llvm *ll = kf_llvm_create(c->arena, "case", &options, &error);
+    kf_kernel k = {.name = KF_STR("k0"), .family = family, .body = c->body};
+    k.shape = kf_case_shape(c, family);
+    k.shape.config = *config;
+    const bool ok = kf_kernel_emit(ll, c->arena, t, NULL, &k, why);
+    kf_llvm_destroy(ll);
+    return ok;
+}

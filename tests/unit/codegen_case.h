@@ -56,6 +56,10 @@ kf_case_call kf_case_cache(kf_case *c, kf_dtype dtype, uint32_t heads, uint32_t 
 
 /** Emits, runs and compares; fails the test with a sentence. */
 void kf_case_run(kf_case *c, kf_family family);
+/** True if kf_kernel_emit takes the body with |config|; else the sentence is in |why|. */
+bool kf_case_emits(kf_case *c, kf_family family, const kf_config *config, kf_sbuf *why);
+/** What configure chooses for the body. */
+kf_kernel_shape kf_case_shape(kf_case *c, kf_family family);
 /** Expects no match; |needle| has to be in the sentence. */
 void kf_case_refused(kf_case *c, kf_family family, const char *needle);
 

@@ -338,6 +338,41 @@ static void test_refusals(void **state)
     kf_case_end(&c);
 }
 
+/* configure gives tiles that hold whole heads; other integers are checked, not trusted. */
+static void test_config(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *key;
+        int64_t value;
+        const char *says;
+    } wrong[] = {{"tile_n", 16, "cut what the epilogue reads"},
+                 {"tile_n", 40, "multiple of 16"},
+                 {"nr", 12, "nr must be 8"},
+                 {"mr", 7, "mr = tile_m"},
+                 {"k_unroll", 3, "even"},
+                 {"max_rows", 0, "positive"},
+                 {"kc", -1, "not in"}};
+    const qkv options = {3, 2, 24, true, true, false, KF_DTYPE_f32};
+    kf_case c = begin(0, 8, 60);
+    build_qkv(&c, &options);
+    const kf_kernel_shape s = kf_case_shape(&c, KF_FAMILY_matmul);
+    assert_int_equal(kf_config_get(&s.config, "tile_n") % 48, 0);
+    assert_int_equal(s.tiles.term[0].sym, KF_SYM_N);
+    assert_true(s.scratch_bytes > 0);
+    for (uint32_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        kf_config config = s.config;
+        kf_sbuf why = {.arena = c.arena};
+        for (uint32_t k = 0; k < config.n; k++)
+            if (strcmp(config.key[k], wrong[i].key) == 0)
+                config.value[k] = wrong[i].value;
+        assert_false(kf_case_emits(&c, KF_FAMILY_matmul, &config, &why));
+        if (!strstr(why.ptr, wrong[i].says))
+            fail_msg("'%s' does not say '%s'", why.ptr, wrong[i].says);
+    }
+    kf_case_end(&c);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -348,6 +383,7 @@ int main(void)
         cmocka_unit_test(test_contiguous),
         cmocka_unit_test(test_head),
         cmocka_unit_test(test_prologue_scale_and_post_norm),
+        cmocka_unit_test(test_config),
         cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
