@@ -360,14 +360,24 @@ bool kf_compile_to(kf_compilation *c, const char *output, bool library)
 
 /* ---- the verb -------------------------------------------------------------------------------- */
 
-static int write_text(kf_compilation *c, kf_str text)
+static int write_text(kf_compilation *c, const char *stage, kf_str text)
 {
-    if (!c->opt->output)
-        return fwrite(text.ptr, 1, text.len, stdout) == text.len ? 0 : 3;
-    int err = kf_fs_write(c->opt->output, text, 0644);
-    if (err)
-        kf_diag_add(c->diags, KF_E0603, KF_NO_LOC, "%s: %s", c->opt->output, strerror(err));
-    return 0;
+    kf_sbuf json = {.arena = c->arena};
+
+    if (c->opt->output) {
+        int err = kf_fs_write(c->opt->output, text, 0644);
+        if (err)
+            kf_diag_add(c->diags, KF_E0603, KF_NO_LOC, "%s: %s", c->opt->output, strerror(err));
+        else if (c->opt->json)
+            kf_print_output(c, "kerf.compile.1", c->opt->output);
+        return 0;
+    }
+    if (c->opt->json) {
+        kf_stage_json(c->spec->name.v, stage, text, &json);
+        kf_sbuf_char(&json, '\n');
+        text = kf_sbuf_view(&json);
+    }
+    return fwrite(text.ptr, 1, text.len, stdout) == text.len ? 0 : 3;
 }
 
 static int emit_stage(kf_compilation *c, const char *stage)
@@ -378,13 +388,13 @@ static int emit_stage(kf_compilation *c, const char *stage)
         return 0;
     if (!strcmp(stage, "spec")) {
         kf_spec_print(c->spec, true, &text);
-        return write_text(c, kf_sbuf_view(&text));
+        return write_text(c, stage, kf_sbuf_view(&text));
     }
     if (!kf_compilation_graph(c) || (strcmp(stage, "graph") && !kf_compilation_fuse(c, NULL)))
         return 0;
     if (!strcmp(stage, "graph") || !strcmp(stage, "fused")) {
         kf_module_print(c->module, KF_PRINT_LOCS, &text);
-        return write_text(c, kf_sbuf_view(&text));
+        return write_text(c, stage, kf_sbuf_view(&text));
     }
     if (!kf_compilation_plan(c))
         return 0;
@@ -396,7 +406,7 @@ static int emit_stage(kf_compilation *c, const char *stage)
         job j = {.c = c};
         kf_sbuf_str(&text, host_c(&j));
     }
-    return write_text(c, kf_sbuf_view(&text));
+    return write_text(c, stage, kf_sbuf_view(&text));
 }
 
 int kf_verb_compile(kf_compilation *c)
@@ -420,7 +430,7 @@ int kf_verb_compile(kf_compilation *c)
         return 0;
     const char *output =
         c->opt->output ? c->opt->output : kf_c_identifier(c->arena, c->plan->name).ptr;
-    if (kf_compile_to(c, output, library) && !c->opt->quiet && c->opt->json)
-        printf("{\"schema\": \"kerf.compile.1\", \"output\": \"%s\"}\n", output);
+    if (kf_compile_to(c, output, library) && c->opt->json)
+        kf_print_output(c, "kerf.compile.1", output);
     return 0;
 }

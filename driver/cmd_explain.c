@@ -6,23 +6,56 @@
 
 #include <string.h>
 
-static bool explain_code(const char *word)
+/** A row of diag.def or of reasons.def; exit_status is below 0 where there is none. */
+typedef struct code_text {
+    const char *kind, *title, *text;
+    int exit_status;
+} code_text;
+
+static bool find_code(const char *word, code_text *out)
 {
     kf_diag_code code;
 
     if (kf_diag_find(kf_str_from(word), &code)) {
         const kf_diag_info *i = &kf_diag_infos[code];
-        printf("%s: %s (%s, exit %d)\n%s\n", i->name, i->title,
-               i->severity == KF_ERROR ? "error" : "warning", i->exit_status, i->explain);
+        *out = (code_text){i->severity == KF_ERROR ? "error" : "warning", i->title, i->explain,
+                           i->exit_status};
         return true;
     }
     for (int r = 1; r < KF_REASON_COUNT; r++) {
-        if (!strcmp(word, kf_reason_codes[r])) {
-            printf("%s: a fusion was refused: %s\n", word, kf_reason_texts[r]);
-            return true;
-        }
+        if (strcmp(word, kf_reason_codes[r]))
+            continue;
+        *out = (code_text){"refusal", "a fusion was refused", kf_reason_texts[r], -1};
+        return true;
     }
     return false;
+}
+
+static void print_code(const kf_compilation *c, const code_text *t)
+{
+    kf_sbuf text = {.arena = c->scratch};
+    kf_json w = {.out = &text};
+
+    if (!c->opt->json) {
+        printf("%s: %s (%s", c->opt->operand, t->title, t->kind);
+        if (t->exit_status >= 0)
+            printf(", exit %d", t->exit_status);
+        printf(")\n%s\n", t->text);
+        return;
+    }
+    kf_json_open(&w, '{');
+    kf_json_kstr(&w, "schema", KF_STR("kerf.code.1"));
+    kf_json_kstr(&w, "code", kf_str_from(c->opt->operand));
+    kf_json_kstr(&w, "kind", kf_str_from(t->kind));
+    kf_json_kstr(&w, "title", kf_str_from(t->title));
+    kf_json_kstr(&w, "text", kf_str_from(t->text));
+    kf_json_key(&w, "exit_status");
+    if (t->exit_status < 0)
+        kf_json_null(&w);
+    else
+        kf_json_int(&w, t->exit_status);
+    kf_json_close(&w, '}');
+    printf("%.*s\n", KF_STR_ARG(kf_sbuf_view(&text)));
 }
 
 static kf_str file_of(const kf_compilation *c, kf_loc loc)
@@ -75,8 +108,12 @@ static void print_text(const kf_compilation *c)
 
 int kf_verb_explain(kf_compilation *c)
 {
-    if (explain_code(c->opt->operand))
+    code_text known;
+
+    if (find_code(c->opt->operand, &known)) {
+        print_code(c, &known);
         return 0;
+    }
     if (!kf_compilation_load(c, c->opt->operand) || !kf_compilation_target(c) ||
         !kf_compilation_graph(c) || !kf_compilation_fuse(c, NULL))
         return 0;

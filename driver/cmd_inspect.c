@@ -123,16 +123,28 @@ static bool parse_point(kf_compilation *c, const char *text, point *out)
     return true;
 }
 
-static void stage_json(const kf_compilation *c, const char *stage, kf_str text, kf_sbuf *out)
+void kf_stage_json(kf_str model, const char *stage, kf_str text, kf_sbuf *out)
 {
     kf_json w = {.out = out};
 
     kf_json_open(&w, '{');
     kf_json_kstr(&w, "schema", KF_STR("kerf.stage.1"));
-    kf_json_kstr(&w, "model", c->spec->name.v);
+    kf_json_kstr(&w, "model", model);
     kf_json_kstr(&w, "stage", kf_str_from(stage));
     kf_json_kstr(&w, "text", text);
     kf_json_close(&w, '}');
+}
+
+void kf_print_output(const kf_compilation *c, const char *schema, const char *output)
+{
+    kf_sbuf text = {.arena = c->scratch};
+    kf_json w = {.out = &text};
+
+    kf_json_open(&w, '{');
+    kf_json_kstr(&w, "schema", kf_str_from(schema));
+    kf_json_kstr(&w, "output", kf_str_from(output));
+    kf_json_close(&w, '}');
+    printf("%.*s\n", KF_STR_ARG(kf_sbuf_view(&text)));
 }
 
 static bool stage_text(kf_compilation *c, const char *stage, kf_sbuf *text)
@@ -198,7 +210,7 @@ int kf_verb_inspect(kf_compilation *c)
     if (json && !strcmp(stage, "plan"))
         plan_json(c, &at, &out);
     else if (json)
-        stage_json(c, stage, kf_sbuf_view(&text), &out);
+        kf_stage_json(c->spec->name.v, stage, kf_sbuf_view(&text), &out);
     else
         kf_sbuf_str(&out, kf_sbuf_view(&text));
     printf("%.*s%s", KF_STR_ARG(kf_sbuf_view(&out)), json ? "\n" : "");

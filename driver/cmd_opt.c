@@ -55,7 +55,7 @@ static bool read_module(kf_compilation *c)
 
 int kf_verb_opt(kf_compilation *c)
 {
-    kf_sbuf text = {.arena = c->arena};
+    kf_sbuf module = {.arena = c->arena}, text = {.arena = c->arena};
 
     if (c->opt->help_passes) {
         list_passes();
@@ -63,7 +63,12 @@ int kf_verb_opt(kf_compilation *c)
     }
     if (!kf_compilation_target(c) || !read_module(c) || !kf_compilation_fuse(c, NULL))
         return 0;
-    kf_module_print(c->module, c->opt->canonical ? KF_PRINT_CANONICAL : KF_PRINT_LOCS, &text);
+    kf_module_print(c->module, c->opt->canonical ? KF_PRINT_CANONICAL : KF_PRINT_LOCS, &module);
+    if (c->opt->json) {
+        kf_stage_json(c->module->name, "opt", kf_sbuf_view(&module), &text);
+        kf_sbuf_char(&text, '\n');
+    } else
+        kf_sbuf_str(&text, kf_sbuf_view(&module));
     if (!c->opt->output) {
         printf("%.*s", KF_STR_ARG(kf_sbuf_view(&text)));
         return 0;

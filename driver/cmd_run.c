@@ -22,13 +22,19 @@ bool kf_is_executable(const char *path)
 
 static int run_exe(kf_compilation *c, const char *exe, const char *verb)
 {
-    const char **argv = KF_NEW_N(c->arena, const char *, (uint32_t)c->opt->n_rest + 3);
+    const char **argv = KF_NEW_N(c->arena, const char *, (uint32_t)c->opt->n_rest + 6);
     int n = 0;
     kf_exit e = {0};
 
     /* A name without a slash is a file here, not a command on PATH. */
     argv[n++] = strchr(exe, '/') ? exe : kf_strf(c->arena, "./%s", exe).ptr;
     argv[n++] = verb;
+    if (c->opt->json)
+        argv[n++] = "--json";
+    if (c->opt->verbose)
+        argv[n++] = "--verbose";
+    if (c->opt->quiet)
+        argv[n++] = "--quiet";
     for (int i = 0; i < c->opt->n_rest; i++)
         argv[n++] = c->opt->rest[i];
     int err = kf_spawn(argv, NULL, &e);

@@ -274,7 +274,7 @@ static int verify_exe(kf_compilation *c)
 {
     const char *exe = c->opt->operand;
     const char *const argv[] = {strchr(exe, '/') ? exe : kf_strf(c->arena, "./%s", exe).ptr,
-                                "verify", NULL};
+                                "verify", c->opt->json ? "--json" : NULL, NULL};
     kf_exit e = {0};
     int err = kf_spawn(argv, NULL, &e);
 

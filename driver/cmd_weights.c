@@ -46,7 +46,9 @@ int kf_verb_weights(kf_compilation *c)
                     "--dtype takes float32, bfloat16 or float16, not '%s'", c->opt->dtype);
         return 0;
     }
-    kf_weights_random_write(c->arena, c->diags, c->spec, c->opt->output, (uint64_t)c->opt->seed,
-                            dtype);
+    if (kf_weights_random_write(c->arena, c->diags, c->spec, c->opt->output, (uint64_t)c->opt->seed,
+                                dtype) &&
+        c->opt->json)
+        kf_print_output(c, "kerf.weights.1", c->opt->output);
     return 0;
 }

@@ -141,7 +141,8 @@ static void print_bench(bench *b)
     double per_token = (double)kf_model_read_bytes(b->c->model) / b->batch;
     double fraction = per_token * decode / b->bandwidth;
     if (b->c->opt.json)
-        printf("{\"prefill_tokens_per_s\": %.6g, \"decode_tokens_per_s\": %.6g, "
+        printf("{\"schema\": \"kerf.bench.1\", \"prefill_tokens_per_s\": %.6g, "
+               "\"decode_tokens_per_s\": %.6g, "
                "\"weight_bytes_per_token\": %.12g, \"read_bandwidth_bytes_per_s\": %.6g, "
                "\"decode_bandwidth_fraction\": %.6g}\n",
                prefill, decode, per_token, b->bandwidth, fraction);

@@ -15,7 +15,7 @@ static void print_info_json(const kf_cli *c)
     uint64_t page = 0;
     for (uint32_t i = 0; i < m->n_kv; i++)
         page += m->kv[i].layers * m->kv[i].page_bytes;
-    printf("{\n  \"schema\": \"kerf.info/1\",\n  \"name\": ");
+    printf("{\n  \"schema\": \"kerf.info.1\",\n  \"name\": ");
     kf_cli_json_string(stdout, m->name, strlen(m->name));
     printf(",\n  \"target\": ");
     kf_cli_json_string(stdout, m->target, strlen(m->target));
@@ -142,7 +142,7 @@ kf_status kf_cli_verify(kf_cli *c)
         snprintf(probe, sizeof probe, "%.6g", nmse);
     if (c->opt.json)
         printf(
-            "{\"schema\": \"kerf.verify/1\", \"ok\": %s, \"sections\": %u, \"probe_nmse\": %s}\n",
+            "{\"schema\": \"kerf.verify.1\", \"ok\": %s, \"sections\": %u, \"probe_nmse\": %s}\n",
             status == KF_OK ? "true" : "false", c->engine->artifact.header->n_sections, probe);
     else if (status == KF_OK)
         printf("ok: %u sections%s\n", c->engine->artifact.header->n_sections,

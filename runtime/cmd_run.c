@@ -261,6 +261,8 @@ static void print_object(const batch *b, const slot *s)
     putchar('{');
     if (b->c->opt.jsonl)
         printf("\"index\": %llu, ", (unsigned long long)s->index);
+    else
+        fputs("\"schema\": \"kerf.run.1\", ", stdout);
     fputs("\"text\": ", stdout);
     kf_cli_json_string(stdout, s->text.data, s->text.size_bytes);
     fputs(", \"prompt_ids\": ", stdout);

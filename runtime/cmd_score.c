@@ -52,7 +52,8 @@ static void print_score(const kf_cli *c, const score *s, uint64_t n_tokens, uint
     double per_token = s->nats / (double)s->n_scored;
     double per_char = s->nats / (double)n_chars;
     if (c->opt.json)
-        printf("{\"tokens\": %llu, \"tokens_scored\": %llu, \"characters\": %llu, \"nats\": %.9g, "
+        printf("{\"schema\": \"kerf.score.1\", \"tokens\": %llu, \"tokens_scored\": %llu, "
+               "\"characters\": %llu, \"nats\": %.9g, "
                "\"nats_per_token\": %.9g, \"nats_per_character\": %.9g, \"perplexity\": %.9g}\n",
                (unsigned long long)n_tokens, (unsigned long long)s->n_scored,
                (unsigned long long)n_chars, s->nats, per_token, per_char, exp(per_token));

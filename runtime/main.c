@@ -29,7 +29,8 @@ typedef struct verb {
 static const verb verbs[] = {
     {"run", RUN, NULL, "continue a prompt (-p, -f, --ids, --jsonl or standard input)",
      "The text after the prompt goes to standard output, as it is made. --json prints one object\n"
-     "{\"text\", \"prompt_ids\", \"ids\"} instead, without the prompt in text and ids. --jsonl "
+     "{\"schema\", \"text\", \"prompt_ids\", \"ids\"} instead, without the prompt in text and ids. "
+     "--jsonl "
      "reads one\n"
      "request a line, {\"prompt\" or \"ids\", \"n\", \"seed\"}, runs as many at a time as the "
      "model was\n"

@@ -153,7 +153,7 @@ static void test_continues_a_prompt(void **state)
     (void)state;
     assert_int_equal(run("", "run", "-p", "a", "-n", "12", "--json", NULL), 0);
     assert_string_equal(out,
-                        "{\"text\": \"b \xC3\xA9"
+                        "{\"schema\": \"kerf.run.1\", \"text\": \"b \xC3\xA9"
                         "c\xF0\x9F\x98\x80"
                         "de\\n\", \"prompt_ids\": [0], \"ids\": [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, "
                         "11, 12]}\n");
@@ -183,7 +183,8 @@ static void test_end_of_text(void **state)
 {
     (void)state;
     assert_int_equal(run("", "run", "-p", "P", "-n", "50", "--json", NULL), 0);
-    assert_string_equal(out, "{\"text\": \"QRS\", \"prompt_ids\": [59], \"ids\": [60, 61, 62]}\n");
+    assert_string_equal(out, "{\"schema\": \"kerf.run.1\", \"text\": \"QRS\", \"prompt_ids\": "
+                             "[59], \"ids\": [60, 61, 62]}\n");
 }
 
 static void test_stop_strings(void **state)
