@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #define MAX_OBJECT_BYTES (64u << 20)
+#define MAX_SELF_BYTES   (1u << 30)
 #define DIGEST_CHARS     32
 
 static kf_llvm *open_backend(const kf_compilation *c, kf_arena *a, const char *name, bool sanitize)
@@ -56,6 +57,19 @@ static kf_str cache_dir(kf_arena *a)
     return home && *home ? kf_strf(a, "%s/.cache/kerf", home) : (kf_str){"", 0};
 }
 
+/* A version number does not tell two builds of this program apart; their code generators may
+ * differ. */
+static kf_str compiler_digest(kf_arena *a)
+{
+    kf_arena *scratch = kf_arena_create("compiler digest");
+    kf_str self, digest = {"", 0};
+
+    if (!kf_fs_read(scratch, "/proc/self/exe", MAX_SELF_BYTES, &self))
+        digest = kf_hash_hex(a, kf_hash_bytes(self.ptr, self.len));
+    kf_arena_destroy(scratch);
+    return digest;
+}
+
 /* Everything that decides the object's bytes. */
 static kf_str cache_key(const kf_kernel_objects *k, uint32_t index, kf_arena *a)
 {
@@ -65,7 +79,7 @@ static kf_str cache_key(const kf_kernel_objects *k, uint32_t index, kf_arena *a)
     kf_sbuf body = {.arena = a};
 
     kf_graph_print(kernel->body, 0, &body);
-    kf_hasher_add_str(h, KF_STR(KF_VERSION));
+    kf_hasher_add_str(h, k->compiler);
     kf_hasher_add_str(h, kf_str_from(kf_llvm_version()));
     kf_hasher_add_str(h, k->arch_key);
     kf_hasher_add_str(h, kernel->name);
@@ -82,11 +96,23 @@ static kf_str cache_key(const kf_kernel_objects *k, uint32_t index, kf_arena *a)
 static kf_str cache_path(const kf_kernel_objects *k, uint32_t index, kf_arena *a)
 {
     kf_str dir = cache_dir(a), key = cache_key(k, index, a);
+    bool cached = dir.len && k->compiler.len;
 
-    return dir.len ? kf_strf(a, "%.*s/%.*s.o", KF_STR_ARG(dir), KF_STR_ARG(key)) : dir;
+    return cached ? kf_strf(a, "%.*s/%.*s.o", KF_STR_ARG(dir), KF_STR_ARG(key)) : (kf_str){"", 0};
 }
 
-/* An entry is the digest of the object, then the object. */
+/* An entry is this digest, then the object. The path takes part: it holds the key, so the entry of
+ * another kernel does not pass for this one's. */
+static kf_str entry_digest(kf_str path, kf_str object, kf_arena *a)
+{
+    kf_hasher *h = kf_hasher_create();
+    uint32_t key = DIGEST_CHARS + 2; /* "KEY.o" */
+
+    kf_hasher_add_str(h, (kf_str){path.ptr + path.len - key, key});
+    kf_hasher_add_str(h, object);
+    return kf_hash_hex(a, kf_hasher_finish(h));
+}
+
 static bool cache_read(const kf_kernel_objects *k, uint32_t index, kf_arena *a)
 {
     kf_str path = cache_path(k, index, a), entry;
@@ -94,8 +120,7 @@ static bool cache_read(const kf_kernel_objects *k, uint32_t index, kf_arena *a)
     if (!path.len || kf_fs_read(a, path.ptr, MAX_OBJECT_BYTES, &entry) || entry.len < DIGEST_CHARS)
         return false;
     kf_str object = {entry.ptr + DIGEST_CHARS, entry.len - DIGEST_CHARS};
-    kf_str digest = kf_hash_hex(a, kf_hash_bytes(object.ptr, object.len));
-    if (memcmp(digest.ptr, entry.ptr, DIGEST_CHARS))
+    if (memcmp(entry_digest(path, object, a).ptr, entry.ptr, DIGEST_CHARS))
         return false;
     return kf_fs_write(kf_kernels_path(a, k, index).ptr, object, 0644) == 0;
 }
@@ -122,15 +147,13 @@ static void cache_write(const kf_kernel_objects *k, uint32_t index, kf_str objec
     if (!path.len)
         return;
     make_dirs(path);
-    kf_sbuf_str(&entry, kf_hash_hex(a, kf_hash_bytes(object.ptr, object.len)));
+    kf_sbuf_str(&entry, entry_digest(path, object, a));
     kf_sbuf_str(&entry, object);
     (void)kf_fs_write(path.ptr, kf_sbuf_view(&entry),
                       0644); /* a cache that cannot be written is no cache */
 }
 
-/* ---- LLVM
- * -----------------------------------------------------------------------------------------------
- */
+/* ---- LLVM ------------------------------------------------------------------------------------ */
 
 static int emit_one(const kf_kernel_objects *k, uint32_t index, kf_arena *a)
 {
@@ -200,6 +223,7 @@ static uint32_t jobs_of(const kf_options *o)
 void kf_kernels_start(kf_kernel_objects *k, const kf_compilation *c, const char *dir, bool sanitize)
 {
     *k = (kf_kernel_objects){.c = c, .dir = dir, .sanitize = sanitize, .arch_key = arch_key(c)};
+    k->compiler = compiler_digest(c->arena);
     k->missing = KF_NEW_N(c->arena, uint32_t, c->plan->kernels.len);
     for (uint32_t i = 0; i < c->plan->kernels.len; i++)
         if (!cache_read(k, i, c->scratch))
