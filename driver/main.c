@@ -6,6 +6,7 @@
 #include "driver/verbs.h"
 #include "ir/text.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -77,6 +78,23 @@ static int run_verb(kf_compilation *c, kf_options *o, const char *word, int argc
     return status ? status : kf_diags_exit_status(c->diags);
 }
 
+/* The exit status, after what stands in the buffer of standard output was written. Earlier writes
+ * that failed have left their mark in ferror. */
+static int end_output(kf_compilation *c, int status)
+{
+    bool failed = ferror(stdout) != 0;
+
+    errno = 0;
+    failed |= fflush(stdout) != 0;
+    if (!failed || status)
+        return status;
+    if (errno == EPIPE)
+        return 128 + SIGPIPE; /* the reader had enough: as if the signal had not been ignored */
+    kf_diag_add(c->diags, KF_E0603, KF_NO_LOC, "standard output: %s",
+                errno ? strerror(errno) : "a write failed");
+    return kf_diags_exit_status(c->diags);
+}
+
 int main(int argc, char **argv)
 {
     kf_options o = {0};
@@ -100,12 +118,11 @@ int main(int argc, char **argv)
         printf("%.*s", KF_STR_ARG(kf_sbuf_view(&text)));
     } else
         status = run_verb(&c, &o, argv[1], argc - 2, argv + 2);
+    status = end_output(&c, status);
     print_diagnostics(&c);
     kf_compilation_close(&c);
     kf_check_set_hook(NULL, NULL);
     kf_arena_destroy(c.scratch);
     kf_arena_destroy(arena);
-    if (fflush(stdout) && !status)
-        status = 3;
     return status;
 }
