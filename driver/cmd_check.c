@@ -10,13 +10,23 @@ typedef struct sizes {
     uint64_t parameters, weight_bytes, pool_bytes, kv_bytes_per_token;
 } sizes;
 
+static bool count_param(void *user, kf_str name, const kf_spec_param *param, const kf_block *block)
+{
+    uint64_t *n = user;
+
+    (void)name;
+    (void)block;
+    *n += (uint64_t)(param->dim[0] * (param->rank > 1 ? param->dim[1] : 1));
+    return true;
+}
+
 static sizes measure(const kf_compilation *c)
 {
     sizes s = {0};
 
+    kf_spec_each_param(c->scratch, c->spec, count_param, &s.parameters);
     for (uint32_t i = 0; i < c->plan->weights.len; i++) {
         const kf_plan_weight *w = &c->plan->weights.data[i];
-        s.parameters += (uint64_t)kf_type_static_elems(&w->type) * w->layers;
         s.weight_bytes += (uint64_t)w->size_bytes * w->layers;
     }
     for (uint32_t i = 0; i < c->plan->phases.len; i++)
