@@ -104,9 +104,7 @@ kb_value kf_emit_fn(kb *b, kf_fn fn, const kb_value *args)
     return emitters[fn](b, x[0], x[1], x[2]);
 }
 
-/* ---- slots
- * ------------------------------------------------------------------------------------------------
- */
+/* ---- slots ----------------------------------------------------------------------------------- */
 
 static kb_value apply(kb *b, const kf_slot_inst *inst, const kb_value *values)
 {

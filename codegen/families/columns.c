@@ -199,9 +199,7 @@ static bool follow(tracer *t, kf_value v, const int64_t *ix)
                      kf_op_infos[n->op].name);
 }
 
-/* ---- items
- * ------------------------------------------------------------------------------------------------
- */
+/* ---- items ----------------------------------------------------------------------------------- */
 
 static bool trace_item(tracer *t, kf_column_item *item, kf_arena *arena)
 {

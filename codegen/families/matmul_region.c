@@ -265,9 +265,7 @@ static kf_matmul_config read_config(const kf_emit *e, const parts *p)
     return c;
 }
 
-/* ---- emission
- * ------------------------------------------------------------------------------------------------
- */
+/* ---- emission -------------------------------------------------------------------------------- */
 
 typedef struct region {
     const kf_emit *e;
@@ -371,8 +369,9 @@ static kf_range item_range(region *r, const kf_column_item *item)
             range.divisor /= 2;
     }
     if (even) {
-        range.lo = kb_muli(b, t, step);
-        range.hi = kb_min(b, kb_addi(b, range.lo, step), kb_i64(b, item->n));
+        kb_value n = kb_i64(b, item->n); /* tiles behind the item's columns have an empty range */
+        range.lo = kb_min(b, kb_muli(b, t, step), n);
+        range.hi = kb_min(b, kb_addi(b, range.lo, step), n);
         return range;
     }
     kb_value table = kb_table_i32(b, start, r->n_tiles + 1);
