@@ -14,10 +14,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define MAX_OBJECT_BYTES   (64u << 20)
-#define MAX_SELF_BYTES     (1u << 30)
-#define MAX_COMPILER_BYTES (1u << 30)
-#define DIGEST_CHARS       32
+#define MAX_OBJECT_BYTES (64u << 20)
+#define MAX_SELF_BYTES   (1u << 30)
+#define DIGEST_CHARS     32
 
 static kf_llvm *open_backend(const kf_compilation *c, kf_arena *a, const char *name, bool sanitize)
 {
@@ -29,17 +28,6 @@ static kf_llvm *open_backend(const kf_compilation *c, kf_arena *a, const char *n
     if (!ll)
         fprintf(stderr, "kerf: LLVM: %.*s\n", KF_STR_ARG(error));
     return ll;
-}
-
-/* The compiler's own binary decides the code: its digest, or (never seen) its version. */
-static kf_str compiler_key(const kf_compilation *c)
-{
-    kf_str self, bytes;
-
-    if (kf_fs_self(c->scratch, &self) ||
-        kf_fs_read(c->scratch, self.ptr, MAX_COMPILER_BYTES, &bytes))
-        return KF_STR(KF_VERSION);
-    return kf_hash_hex(c->arena, kf_hash_bytes(bytes.ptr, bytes.len));
 }
 
 /* "native" stands for this machine: its name and features take its place in the key. */
@@ -234,11 +222,7 @@ static uint32_t jobs_of(const kf_options *o)
 
 void kf_kernels_start(kf_kernel_objects *k, const kf_compilation *c, const char *dir, bool sanitize)
 {
-    *k = (kf_kernel_objects){.c = c,
-                             .dir = dir,
-                             .sanitize = sanitize,
-                             .arch_key = arch_key(c),
-                             .compiler_key = compiler_key(c)};
+    *k = (kf_kernel_objects){.c = c, .dir = dir, .sanitize = sanitize, .arch_key = arch_key(c)};
     k->compiler = compiler_digest(c->arena);
     k->missing = KF_NEW_N(c->arena, uint32_t, c->plan->kernels.len);
     for (uint32_t i = 0; i < c->plan->kernels.len; i++)

@@ -16,11 +16,10 @@ typedef struct kf_kernel_objects {
     const kf_compilation *c;
     const char *dir; /* where kN.o go */
     bool sanitize;
-    kf_str arch_key;     /* micro-architecture, as it decides the code */
-    kf_str compiler_key; /* digest of the compiler */
-    kf_str compiler;     /* digest of the running program; empty: unknown, nothing is cached */
-    uint32_t n_missing;  /* not in the cache */
-    uint32_t *missing;   /* kernel numbers */
+    kf_str arch_key;    /* micro-architecture, as it decides the code */
+    kf_str compiler;    /* digest of the running program; empty: unknown, nothing is cached */
+    uint32_t n_missing; /* not in the cache */
+    uint32_t *missing;  /* kernel numbers */
     uint32_t children;
     kf_fork_group group;
 } kf_kernel_objects;
