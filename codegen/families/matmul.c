@@ -213,7 +213,7 @@ static void configure_block(kf_matmul_config *cfg, uint32_t lanes)
     cfg->mr = min_u32(cfg->max_rows, lanes == 16 ? 12 : 6);
     cfg->k_unroll = 4;
     cfg->prefetch_bytes = 1;
-    cfg->kc = min_u32(256, round_up(cfg->k, 16));
+    cfg->kc = min_u32(256 * KF_PANEL / cfg->nr, round_up(cfg->k, 16)); /* 16 KiB of L1 */
 }
 
 /* Columns of a tile of the block form. Wide ones prepare A less often (512 or 256 against 128: 1 to
