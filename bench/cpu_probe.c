@@ -14,7 +14,7 @@
 int main(int argc, char **argv)
 {
     long threads = sysconf(_SC_NPROCESSORS_ONLN), lanes = 8;
-    for (int i = 1; i < argc; i++) {
+    for (int i = 1; i < argc; i += 2) {
         char *end = NULL;
         const long v = i + 1 < argc ? strtol(argv[i + 1], &end, 10) : 0;
         const bool number = end && *end == '\0' && v > 0;
@@ -26,7 +26,6 @@ int main(int argc, char **argv)
             fprintf(stderr, "usage: cpu_probe [--threads N] [--lanes 8|16]\n");
             return 2;
         }
-        i++;
     }
     kf_probe *p = kf_probe_create(KF_PROBE_READ_BYTES, (uint32_t)threads);
     if (!p) {
