@@ -281,9 +281,21 @@ static int verify_exe(kf_compilation *c)
     return e.signal ? 128 + e.signal : e.status;
 }
 
+/* One call of the evaluator takes the whole prompt, with logits of every position. */
+static uint32_t prompt_tokens(const kf_compilation *c)
+{
+    const kf_spec_build *b = &c->spec->build;
+    int64_t n = 24;
+
+    if (c->opt->tokens)
+        return (uint32_t)c->opt->tokens;
+    n = b->max_tokens.v < n ? b->max_tokens.v : n;
+    return (uint32_t)(b->max_positions.v < n ? b->max_positions.v : n);
+}
+
 int kf_verb_verify(kf_compilation *c)
 {
-    check k = {.c = c, .n = (uint32_t)c->opt->tokens};
+    check k = {.c = c};
     const char *tmp = getenv("TMPDIR");
     uint64_t state = (uint64_t)c->opt->seed;
 
@@ -295,6 +307,7 @@ int kf_verb_verify(kf_compilation *c)
         c->random = kf_weights_random_source(c->arena, c->spec, state,
                                              kf_src_given(c->spec->dtype.src) ? c->spec->dtype.v
                                                                               : KF_DTYPE_f32);
+    k.n = prompt_tokens(c);
     k.vocab = c->spec->vocab_size.v;
     k.ids = KF_NEW_N(c->arena, int32_t, k.n);
     for (uint32_t i = 0; i < k.n; i++)

@@ -157,7 +157,7 @@ bool kf_options_parse(kf_arena *arena, kf_diags *d, kf_verb verb, int argc, char
 {
     bool passes_on = verb == KF_VERB_run || verb == KF_VERB_bench, ok = true;
 
-    *out = (kf_options){.seed = 1, .tokens = 24};
+    *out = (kf_options){.seed = 1};
     for (int i = 0; i < argc; i++) {
         bool is_option = argv[i][0] == '-' && argv[i][1];
         ok &= is_option ? parse_option(arena, d, verb, argc, argv, &i, out)

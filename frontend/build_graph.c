@@ -402,7 +402,8 @@ static kf_value build_repeat(kf_graph_builder *b, const kf_block *block, kf_valu
     return first;
 }
 
-/* Blocks up to here mix tokens; behind it only the rows whose logits are wanted go on. */
+/* Blocks up to here mix tokens, or are functions over all of them; behind it only the rows whose
+ * logits are wanted go on. */
 static uint32_t first_row_local_block(const kf_graph_builder *b)
 {
     uint32_t end = b->spec->model.n;
@@ -411,7 +412,7 @@ static uint32_t first_row_local_block(const kf_graph_builder *b)
         kf_blocks last = {&b->spec->model.block[end - 1], 1};
         uint32_t mixers = 0;
         each_attention((kf_graph_builder *)(uintptr_t)b, last, true, 1, count_cache, &mixers);
-        if (mixers)
+        if (mixers || last.block->kind == KF_BLOCK_REPEAT)
             break;
         end--;
     }
