@@ -32,8 +32,7 @@ bool kf_node_is_linear(const kf_graph *g, const kf_node *n)
 /* Instructions of |s| up to |root|, rebuilt in |b| with parameter |from| as |to|. In order, not by
  * descent: a value that is used twice at each of many levels would be visited as often as it has
  * paths. */
-static uint32_t rebuild(kf_slot_builder *b, const kf_slot *s, uint32_t root, uint32_t from,
-                        uint32_t to)
+static uint32_t rebuild(kf_slot_builder *b, const kf_slot *s, uint32_t root)
 {
     uint32_t number[KF_SLOT_MAX_INSTS];
 
@@ -47,7 +46,7 @@ static uint32_t rebuild(kf_slot_builder *b, const kf_slot *s, uint32_t root, uin
             number[i] = kf_slot_const(b, in->value);
             break;
         case KF_SLOT_PARAM:
-            number[i] = kf_slot_param(b, in->index == from ? to : in->index);
+            number[i] = kf_slot_param(b, in->index);
             break;
         case KF_SLOT_LOAD:
             number[i] = kf_slot_load(b, in->index, arg, in->n_args);
@@ -58,14 +57,6 @@ static uint32_t rebuild(kf_slot_builder *b, const kf_slot *s, uint32_t root, uin
         }
     }
     return number[root];
-}
-
-const kf_slot *kf_slot_reparam(kf_arena *a, const kf_slot *s, uint32_t from, uint32_t to, uint8_t n,
-                               const char *const *names)
-{
-    kf_slot_builder *b = kf_slot_builder_create(a, n, names, s->captures);
-
-    return kf_slot_finish(b, rebuild(b, s, s->n_insts - 1, from, to));
 }
 
 static bool inst_uses_param(const kf_slot *s, uint32_t root, uint32_t param)
@@ -102,7 +93,7 @@ bool kf_slot_row_scale(kf_arena *a, const kf_slot *map, const kf_slot **out_scal
     if (inst_uses_param(map, scale, 0))
         return false;
     kf_slot_builder *b = kf_slot_builder_create(a, 2, names, 0);
-    uint32_t g = rebuild(b, map, scale, 1, 1);
+    uint32_t g = rebuild(b, map, scale);
     if (root->fn == KF_FN_div)
         g = kf_slot_fn(b, KF_FN_recip, g, 0, 0);
     *out_scale = kf_slot_finish(b, g);
@@ -147,25 +138,6 @@ void kf_merge_matmuls(kf_graph *g, uint32_t n, const uint32_t *node_index, uint3
         kf_graph_replace(g, old[i], kf_node_reshape(g, part_v, 2, flat, loc));
         at += width;
     }
-}
-
-bool kf_depends_on(const kf_graph *g, kf_value v, kf_value from, kf_arena *scratch)
-{
-    bool *tainted = KF_NEW_N(scratch, bool, g->values.len);
-
-    tainted[from] = true;
-    for (uint32_t i = 0; i < g->nodes.len; i++) {
-        const kf_node *n = &g->nodes.data[i];
-        if (n->op == KF_OP_NONE)
-            continue;
-        for (uint32_t j = 0; j < n->n_in; j++) {
-            if (!tainted[n->in[j]])
-                continue;
-            for (uint32_t r = 0; r < n->n_out; r++)
-                tainted[n->out[r]] = true;
-        }
-    }
-    return tainted[v];
 }
 
 kf_str kf_node_title(kf_arena *a, const kf_graph *g, const kf_node *n)

@@ -23,17 +23,10 @@ bool kf_node_is_linear(const kf_graph *g, const kf_node *n);
  * slot of one parameter in |out_scale| (arena of |a|). */
 bool kf_slot_row_scale(kf_arena *a, const kf_slot *map, const kf_slot **out_scale);
 
-/** The slot |s| with its parameter |from| renamed to |to| of a body with parameters |names|. */
-const kf_slot *kf_slot_reparam(kf_arena *a, const kf_slot *s, uint32_t from, uint32_t to, uint8_t n,
-                               const char *const *names);
-
 /** Joins the weights of |n| linear matmuls of one input, group by group (kf_recipe CONCAT), and
  * replaces each matmul's result by its slice of the joined one. The new nodes stand at the end;
  * sort afterwards. */
 void kf_merge_matmuls(kf_graph *g, uint32_t n, const uint32_t *node_index, uint32_t groups);
-
-/** True if |v| is computed from |from| (directly or through other nodes). */
-bool kf_depends_on(const kf_graph *g, kf_value v, kf_value from, kf_arena *scratch);
 
 /** "matmul %wq", for reports: the op and, for a linear one, its weight's name. */
 kf_str kf_node_title(kf_arena *a, const kf_graph *g, const kf_node *n);
