@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* cmd_inspect - a stage of the IR as text, or the plan as JSON. */
 #include "base/json.h"
-#include "driver/spawn.h"
 #include "driver/verbs.h"
 #include "ir/text.h"
 
@@ -172,20 +171,6 @@ static bool stage_text(kf_compilation *c, const char *stage, kf_sbuf *text)
     return true;
 }
 
-/* What an executable says of itself. */
-static int inspect_exe(kf_compilation *c)
-{
-    const char *exe = c->opt->operand;
-    const char *const argv[] = {strchr(exe, '/') ? exe : kf_strf(c->arena, "./%s", exe).ptr, "info",
-                                c->opt->json ? "--json" : NULL, NULL};
-    kf_exit e = {0};
-    int err = kf_spawn(argv, NULL, &e);
-
-    if (err)
-        kf_diag_add(c->diags, KF_E0701, KF_NO_LOC, "%s: %s", exe, strerror(err));
-    return e.signal ? 128 + e.signal : e.status;
-}
-
 int kf_verb_inspect(kf_compilation *c)
 {
     static const char *const stages[] = {"spec", "graph", "fused", "plan"};
@@ -194,7 +179,7 @@ int kf_verb_inspect(kf_compilation *c)
     kf_sbuf text = {.arena = c->arena}, out = {.arena = c->arena};
 
     if (kf_is_executable(c->opt->operand))
-        return inspect_exe(c);
+        return kf_run_executable(c, c->opt->operand, "info");
     for (uint32_t i = 0; i < 4; i++)
         known |= !strcmp(stages[i], stage);
     if (!known)

@@ -20,7 +20,7 @@ bool kf_is_executable(const char *path)
     return elf;
 }
 
-static int run_exe(kf_compilation *c, const char *exe, const char *verb)
+int kf_run_executable(kf_compilation *c, const char *exe, const char *verb)
 {
     const char **argv = KF_NEW_N(c->arena, const char *, (uint32_t)c->opt->n_rest + 6);
     int n = 0;
@@ -45,20 +45,27 @@ static int run_exe(kf_compilation *c, const char *exe, const char *verb)
     return e.signal ? 128 + e.signal : e.status;
 }
 
-static int compile_and_run(kf_compilation *c, const char *verb)
+const char *kf_scratch_dir(kf_compilation *c)
 {
     const char *tmp = getenv("TMPDIR");
     kf_str dir = kf_strf(c->arena, "%s/kerf-XXXXXX", tmp && *tmp ? tmp : "/tmp");
-    char *made = mkdtemp((char *)(uintptr_t)dir.ptr);
+
+    if (mkdtemp((char *)(uintptr_t)dir.ptr))
+        return dir.ptr;
+    kf_diag_add(c->diags, KF_E0603, KF_NO_LOC, "%s: %s", dir.ptr, strerror(errno));
+    return NULL;
+}
+
+static int compile_and_run(kf_compilation *c, const char *verb)
+{
+    const char *made = kf_scratch_dir(c);
     int status = 0;
 
-    if (!made) {
-        kf_diag_add(c->diags, KF_E0603, KF_NO_LOC, "%s: %s", dir.ptr, strerror(errno));
+    if (!made)
         return 0;
-    }
     kf_str exe = kf_strf(c->arena, "%s/model", made), kfw = kf_strf(c->arena, "%s/model.kfw", made);
     if (kf_compilation_run(c, c->opt->operand) && kf_compile_to(c, exe.ptr, false))
-        status = run_exe(c, exe.ptr, verb);
+        status = kf_run_executable(c, exe.ptr, verb);
     unlink(exe.ptr);
     unlink(kfw.ptr);
     rmdir(made);
@@ -68,7 +75,7 @@ static int compile_and_run(kf_compilation *c, const char *verb)
 static int run_or_bench(kf_compilation *c, const char *verb)
 {
     if (kf_is_executable(c->opt->operand))
-        return run_exe(c, c->opt->operand, verb);
+        return kf_run_executable(c, c->opt->operand, verb);
     return compile_and_run(c, verb);
 }
 

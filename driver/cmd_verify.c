@@ -36,7 +36,7 @@ typedef struct check {
     uint32_t n;
     int64_t vocab;
     int32_t *ids;
-    char dir[4096];
+    const char *dir; /* scratch folder */
     form form[10];
     uint32_t n_forms;
 } check;
@@ -268,19 +268,6 @@ static void verify_forms(check *k)
                     bad < &k->form[FIRST_FUSED] ? 2 * k->form[1].rms + slack : bound);
 }
 
-static int verify_exe(kf_compilation *c)
-{
-    const char *exe = c->opt->operand;
-    const char *const argv[] = {strchr(exe, '/') ? exe : kf_strf(c->arena, "./%s", exe).ptr,
-                                "verify", c->opt->json ? "--json" : NULL, NULL};
-    kf_exit e = {0};
-    int err = kf_spawn(argv, NULL, &e);
-
-    if (err)
-        kf_diag_add(c->diags, KF_E0701, KF_NO_LOC, "%s: %s", exe, strerror(err));
-    return e.signal ? 128 + e.signal : e.status;
-}
-
 /* One call of the evaluator takes the whole prompt, with logits of every position. */
 static uint32_t prompt_tokens(const kf_compilation *c)
 {
@@ -296,11 +283,10 @@ static uint32_t prompt_tokens(const kf_compilation *c)
 int kf_verb_verify(kf_compilation *c)
 {
     check k = {.c = c};
-    const char *tmp = getenv("TMPDIR");
     uint64_t state = (uint64_t)c->opt->seed;
 
     if (kf_is_executable(c->opt->operand))
-        return verify_exe(c);
+        return kf_run_executable(c, c->opt->operand, "verify");
     if (!kf_compilation_load(c, c->opt->operand) || !kf_compilation_target(c))
         return 0;
     if (!kf_compilation_weights(c))
@@ -312,11 +298,9 @@ int kf_verb_verify(kf_compilation *c)
     k.ids = KF_NEW_N(c->arena, int32_t, k.n);
     for (uint32_t i = 0; i < k.n; i++)
         k.ids[i] = (int32_t)(next_random(&state) % (uint64_t)k.vocab);
-    snprintf(k.dir, sizeof k.dir, "%s/kerf-XXXXXX", tmp && *tmp ? tmp : "/tmp");
-    if (!mkdtemp(k.dir)) {
-        kf_diag_add(c->diags, KF_E0603, KF_NO_LOC, "%s: %s", k.dir, strerror(errno));
+    k.dir = kf_scratch_dir(c);
+    if (!k.dir)
         return 0;
-    }
     verify_forms(&k);
     rmdir(k.dir);
     return 0;

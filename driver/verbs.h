@@ -13,6 +13,14 @@
  * run, bench and verify too. |library|: --emit lib. */
 bool kf_compile_to(kf_compilation *c, const char *output, bool library);
 
+/** Runs |verb| of a produced executable with the switches that were given to kerf and what followed
+ *  the operand. Returns its exit status (128 + n after a signal), or 0 after reporting E0701. */
+int kf_run_executable(kf_compilation *c, const char *exe, const char *verb);
+
+/** A new folder in $TMPDIR (in the compilation's arena); NULL after reporting E0603. The caller
+ * removes it. */
+const char *kf_scratch_dir(kf_compilation *c);
+
 /** True if |path| is an ELF file. */
 bool kf_is_executable(const char *path);
 
