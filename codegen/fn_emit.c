@@ -15,70 +15,77 @@ kb_value kf_emit_num(kb *b, kb_value v)
     return kb_is_pred(v) ? kb_select(b, v, kb_f32(b, lanes, 1.0f), kb_f32(b, lanes, 0.0f)) : v;
 }
 
-/* ---- one function per row of fn.def, named by its emit column -------------------------------- */
+/* ---- the verbs of fn.def's emit column ------------------------------------------------------- */
 
-#define LIKE(c) kb_f32(b, kb_lanes_of(x), (c))
-#define UNUSED  (void)y, (void)z
-#define EMIT(name, ...)                                                                            \
-    static kb_value emit_##name(kb *b, kb_value x, kb_value y, kb_value z)                         \
+static kb_value square(kb *kb_, kb_value v)
+{
+    return kb_fmul(kb_, v, v);
+}
+
+static kb_value cube(kb *kb_, kb_value v)
+{
+    return kb_fmul(kb_, kb_fmul(kb_, v, v), v);
+}
+
+/* clang-format off */
+#define NUM(v)          kb_f32(kb_, kb_lanes_of(a), (float)(v))
+#define ADD(p, q)       kb_fadd(kb_, p, q)
+#define SUB(p, q)       kb_fsub(kb_, p, q)
+#define MUL(p, q)       kb_fmul(kb_, p, q)
+#define DIV(p, q)       kb_fdiv(kb_, p, q)
+#define FMA(p, q, r)    kb_fma(kb_, p, q, r)
+#define MIN(p, q)       kb_minnum(kb_, p, q)
+#define MAX(p, q)       kb_maxnum(kb_, p, q)
+#define MAX0(p)         kb_fmax(kb_, p, NUM(0))
+#define POW(p, q)       kv_pow(kb_, p, q)
+#define NEG(p)          kb_fneg(kb_, p)
+#define ABS(p)          kb_fabs(kb_, p)
+#define SQUARE(p)       square(kb_, p)
+#define CUBE(p)         cube(kb_, p)
+#define FLOOR(p)        kb_floor(kb_, p)
+#define EXP(p)          kv_exp(kb_, p)
+#define LOG(p)          kv_log(kb_, p)
+#define LOG1P(p)        kv_log1p(kb_, p)
+#define SQRT(p)         kb_sqrt(kb_, p)
+#define RSQRT(p)        kv_rsqrt(kb_, p)
+#define SIN(p)          kv_sin(kb_, p)
+#define COS(p)          kv_cos(kb_, p)
+#define TANH(p)         kv_tanh(kb_, p)
+#define ERF(p)          kv_erf(kb_, p)
+#define SIGMOID(p)      kv_sigmoid(kb_, p)
+#define LT(p, q)        kb_fcmp(kb_, KB_LT, p, q)
+#define LE(p, q)        kb_fcmp(kb_, KB_LE, p, q)
+#define GT(p, q)        kb_fcmp(kb_, KB_GT, p, q)
+#define GE(p, q)        kb_fcmp(kb_, KB_GE, p, q)
+#define EQ(p, q)        kb_fcmp(kb_, KB_EQ, p, q)
+#define NE(p, q)        kb_fcmp(kb_, KB_NE, p, q)
+#define AND(p, q)       kb_and(kb_, p, q)
+#define OR(p, q)        kb_or(kb_, p, q)
+#define NOT(p)          kb_xor(kb_, p, kb_int(kb_, KB_I1, kb_lanes_of(p), 1))
+#define SELECT(p, q, r) kb_select(kb_, p, q, r)
+#define ROW(name, p)    emit_##name(kb_, p, NULL, NULL)
+/* clang-format on */
+
+/* ---- one function per row of fn.def ---------------------------------------------------------- */
+
+#define FN(name, arity, result, traits, eval, emit, oracle, summary)                               \
+    static kb_value emit_##name(kb *kb_, kb_value a, kb_value b, kb_value c);
+#include "ir/fn.def"
+#undef FN
+
+#define FN(name, arity, result, traits, eval, emit, oracle, summary)                               \
+    static kb_value emit_##name(kb *kb_, kb_value a, kb_value b, kb_value c)                       \
     {                                                                                              \
-        UNUSED;                                                                                    \
-        __VA_ARGS__                                                                                \
+        (void)b, (void)c;                                                                          \
+        return emit;                                                                               \
     }
-
-EMIT(add, return kb_fadd(b, x, y);)
-EMIT(sub, return kb_fsub(b, x, y);)
-EMIT(mul, return kb_fmul(b, x, y);)
-EMIT(div, return kb_fdiv(b, x, y);)
-EMIT(min, return kb_minnum(b, x, y);)
-EMIT(max, return kb_maxnum(b, x, y);)
-EMIT(pow, return kv_pow(b, x, y);)
-EMIT(neg, return kb_fneg(b, x);)
-EMIT(abs, return kb_fabs(b, x);)
-EMIT(square, return kb_fmul(b, x, x);)
-EMIT(recip, return kb_fdiv(b, LIKE(1.0f), x);)
-EMIT(floor, return kb_floor(b, x);)
-EMIT(exp, return kv_exp(b, x);)
-EMIT(log, return kv_log(b, x);)
-EMIT(sqrt, return kb_sqrt(b, x);)
-EMIT(rsqrt, return kv_rsqrt(b, x);)
-EMIT(sin, return kv_sin(b, x);)
-EMIT(cos, return kv_cos(b, x);)
-EMIT(tanh, return kv_tanh(b, x);)
-EMIT(erf, return kv_erf(b, x);)
-EMIT(sigmoid, return kv_sigmoid(b, x);)
-EMIT(silu, return kb_fmul(b, x, kv_sigmoid(b, x));)
-EMIT(gelu_quick, return kb_fmul(b, x, kv_sigmoid(b, kb_fmul(b, x, LIKE(1.702f))));)
-EMIT(lt, return kb_fcmp(b, KB_LT, x, y);)
-EMIT(le, return kb_fcmp(b, KB_LE, x, y);)
-EMIT(gt, return kb_fcmp(b, KB_GT, x, y);)
-EMIT(ge, return kb_fcmp(b, KB_GE, x, y);)
-EMIT(eq, return kb_fcmp(b, KB_EQ, x, y);)
-EMIT(ne, return kb_fcmp(b, KB_NE, x, y);)
-EMIT(and, return kb_and(b, x, y);)
-EMIT(or, return kb_or(b, x, y);)
-EMIT(not, return kb_xor(b, x, kb_int(b, KB_I1, kb_lanes_of(x), 1));)
-EMIT(select, return kb_select(b, x, y, z);)
-
-EMIT(softplus, kb_value tail = kv_log1p(b, kv_exp(b, kb_fneg(b, kb_fabs(b, x))));
-     return kb_fadd(b, kb_fmax(b, x, LIKE(0.0f)), tail);)
-
-/* x where it is positive or NaN. */
-EMIT(relu, return kb_select(b, kb_fcmp(b, KB_LE, x, LIKE(0.0f)), LIKE(0.0f), x);)
-EMIT(relu2, kb_value r = emit_relu(b, x, y, z); return kb_fmul(b, r, r);)
-
-EMIT(gelu, kb_value e = kv_erf(b, kb_fmul(b, x, LIKE(0.70710678118654752f)));
-     return kb_fmul(b, kb_fmul(b, x, LIKE(0.5f)), kb_fadd(b, e, LIKE(1.0f)));)
-
-EMIT(gelu_tanh, kb_value cube = kb_fmul(b, kb_fmul(b, x, x), x);
-     kb_value inner = kb_fma(b, cube, LIKE(0.044715f), x);
-     kb_value t = kv_tanh(b, kb_fmul(b, inner, LIKE(0.79788456080286535588f)));
-     return kb_fmul(b, kb_fmul(b, x, LIKE(0.5f)), kb_fadd(b, t, LIKE(1.0f)));)
+#include "ir/fn.def"
+#undef FN
 
 typedef kb_value (*emitter)(kb *b, kb_value x, kb_value y, kb_value z);
 
 static const emitter emitters[KF_FN_COUNT] = {
-#define FN(name, arity, result, traits, eval, emit, summary) [KF_FN_##name] = emit_##emit,
+#define FN(name, arity, result, traits, eval, emit, oracle, summary) [KF_FN_##name] = emit_##name,
 #include "ir/fn.def"
 #undef FN
 };

@@ -10,13 +10,13 @@
 /* ---- scalar functions and accumulators ------------------------------------------------------- */
 
 const kf_fn_info kf_fn_infos[KF_FN_COUNT] = {
-#define FN(name, arity, result, traits, eval, emit, summary)                                       \
+#define FN(name, arity, result, traits, eval, emit, oracle, summary)                               \
     {#name, arity, KF_FN_RESULT_##result, traits, summary},
 #include "ir/fn.def"
 #undef FN
 };
 
-#define FN(name, arity, result, traits, eval, emit, summary)                                       \
+#define FN(name, arity, result, traits, eval, emit, oracle, summary)                               \
     static double fn_##name(double a, double b, double c)                                          \
     {                                                                                              \
         (void)a, (void)b, (void)c;                                                                 \
@@ -26,7 +26,7 @@ const kf_fn_info kf_fn_infos[KF_FN_COUNT] = {
 #undef FN
 
 static double (*const fn_eval[KF_FN_COUNT])(double, double, double) = {
-#define FN(name, arity, result, traits, eval, emit, summary) fn_##name,
+#define FN(name, arity, result, traits, eval, emit, oracle, summary) fn_##name,
 #include "ir/fn.def"
 #undef FN
 };

@@ -10,7 +10,7 @@
 #include "ir/type.h"
 
 typedef enum kf_fn {
-#define FN(name, arity, result, traits, eval, emit, summary) KF_FN_##name,
+#define FN(name, arity, result, traits, eval, emit, oracle, summary) KF_FN_##name,
 #include "ir/fn.def"
 #undef FN
     KF_FN_COUNT

@@ -150,7 +150,7 @@ bool kf_eval_fail(kf_eval_ctx *ctx, const char *fmt, ...)
 }
 
 static bool (*const evals[KF_OP_COUNT])(kf_eval_call *) = {
-#define FN(name, arity, result, traits, eval, emit, summary) kf_eval_elementwise,
+#define FN(name, arity, result, traits, eval, emit, oracle, summary) kf_eval_elementwise,
 #include "ir/fn.def"
 #undef FN
 #define OP(name, ins, attr, traits, shape, eval, shard, types, summary) kf_eval_##eval,

@@ -7,7 +7,7 @@
 
 enum { BLOCK = 64 };
 
-#define FN(name, arity, result, traits, eval, emit, summary)                                       \
+#define FN(name, arity, result, traits, eval, emit, oracle, summary)                               \
     static void loop_##name(double *out, kf_eval_vec x, kf_eval_vec y, kf_eval_vec z, int64_t n)   \
     {                                                                                              \
         for (int64_t i = 0; i < n; i++) {                                                          \
@@ -21,7 +21,7 @@ enum { BLOCK = 64 };
 
 static void (*const loops[KF_FN_COUNT])(double *, kf_eval_vec, kf_eval_vec, kf_eval_vec,
                                         int64_t) = {
-#define FN(name, arity, result, traits, eval, emit, summary) loop_##name,
+#define FN(name, arity, result, traits, eval, emit, oracle, summary) loop_##name,
 #include "ir/fn.def"
 #undef FN
 };

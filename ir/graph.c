@@ -8,7 +8,7 @@
 #include <string.h>
 
 const kf_op_info kf_op_infos[KF_OP_COUNT] = {
-#define FN(name, arity, result, traits, eval, emit, summary)                                       \
+#define FN(name, arity, result, traits, eval, emit, oracle, summary)                               \
     {#name, arity, KF_ATTR_none, KF_EW | (traits), "", summary},
 #include "ir/fn.def"
 #undef FN

@@ -27,7 +27,7 @@ enum {
 
 /** Rows of fn.def come first (KF_OP_add == (kf_op)KF_FN_add, ORDER), then ops.def. */
 typedef enum kf_op {
-#define FN(name, arity, result, traits, eval, emit, summary) KF_OP_##name,
+#define FN(name, arity, result, traits, eval, emit, oracle, summary) KF_OP_##name,
 #include "ir/fn.def"
 #undef FN
 #define OP(name, ins, attr, traits, shape, eval, shard, types, summary) KF_OP_##name,

@@ -118,7 +118,7 @@ static void write_words(kf_sbuf *out)
 }
 
 static const char *const fn_formulas[] = {
-#define FN(name, arity, result, traits, eval, emit, summary) #eval,
+#define FN(name, arity, result, traits, eval, emit, oracle, summary) #eval,
 #include "ir/fn.def"
 #undef FN
 };

@@ -388,7 +388,7 @@ bool kf_shape_row_stat(kf_shape_query *q)
 /* ---- dispatch -------------------------------------------------------------------------------- */
 
 static bool (*const shape_rules[KF_OP_COUNT])(kf_shape_query *) = {
-#define FN(name, arity, res, traits, eval, emit, summary) kf_shape_elementwise,
+#define FN(name, arity, res, traits, eval, emit, oracle, summary) kf_shape_elementwise,
 #include "ir/fn.def"
 #undef FN
 #define OP(name, ins, attr, traits, shape, eval, shard, types, summary) kf_shape_##shape,

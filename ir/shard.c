@@ -309,7 +309,7 @@ static bool shard_body(query *q)
 }
 
 static bool (*const shard_rules[KF_OP_COUNT])(query *) = {
-#define FN(name, arity, result, traits, eval, emit, summary) shard_elementwise,
+#define FN(name, arity, result, traits, eval, emit, oracle, summary) shard_elementwise,
 #include "ir/fn.def"
 #undef FN
 #define OP(name, ins, attr, traits, shape, eval, shard, types, summary) shard_##shard,

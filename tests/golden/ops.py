@@ -6,6 +6,7 @@ evaluates it in ideal mode and compares; it fails if an op has no case.
 """
 import math
 import pathlib
+import re
 import sys
 
 import torch
@@ -55,52 +56,57 @@ B = torch.randn(16) * 2 + 0.1
 B[3] = A[3]
 B[7] = A[7]
 
-UNARY = {
-    "neg": (GRID, torch.neg), "abs": (GRID, torch.abs), "square": (GRID, torch.square),
-    "recip": (POSITIVE, torch.reciprocal), "floor": (GRID, torch.floor), "exp": (GRID, torch.exp),
-    "log": (POSITIVE, torch.log), "sqrt": (POSITIVE, torch.sqrt), "rsqrt": (POSITIVE, torch.rsqrt),
-    "sin": (GRID, torch.sin), "cos": (GRID, torch.cos), "tanh": (GRID, torch.tanh),
-    "erf": (GRID, torch.erf), "sigmoid": (GRID, torch.sigmoid),
-    "softplus": (GRID, lambda x: torch.logaddexp(x, torch.zeros_like(x))),
-    "relu": (torch.cat([GRID, torch.tensor([NAN, INF, -INF])]), F.relu),
-    "relu2": (GRID, lambda x: F.relu(x) ** 2), "silu": (GRID, F.silu), "gelu": (GRID, F.gelu),
-    "gelu_tanh": (GRID, lambda x: F.gelu(x, approximate="tanh")),
-    "gelu_quick": (GRID, lambda x: x * torch.sigmoid(1.702 * x)),
+# Where a function is not defined everywhere, the grid is cut; relu also says what becomes of NaN.
+GRIDS = {
+    "recip": POSITIVE, "log": POSITIVE, "sqrt": POSITIVE, "rsqrt": POSITIVE,
+    "relu": torch.cat([GRID, torch.tensor([NAN, INF, -INF])]),
 }
-BINARY = {
-    "add": torch.add, "sub": torch.sub, "mul": torch.mul, "div": torch.div,
-    "min": torch.fmin, "max": torch.fmax,
-}
-COMPARE = {"lt": torch.lt, "le": torch.le, "gt": torch.gt, "ge": torch.ge, "eq": torch.eq, "ne": torch.ne}
-LOGIC = {"and": torch.logical_and, "or": torch.logical_or}
+PREDICATES = torch.tensor([0, 0, 1, 1]).bool(), torch.tensor([0, 1, 0, 1]).bool()
+
+
+def rows_of_fn_def():
+    """(name, arity, result, oracle) of each row of ir/fn.def."""
+    text = (pathlib.Path(__file__).parents[2] / "ir" / "fn.def").read_text()
+    for line in re.findall(r"^FN\((.*)\)$", text, re.M):
+        columns, depth, quoted = [""], 0, False
+        for ch in line:
+            quoted ^= ch == '"'
+            depth += (ch == "(") - (ch == ")") if not quoted else 0
+            if ch == "," and depth == 0 and not quoted:
+                columns.append("")
+            else:
+                columns[-1] += ch
+        name, arity, result, _, _, _, oracle, _ = (c.strip() for c in columns)
+        yield name, int(arity), result, oracle
+
+
+def operands_of(name, arity, result):
+    if name in ("and", "or"):
+        return PREDICATES
+    if name == "not":
+        return PREDICATES[:1]
+    if name == "pow":
+        return POSITIVE, GRID / 8
+    if name == "select":
+        return torch.tensor([[1], [0], [1], [0]]).bool(), torch.randn(4, 3), torch.randn(3)
+    if arity == 1:
+        return (GRIDS.get(name, GRID),)
+    return (torch.cat([A, torch.tensor([NAN, 1.0, INF, -INF])]),
+            torch.cat([B, torch.tensor([2.0, NAN, 1.0, 1.0])]))
+
+
+def kir_type(t):
+    return f"{'pred' if t.dtype == torch.bool else 'f32'}[{','.join(map(str, t.shape))}]"
 
 
 def scalar_functions():
-    for name, (x, fn) in UNARY.items():
-        n = x.numel()
-        case(name, f"func @f(%a: f32[{n}]) -> (f32[{n}]) {{ %0 = {name} %a : f32[{n}] return %0 }}",
-             [x], [fn(x)])
-    nan_a = torch.cat([A, torch.tensor([NAN, 1.0, INF, -INF])])
-    nan_b = torch.cat([B, torch.tensor([2.0, NAN, 1.0, 1.0])])
-    for name, fn in BINARY.items():
-        n = nan_a.numel()
-        case(name, f"func @f(%a: f32[{n}], %b: f32[{n}]) -> (f32[{n}]) "
-                   f"{{ %0 = {name} %a, %b : f32[{n}] return %0 }}", [nan_a, nan_b], [fn(nan_a, nan_b)])
-    case("pow", "func @f(%a: f32[15], %b: f32[15]) -> (f32[15]) { %0 = pow %a, %b : f32[15] return %0 }",
-         [POSITIVE, GRID / 8], [torch.pow(POSITIVE, GRID / 8)])
-    for name, fn in COMPARE.items():
-        case(name, f"func @f(%a: f32[20], %b: f32[20]) -> (pred[20]) "
-                   f"{{ %0 = {name} %a, %b : pred[20] return %0 }}", [nan_a, nan_b], [fn(nan_a, nan_b)])
-    p, q = torch.tensor([0, 0, 1, 1]).bool(), torch.tensor([0, 1, 0, 1]).bool()
-    for name, fn in LOGIC.items():
-        case(name, f"func @f(%a: pred[4], %b: pred[4]) -> (pred[4]) {{ %0 = {name} %a, %b : pred[4] return %0 }}",
-             [p, q], [fn(p, q)])
-    case("not", "func @f(%a: pred[4]) -> (pred[4]) { %0 = not %a : pred[4] return %0 }",
-         [p], [torch.logical_not(p)])
-    x, y = torch.randn(4, 3), torch.randn(3)
-    c = torch.tensor([[1], [0], [1], [0]]).bool()
-    case("select", "func @f(%p: pred[4,1], %a: f32[4,3], %b: f32[3]) -> (f32[4,3]) "
-                   "{ %0 = select %p, %a, %b : f32[4,3] return %0 }", [c, x, y], [torch.where(c, x, y)])
+    for name, arity, result, oracle in rows_of_fn_def():
+        ins = operands_of(name, arity, result)
+        out = eval(oracle, {"torch": torch, "F": F}, dict(zip("abc", ins)))
+        args = ", ".join(f"%{v}: {kir_type(t)}" for v, t in zip("abc", ins))
+        uses = ", ".join(f"%{v}" for v in "abc"[:arity])
+        case(name, f"func @f({args}) -> ({kir_type(out)}) {{ %0 = {name} {uses} : {kir_type(out)} return %0 }}",
+             ins, [out])
     x, y, z = torch.randn(2, 1, 3, 1), torch.randn(4, 1, 5), torch.randn(())
     case("broadcast", "func @f(%a: f32[2,1,3,1], %b: f32[4,1,5], %c: f32[]) -> (f32[2,4,3,5]) { "
                       "%0 = mul %a, %b : f32[2,4,3,5] %1 = sub %0, %c : f32[2,4,3,5] return %1 }",

@@ -2,6 +2,7 @@
 /* map, row_reduce, contract and index kernels against the evaluator. */
 #include "tests/unit/codegen_case.h"
 
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -41,6 +42,40 @@ static void test_elementwise(void **state)
             kf_case_run(&c, KF_FAMILY_map);
             kf_case_end(&c);
         }
+}
+
+/* Operand |i| of |fn|: a predicate where it takes one, else numbers on which it is defined. */
+static kf_value operand_of(kf_case *c, kf_fn fn, uint32_t i)
+{
+    static const char *const names[] = {"a", "b", "c"};
+    kf_value x = kf_case_arg(c, KF_DTYPE_f32, 2, (kf_dim[]){N, S(37)}, names[i]);
+    const bool logic = fn == KF_FN_and || fn == KF_FN_or || fn == KF_FN_not;
+
+    if (logic || (fn == KF_FN_select && i == 0))
+        return node2(c, KF_OP_lt, x, kf_node_const(c->body, 0, KF_NO_LOC));
+    if (i > 0 || !isnan(kf_fn_eval(fn, -1.5, 0.5, 0.5)))
+        return x;
+    return node2(c, KF_OP_add, node1(c, KF_OP_abs, x), kf_node_const(c->body, 0.125, KF_NO_LOC));
+}
+
+/* Every row of fn.def: what emit builds is what eval says. */
+static void test_every_function(void **state)
+{
+    (void)state;
+    for (kf_fn fn = 0; fn < KF_FN_COUNT; fn++) {
+        kf_case c = kf_case_begin(1, 19, 1, 19);
+        kf_value in[3] = {0};
+        for (uint32_t i = 0; i < kf_fn_infos[fn].arity; i++)
+            in[i] = operand_of(&c, fn, i);
+        kf_value y =
+            kf_node_add(c.body, (kf_op)fn, NULL, kf_fn_infos[fn].arity, in, NULL, KF_NO_LOC);
+        if (kf_fn_infos[fn].result == KF_FN_RESULT_pred)
+            y = kf_node_3(c.body, KF_OP_select, y, kf_node_const(c.body, 1, KF_NO_LOC),
+                          kf_node_const(c.body, 0, KF_NO_LOC), KF_NO_LOC);
+        kf_graph_add_result(c.body, y);
+        kf_case_run(&c, KF_FAMILY_map);
+        kf_case_end(&c);
+    }
 }
 
 static kf_value row_reduce(kf_case *c, kf_value x, kf_accs acc, const kf_slot *map, bool keep,
@@ -333,11 +368,12 @@ static void test_cache(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_elementwise), cmocka_unit_test(test_rms_norm),
-        cmocka_unit_test(test_in_place),    cmocka_unit_test(test_softmax),
-        cmocka_unit_test(test_statistics),  cmocka_unit_test(test_index_maps),
-        cmocka_unit_test(test_embedding),   cmocka_unit_test(test_rope),
-        cmocka_unit_test(test_contract),    cmocka_unit_test(test_cache),
+        cmocka_unit_test(test_every_function), cmocka_unit_test(test_elementwise),
+        cmocka_unit_test(test_rms_norm),       cmocka_unit_test(test_in_place),
+        cmocka_unit_test(test_softmax),        cmocka_unit_test(test_statistics),
+        cmocka_unit_test(test_index_maps),     cmocka_unit_test(test_embedding),
+        cmocka_unit_test(test_rope),           cmocka_unit_test(test_contract),
+        cmocka_unit_test(test_cache),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
