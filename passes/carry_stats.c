@@ -132,11 +132,12 @@ static bool carry(const call *c, kf_pass_ctx *cx)
     const kf_node stat = g->nodes.data[stat_node];
     if (c->caller->nodes.data[c->node].n_out == KF_MAX_RESULTS) {
         kf_report_refused(cx, g, stat.loc, KF_REASON_F0211, KF_STR("too many results"),
-                          "row statistic of %%%.*s", KF_STR_ARG(g->values.data[stat.in[0]].name));
+                          "statistic %%%.*s -> layer", KF_STR_ARG(g->values.data[stat.in[0]].name));
         return false;
     }
-    kf_report_fused(cx, g, stat.loc, "row statistic of %%%.*s -> iteration argument",
-                    KF_STR_ARG(g->values.data[stat.in[0]].name));
+    if (!kf_report_fused(cx, g, stat.loc, "statistic %%%.*s -> layer",
+                         KF_STR_ARG(g->values.data[stat.in[0]].name)))
+        return false;
     widen_callee(g, iter, x_arg, stat_node);
     kf_graph_sort(g);
     kf_graph_compact(g);

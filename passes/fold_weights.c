@@ -94,8 +94,9 @@ bool kf_pass_fold_weights(kf_module *m, kf_pass_ctx *cx)
                                   KF_STR_ARG(title));
                 continue;
             }
+            if (!kf_report_fused(cx, g, n.loc, "gain %%%.*s -> weights", KF_STR_ARG(title)))
+                continue;
             fold(g, n.out[0], n.in[0] == gain ? n.in[1] : n.in[0], gain);
-            kf_report_fused(cx, g, n.loc, "gain %%%.*s -> weights", KF_STR_ARG(title));
             progress = true;
         }
         kf_graph_compact(g);

@@ -14,12 +14,11 @@
 
 static bool form(kf_graph *g, uint32_t index, kf_pass_ctx *cx)
 {
-    kf_selection s = kf_selection_new(g, cx->scratch);
+    kf_selection s = kf_selection_new(g, index, cx->scratch);
     kf_value_list operands, results;
     kf_sbuf why = {.arena = cx->scratch};
     const kf_node n = g->nodes.data[index];
 
-    s.owned[index] = true;
     kf_graph *body = kf_selection_body(&s, &operands, &results);
     kf_family family = kf_region_family(cx->target, body, &why);
     if (family == KF_FAMILY_COUNT) {
@@ -27,7 +26,7 @@ static bool form(kf_graph *g, uint32_t index, kf_pass_ctx *cx)
                     KF_STR_ARG(kf_sbuf_view(&why)));
         return false;
     }
-    kf_selection_commit(&s, family, kf_str_from(kf_op_infos[n.op].name), n.loc);
+    kf_selection_commit(&s, family, kf_str_from(kf_op_infos[n.op].name), n.loc, cx);
     return true;
 }
 

@@ -390,11 +390,12 @@ bool kf_pass_fuse_attention(kf_module *m, kf_pass_ctx *cx)
             kf_loc loc = c.softmax->loc;
             kf_reason why = match_chain(&c, cx);
             if (why != KF_REASON_NONE) {
-                kf_report_refused(cx, g, loc, why, c.detail, "softmax between two matmuls");
+                kf_report_refused(cx, g, loc, why, c.detail, "attention");
                 continue;
             }
+            if (!kf_report_fused(cx, g, loc, "attention"))
+                continue;
             rewrite(&c);
-            kf_report_fused(cx, g, loc, "softmax between two matmuls -> attention");
             changed = true;
         }
         if (changed) {

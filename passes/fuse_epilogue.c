@@ -72,18 +72,15 @@ static bool matches(const kf_selection *s, kf_pass_ctx *cx)
 static void form(kf_graph *g, uint32_t root, kf_pass_ctx *cx)
 {
     const bool *prologue = find_prologues(g, cx->scratch);
-    kf_selection s = kf_selection_new(g, cx->scratch);
+    kf_selection s = kf_selection_new(g, root, cx->scratch);
     const kf_node n = g->nodes.data[root];
     kf_sbuf why = {.arena = cx->scratch};
     kf_value_list operands, results;
 
-    s.owned[root] = true;
     if (kf_node_is_linear(g, &n)) {
         pull_prologue(&s, n.in[0], prologue);
-        if (!matches(&s, cx)) { /* the rows are stored first, then */
-            s = kf_selection_new(g, cx->scratch);
-            s.owned[root] = true;
-        }
+        if (!matches(&s, cx)) /* the rows are stored first, then */
+            s = kf_selection_new(g, root, cx->scratch);
     }
     if (!matches(&s, cx))
         return; /* form_regions says so, if it cannot help either */
@@ -93,13 +90,10 @@ static void form(kf_graph *g, uint32_t root, kf_pass_ctx *cx)
     kf_selection_grow(&s, skip, cx);
     kf_graph *body = kf_selection_body(&s, &operands, &results);
     kf_family family = kf_region_family(cx->target, body, &why);
-    kf_str title = kf_node_title(cx->scratch, g, &n);
-    kf_report_fused(cx, g, n.loc, "%.*s and %u ops around it -> one kernel", KF_STR_ARG(title),
-                    body->nodes.len - 1);
     kf_str name = n.op == KF_OP_matmul && kf_value_is_param(g, n.in[1])
                       ? g->values.data[n.in[1]].name
                       : kf_str_from(kf_op_infos[n.op].name);
-    kf_selection_commit(&s, family, name, n.loc);
+    kf_selection_commit(&s, family, name, n.loc, cx);
 }
 
 /* The next contraction that is still loose, from |from| on; nodes.len at the end. */

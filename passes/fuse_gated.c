@@ -77,15 +77,14 @@ static bool try_gated(kf_graph *g, uint32_t index, kf_pass_ctx *cx)
     const kf_node *a = &g->nodes.data[l.node[0]], *b = &g->nodes.data[l.node[1]];
     if (!same_shape(g, a, b))
         return false;
-    kf_str title = kf_node_title(cx->scratch, g, a);
-    kf_str other = kf_node_title(cx->scratch, g, b);
+    kf_str what = kf_weight_names(cx->scratch, g, 2, l.node);
     if (l.shared || uses[a->in[1]] != 1 || uses[b->in[1]] != 1) {
         kf_report_refused(cx, g, product.loc, l.shared ? KF_REASON_F0203 : KF_REASON_F0206,
-                          (kf_str){0}, "%.*s * %.*s", KF_STR_ARG(title), KF_STR_ARG(other));
+                          (kf_str){0}, "gated %.*s -> matmul", KF_STR_ARG(what));
         return false;
     }
-    kf_report_fused(cx, g, product.loc, "%.*s * %.*s -> gated matmul", KF_STR_ARG(title),
-                    KF_STR_ARG(other));
+    if (!kf_report_fused(cx, g, product.loc, "gated %.*s -> matmul", KF_STR_ARG(what)))
+        return false;
     int64_t columns = kf_value_type(g, a->in[1])->dim[0].size;
     kf_merge_matmuls(g, 2, l.node, (uint32_t)(columns / block_of(columns)));
     kf_graph_sort(g);

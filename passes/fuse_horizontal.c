@@ -83,19 +83,16 @@ static bool try_join(kf_graph *g, uint32_t index, kf_pass_ctx *cx)
 {
     const uint32_t *uses = kf_graph_use_counts(g, cx->scratch);
     uint32_t node[MAX_SIBLINGS];
-    kf_sbuf names = {.arena = cx->scratch};
 
     if (uses[g->nodes.data[index].in[1]] != 1)
         return false;
     uint32_t n = find_siblings(g, index, uses, node);
     if (n < 2)
         return false;
-    for (uint32_t i = 0; i < n; i++) {
-        kf_str title = kf_node_title(cx->scratch, g, &g->nodes.data[node[i]]);
-        kf_sbuf_printf(&names, "%s%.*s", i ? ", " : "", KF_STR_ARG(title));
-    }
-    kf_report_fused(cx, g, g->nodes.data[index].loc, "%.*s -> one matmul",
-                    KF_STR_ARG(kf_sbuf_view(&names)));
+    kf_str what = kf_weight_names(cx->scratch, g, n, node);
+    if (!kf_report_fused(cx, g, g->nodes.data[index].loc, "siblings %.*s -> matmul",
+                         KF_STR_ARG(what)))
+        return false;
     kf_merge_matmuls(g, n, node, groups_of(g, n, node));
     kf_graph_sort(g);
     kf_graph_compact(g);

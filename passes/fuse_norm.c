@@ -137,10 +137,14 @@ static bool try_norm(kf_graph *g, uint32_t index, kf_pass_ctx *cx)
         kf_report_refused(cx, g, n.loc, why, (kf_str){0}, "norm -> matmul");
         return false;
     }
-    for (uint32_t i = 0; i < uses.len; i++)
-        kf_report_fused(
-            cx, g, n.loc, "norm -> %.*s",
-            KF_STR_ARG(kf_node_title(cx->scratch, g, &g->nodes.data[uses.data[i].node])));
+    uint32_t logged = cx->candidates.len;
+    for (uint32_t i = 0; i < uses.len; i++) {
+        kf_str mm = kf_node_title(cx->scratch, g, &g->nodes.data[uses.data[i].node]);
+        if (kf_report_fused(cx, g, n.loc, "norm -> %.*s", KF_STR_ARG(mm)))
+            continue;
+        kf_report_withdraw(cx, logged);
+        return false;
+    }
     rewrite(g, n.in[0], scale, &uses, n.loc);
     return true;
 }

@@ -24,13 +24,12 @@ static uint32_t count(const bool *set, uint32_t n)
 /* One region from node |root| on; false if it stays alone. */
 static bool form(kf_graph *g, uint32_t root, kf_pass_ctx *cx)
 {
-    kf_selection s = kf_selection_new(g, cx->scratch);
+    kf_selection s = kf_selection_new(g, root, cx->scratch);
     bool *skip = KF_NEW_N(cx->scratch, bool, g->nodes.len);
     kf_value_list operands, results;
     kf_sbuf why = {.arena = cx->scratch};
     const kf_node n = g->nodes.data[root];
 
-    s.owned[root] = true;
     for (uint32_t i = 0; i < g->nodes.len; i++)
         skip[i] = kf_node_is_row_value(g, &g->nodes.data[i]);
     kf_selection_grow(&s, skip, cx);
@@ -40,9 +39,7 @@ static bool form(kf_graph *g, uint32_t root, kf_pass_ctx *cx)
         kf_region_family(cx->target, kf_selection_body(&s, &operands, &results), &why);
     if (family == KF_FAMILY_COUNT)
         return false;
-    kf_report_fused(cx, g, n.loc, "%s and %u ops behind it -> one kernel", kf_op_infos[n.op].name,
-                    count(s.owned, g->nodes.len) - 1);
-    kf_selection_commit(&s, family, kf_str_from(kf_op_infos[n.op].name), n.loc);
+    kf_selection_commit(&s, family, kf_str_from(kf_op_infos[n.op].name), n.loc, cx);
     return true;
 }
 

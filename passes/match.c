@@ -140,11 +140,85 @@ void kf_merge_matmuls(kf_graph *g, uint32_t n, const uint32_t *node_index, uint3
     }
 }
 
+/* ---- reports --------------------------------------------------------------------------------- */
+
+/* Kinds that follow from the op alone; all others are elementwise. */
+static const kf_kind op_kinds[KF_OP_COUNT] = {
+    [KF_OP_const] = KF_KIND_view,      [KF_OP_iota] = KF_KIND_view,
+    [KF_OP_reshape] = KF_KIND_view,    [KF_OP_transpose] = KF_KIND_view,
+    [KF_OP_slice] = KF_KIND_view,      [KF_OP_concat] = KF_KIND_view,
+    [KF_OP_matmul] = KF_KIND_matmul,   [KF_OP_row_stat] = KF_KIND_statistic,
+    [KF_OP_rope_table] = KF_KIND_rope, [KF_OP_rope] = KF_KIND_rope,
+    [KF_OP_kv_append] = KF_KIND_cache, [KF_OP_kv_read] = KF_KIND_cache,
+    [KF_OP_kv_index] = KF_KIND_cache,  [KF_OP_attention] = KF_KIND_attention,
+};
+
+/* The operand of |n| that is a parameter vector, or KF_NO_VALUE. */
+static kf_value vector_operand(const kf_graph *g, const kf_node *n)
+{
+    for (uint32_t i = 0; i < n->n_in; i++)
+        if (kf_value_is_param(g, n->in[i]) && kf_value_type(g, n->in[i])->rank == 1)
+            return n->in[i];
+    return KF_NO_VALUE;
+}
+
+static kf_kind sum_kind(const kf_graph *g, const kf_node *n)
+{
+    const kf_type *out = kf_value_type(g, n->out[0]);
+    bool whole = out->rank == 2;
+
+    if (vector_operand(g, n) != KF_NO_VALUE)
+        return KF_KIND_bias;
+    for (uint32_t i = 0; i < n->n_in; i++)
+        whole =
+            whole && !kf_value_is_param(g, n->in[i]) && kf_type_eq(kf_value_type(g, n->in[i]), out);
+    return whole ? KF_KIND_residual : KF_KIND_elementwise;
+}
+
+static kf_kind reduction_kind(const kf_node *n)
+{
+    const kf_attr_row_reduce *attr = KF_ATTR_OF(n, row_reduce);
+
+    return !attr->keep                      ? KF_KIND_statistic
+           : attr->acc.acc[0] == KF_ACC_max ? KF_KIND_softmax
+                                            : KF_KIND_norm;
+}
+
+kf_kind kf_node_kind(const kf_graph *g, const kf_node *n)
+{
+    if (op_kinds[n->op] != KF_KIND_NONE)
+        return op_kinds[n->op];
+    if (n->op == KF_OP_gather)
+        return kf_value_is_param(g, n->in[0]) ? KF_KIND_embedding : KF_KIND_view;
+    if (n->op == KF_OP_row_reduce)
+        return reduction_kind(n);
+    if (n->op == KF_OP_mul && vector_operand(g, n) != KF_NO_VALUE)
+        return KF_KIND_gain;
+    return n->op == KF_OP_add ? sum_kind(g, n) : KF_KIND_elementwise;
+}
+
 kf_str kf_node_title(kf_arena *a, const kf_graph *g, const kf_node *n)
 {
-    const char *op = kf_op_infos[n->op].name;
+    kf_kind kind = kf_node_kind(g, n);
+    kf_value param = kind == KF_KIND_gain || kind == KF_KIND_bias ? vector_operand(g, n)
+                     : kind == KF_KIND_matmul                     ? n->in[1]
+                     : kind == KF_KIND_embedding                  ? n->in[0]
+                                                                  : KF_NO_VALUE;
 
-    if (n->op == KF_OP_matmul && kf_value_is_param(g, n->in[1]))
-        return kf_strf(a, "%s %%%.*s", op, KF_STR_ARG(g->values.data[n->in[1]].name));
-    return kf_strf(a, "%s", op);
+    if (param != KF_NO_VALUE && kf_value_is_param(g, param))
+        return kf_strf(a, "%s %%%.*s", kf_kind_names[kind], KF_STR_ARG(g->values.data[param].name));
+    if (kind == KF_KIND_elementwise || kind == KF_KIND_view)
+        return kf_strf(a, "%s %s", kf_kind_names[kind], kf_op_infos[n->op].name);
+    return kf_str_from(kf_kind_names[kind]);
+}
+
+kf_str kf_weight_names(kf_arena *a, const kf_graph *g, uint32_t n, const uint32_t *node_index)
+{
+    kf_sbuf names = {.arena = a};
+
+    for (uint32_t i = 0; i < n; i++) {
+        kf_value w = g->nodes.data[node_index[i]].in[1];
+        kf_sbuf_printf(&names, "%s%%%.*s", i ? ", " : "", KF_STR_ARG(g->values.data[w].name));
+    }
+    return kf_sbuf_view(&names);
 }

@@ -28,7 +28,12 @@ bool kf_slot_row_scale(kf_arena *a, const kf_slot *map, const kf_slot **out_scal
  * sort afterwards. */
 void kf_merge_matmuls(kf_graph *g, uint32_t n, const uint32_t *node_index, uint32_t groups);
 
-/** "matmul %wq", for reports: the op and, for a linear one, its weight's name. */
+/** What |n| is to a reader of reports. */
+kf_kind kf_node_kind(const kf_graph *g, const kf_node *n);
+/** "matmul %wq", "gain %g", "elementwise silu": the kind, and the parameter or the op that tells
+ * which one. A part of a candidate's subject. */
 kf_str kf_node_title(kf_arena *a, const kf_graph *g, const kf_node *n);
+/** "%gate, %up": the weights of linear matmuls, for reports. */
+kf_str kf_weight_names(kf_arena *a, const kf_graph *g, uint32_t n, const uint32_t *node_index);
 
 #endif

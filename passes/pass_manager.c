@@ -19,20 +19,6 @@ const kf_pass_info kf_pass_infos[KF_PASS_COUNT] = {
 #undef PASS
 };
 
-const char *const kf_reason_codes[KF_REASON_COUNT] = {
-    "",
-#define REASON(code, text) #code,
-#include "passes/reasons.def"
-#undef REASON
-};
-
-const char *const kf_reason_texts[KF_REASON_COUNT] = {
-    "",
-#define REASON(code, text) text,
-#include "passes/reasons.def"
-#undef REASON
-};
-
 bool kf_pass_find(kf_str name, kf_pass_id *out_id)
 {
     for (int i = 0; i < KF_PASS_COUNT; i++) {
@@ -127,44 +113,6 @@ bool kf_pipeline_check(const kf_pipeline_options *opt, kf_diags *d)
         ok = false;
     }
     return ok;
-}
-
-/* ---- reports --------------------------------------------------------------------------------- */
-
-static kf_candidate *add_candidate(kf_pass_ctx *cx, const kf_graph *g, kf_loc loc, kf_reason reason)
-{
-    kf_vec_push(cx->arena, &cx->candidates,
-                (kf_candidate){.pass = cx->current, .reason = reason, .func = g->name, .loc = loc});
-    return &cx->candidates.data[cx->candidates.len - 1];
-}
-
-static kf_str vformat(kf_arena *a, const char *fmt, va_list ap)
-{
-    kf_sbuf b = {.arena = a};
-
-    kf_sbuf_vprintf(&b, fmt, ap);
-    return kf_sbuf_view(&b);
-}
-
-void kf_report_fused(kf_pass_ctx *cx, const kf_graph *g, kf_loc loc, const char *fmt, ...)
-{
-    va_list ap;
-
-    va_start(ap, fmt);
-    add_candidate(cx, g, loc, KF_REASON_NONE)->subject = vformat(cx->arena, fmt, ap);
-    va_end(ap);
-}
-
-void kf_report_refused(kf_pass_ctx *cx, const kf_graph *g, kf_loc loc, kf_reason reason,
-                       kf_str detail, const char *fmt, ...)
-{
-    va_list ap;
-    kf_candidate *c = add_candidate(cx, g, loc, reason);
-
-    va_start(ap, fmt);
-    c->subject = vformat(cx->arena, fmt, ap);
-    va_end(ap);
-    c->detail = detail.len ? kf_str_dup(cx->arena, detail) : detail;
 }
 
 /* ---- running --------------------------------------------------------------------------------- */

@@ -36,12 +36,40 @@ typedef enum kf_reason {
 extern const char *const kf_reason_codes[KF_REASON_COUNT];
 extern const char *const kf_reason_texts[KF_REASON_COUNT];
 
+/** What a part of a candidate is (kinds.def). */
+typedef enum kf_kind {
+    KF_KIND_NONE,
+#define KIND(name, meaning) KF_KIND_##name,
+#include "passes/kinds.def"
+#undef KIND
+    KF_KIND_COUNT
+} kf_kind;
+
+extern const char *const kf_kind_names[KF_KIND_COUNT];
+extern const char *const kf_kind_meanings[KF_KIND_COUNT];
+/** KF_KIND_NONE for a word that is no kind. */
+kf_kind kf_kind_find(kf_str name);
+
+typedef struct kf_subject_part {
+    kf_kind kind;
+    kf_str what; /* "%wq", "silu"; may be empty */
+} kf_subject_part;
+
+/** `KIND [what] -> KIND [what]`, or `KIND [what]`: then to.kind is NONE. */
+typedef struct kf_subject {
+    kf_subject_part from, to;
+} kf_subject;
+
+/** False if a word that should be a kind is none. Parts point into |text|. */
+bool kf_subject_parse(kf_str text, kf_subject *out);
+
 /** One fusion candidate: fused (reason NONE) or refused. */
 typedef struct kf_candidate {
     kf_pass_id pass;
     kf_reason reason;
-    kf_str subject; /* "row_reduce -> matmul %wq" */
-    kf_str detail;  /* what exactly stood in the way; may be empty */
+    kf_str subject; /* "norm -> matmul %wq" */
+    kf_subject parts;
+    kf_str detail; /* what exactly stood in the way; may be empty */
     kf_str func;
     kf_loc loc;
 } kf_candidate;
@@ -55,8 +83,14 @@ typedef struct kf_pass_ctx {
     kf_pass_id current;
 } kf_pass_ctx;
 
-void kf_report_fused(kf_pass_ctx *cx, const kf_graph *g, kf_loc loc, const char *fmt, ...)
-    __attribute__((format(printf, 4, 5)));
+/** Logs that a candidate is about to be fused; |fmt| gives its subject (kinds.def). False if a
+ * contract of the description forbids it: it is then logged as refused and the pass must leave the
+ * graph as it is. Hence it is called before the rewrite. */
+bool kf_report_fused(kf_pass_ctx *cx, const kf_graph *g, kf_loc loc, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5), warn_unused_result));
+/** Turns what was logged as fused since |from| (an earlier candidates.len) into refusals: a
+ * contract forbids one of several candidates that a rewrite can only take together. */
+void kf_report_withdraw(kf_pass_ctx *cx, uint32_t from);
 void kf_report_refused(kf_pass_ctx *cx, const kf_graph *g, kf_loc loc, kf_reason reason,
                        kf_str detail, const char *fmt, ...) __attribute__((format(printf, 6, 7)));
 

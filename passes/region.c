@@ -6,10 +6,13 @@
 
 #include <string.h>
 
-kf_selection kf_selection_new(kf_graph *g, kf_arena *scratch)
+kf_selection kf_selection_new(kf_graph *g, uint32_t root, kf_arena *scratch)
 {
-    return (kf_selection){g, KF_NEW_N(scratch, bool, g->nodes.len),
-                          KF_NEW_N(scratch, bool, g->nodes.len)};
+    kf_selection s = {g, root, KF_NEW_N(scratch, bool, g->nodes.len),
+                      KF_NEW_N(scratch, bool, g->nodes.len)};
+
+    s.owned[root] = true;
+    return s;
 }
 
 bool kf_node_is_loose(const kf_node *n)
@@ -143,9 +146,27 @@ kf_family kf_region_family(const kf_target *target, const kf_graph *body, kf_sbu
     return KF_FAMILY_COUNT;
 }
 
-void kf_selection_commit(const kf_selection *s, kf_family family, kf_str name, kf_loc loc)
+static void report_joined(const kf_selection *s, kf_pass_ctx *cx)
+{
+    kf_str root = kf_node_title(cx->arena, s->g, &s->g->nodes.data[s->root]);
+
+    for (uint32_t i = 0; i < s->g->nodes.len; i++) {
+        const kf_node *n = &s->g->nodes.data[i];
+        if (i == s->root || !selected(s, n) || kf_node_kind(s->g, n) == KF_KIND_view)
+            continue;
+        kf_str joins = kf_node_title(cx->arena, s->g, n);
+        KF_ASSERT(
+            kf_report_fused(cx, s->g, n->loc, "%.*s -> %.*s", KF_STR_ARG(joins), KF_STR_ARG(root)),
+            "regions grow only by what no contract forbids");
+    }
+}
+
+void kf_selection_commit(const kf_selection *s, kf_family family, kf_str name, kf_loc loc,
+                         kf_pass_ctx *cx)
 {
     kf_value_list operands, results;
+
+    report_joined(s, cx);
     kf_graph *g = s->g, *body = kf_selection_body(s, &operands, &results);
     kf_value first = kf_node_add_region(g, family, body, name, operands.len, operands.data, loc);
     uint32_t added = g->nodes.len - 1;
@@ -258,7 +279,7 @@ static bool try_match(kf_selection *s, kf_pass_ctx *cx, kf_sbuf *why)
 
 static kf_selection copy_selection(const kf_selection *s, kf_arena *scratch)
 {
-    kf_selection c = kf_selection_new(s->g, scratch);
+    kf_selection c = kf_selection_new(s->g, s->root, scratch);
 
     memcpy(c.owned, s->owned, s->g->nodes.len * sizeof *c.owned);
     memcpy(c.copied, s->copied, s->g->nodes.len * sizeof *c.copied);
@@ -289,13 +310,15 @@ void kf_selection_grow(kf_selection *s, const bool *skip, kf_pass_ctx *cx)
 {
     if (grow_at_once(s, skip, cx))
         return;
+    kf_str root = kf_node_title(cx->scratch, s->g, &s->g->nodes.data[s->root]);
     for (uint32_t i = 0; i < s->g->nodes.len; i++) {
         const kf_node *n = &s->g->nodes.data[i];
         if (!absorbable(s, i, skip))
             continue;
+        kf_str joins = kf_node_title(cx->scratch, s->g, n);
         if (would_cycle(s, i, cx->scratch)) {
-            kf_report_refused(cx, s->g, n->loc, KF_REASON_F0210, (kf_str){0}, "%s -> region",
-                              kf_op_infos[n->op].name);
+            kf_report_refused(cx, s->g, n->loc, KF_REASON_F0210, (kf_str){0}, "%.*s -> %.*s",
+                              KF_STR_ARG(joins), KF_STR_ARG(root));
             continue;
         }
         kf_selection with = copy_selection(s, cx->scratch);
@@ -305,7 +328,7 @@ void kf_selection_grow(kf_selection *s, const bool *skip, kf_pass_ctx *cx)
         if (try_match(&with, cx, &why))
             *s = with;
         else
-            kf_report_refused(cx, s->g, n->loc, KF_REASON_F0209, kf_sbuf_view(&why), "%s -> region",
-                              kf_op_infos[n->op].name);
+            kf_report_refused(cx, s->g, n->loc, KF_REASON_F0209, kf_sbuf_view(&why), "%.*s -> %.*s",
+                              KF_STR_ARG(joins), KF_STR_ARG(root));
     }
 }

@@ -10,11 +10,12 @@
  * are computed inside as well and stay for their other users. */
 typedef struct kf_selection {
     kf_graph *g;
+    uint32_t root; /* what the others join; owned from the start */
     bool *owned;
     bool *copied;
 } kf_selection;
 
-kf_selection kf_selection_new(kf_graph *g, kf_arena *scratch);
+kf_selection kf_selection_new(kf_graph *g, uint32_t root, kf_arena *scratch);
 
 /** The body that the selection would have. Constants that it reads are copied into it.
  * |out_operands| are the values of g that become operands, |out_results| those of g that become
@@ -28,8 +29,9 @@ kf_graph *kf_selection_body(const kf_selection *s, kf_value_list *out_operands,
 kf_family kf_region_family(const kf_target *target, const kf_graph *body, kf_sbuf *why);
 
 /** Makes the region: appends the node, redirects users, removes owned nodes and sorts. Node indices
- * change. */
-void kf_selection_commit(const kf_selection *s, kf_family family, kf_str name, kf_loc loc);
+ * change. What joined the root is logged, but for views, which cost nothing. */
+void kf_selection_commit(const kf_selection *s, kf_family family, kf_str name, kf_loc loc,
+                         kf_pass_ctx *cx);
 
 /** True if node |n| may still be put into a region. */
 bool kf_node_is_loose(const kf_node *n);

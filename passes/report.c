@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* report - the log of fusion candidates: one grammar of subjects, each candidate logged once.
+ *
+ * It is not where candidates are printed (driver) nor where contracts are read (contract.c).
+ */
+#include "base/check.h"
+#include "passes/passes.h"
+
+#include <string.h>
+
+#ifndef KF_CHECKS
+#define KF_CHECKS 0
+#endif
+
+const char *const kf_reason_codes[KF_REASON_COUNT] = {
+    "",
+#define REASON(code, text) #code,
+#include "passes/reasons.def"
+#undef REASON
+};
+
+const char *const kf_reason_texts[KF_REASON_COUNT] = {
+    "",
+#define REASON(code, text) text,
+#include "passes/reasons.def"
+#undef REASON
+};
+
+const char *const kf_kind_names[KF_KIND_COUNT] = {
+    "",
+#define KIND(name, meaning) #name,
+#include "passes/kinds.def"
+#undef KIND
+};
+
+const char *const kf_kind_meanings[KF_KIND_COUNT] = {
+    "",
+#define KIND(name, meaning) meaning,
+#include "passes/kinds.def"
+#undef KIND
+};
+
+/* ---- subjects -------------------------------------------------------------------------------- */
+
+kf_kind kf_kind_find(kf_str name)
+{
+    for (int k = 1; k < KF_KIND_COUNT; k++)
+        if (kf_str_eq_c(name, kf_kind_names[k]))
+            return (kf_kind)k;
+    return KF_KIND_NONE;
+}
+
+/* KIND [what] */
+static bool parse_part(kf_str text, kf_subject_part *out)
+{
+    const char *space = memchr(text.ptr, ' ', text.len);
+    uint32_t len = space ? (uint32_t)(space - text.ptr) : text.len;
+
+    out->kind = kf_kind_find((kf_str){text.ptr, len});
+    out->what = space ? (kf_str){space + 1, text.len - len - 1} : (kf_str){"", 0};
+    return out->kind != KF_KIND_NONE;
+}
+
+bool kf_subject_parse(kf_str text, kf_subject *out)
+{
+    static const char arrow[] = " -> ";
+    const uint32_t width = sizeof arrow - 1;
+    kf_subject_part to = {0};
+
+    *out = (kf_subject){0};
+    for (uint32_t i = 0; i + width <= text.len; i++) {
+        if (memcmp(text.ptr + i, arrow, width))
+            continue;
+        if (!parse_part((kf_str){text.ptr + i + width, text.len - i - width}, &to))
+            return false;
+        out->to = to;
+        return parse_part((kf_str){text.ptr, i}, &out->from);
+    }
+    return parse_part(text, &out->from);
+}
+
+/* ---- the log --------------------------------------------------------------------------------- */
+
+/* A pass that runs twice, or starts over after each step, meets a refused candidate again. */
+static bool is_logged(const kf_pass_ctx *cx, const kf_candidate *c)
+{
+    for (uint32_t i = 0; i < cx->candidates.len; i++) {
+        const kf_candidate *k = &cx->candidates.data[i];
+        if (k->pass == c->pass && k->reason == c->reason &&
+            !memcmp(&k->loc, &c->loc, sizeof c->loc) && kf_str_eq(k->func, c->func) &&
+            kf_str_eq(k->subject, c->subject) && kf_str_eq(k->detail, c->detail))
+            return true;
+    }
+    return false;
+}
+
+static void log_candidate(kf_pass_ctx *cx, const kf_graph *g, kf_loc loc, kf_reason reason,
+                          kf_str detail, kf_str subject)
+{
+    kf_candidate c = {.pass = cx->current,
+                      .reason = reason,
+                      .subject = subject,
+                      .detail = detail.len ? kf_str_dup(cx->arena, detail) : detail,
+                      .func = g->name,
+                      .loc = loc};
+    bool known = kf_subject_parse(subject, &c.parts);
+
+    KF_ASSERT(known || !KF_CHECKS, "the subject of a candidate is made of kinds (kinds.def)");
+    if (!is_logged(cx, &c))
+        kf_vec_push(cx->arena, &cx->candidates, c);
+}
+
+static kf_str vformat(kf_arena *a, const char *fmt, va_list ap)
+{
+    kf_sbuf b = {.arena = a};
+
+    kf_sbuf_vprintf(&b, fmt, ap);
+    return kf_sbuf_view(&b);
+}
+
+bool kf_report_fused(kf_pass_ctx *cx, const kf_graph *g, kf_loc loc, const char *fmt, ...)
+{
+    va_list ap;
+
+    va_start(ap, fmt);
+    log_candidate(cx, g, loc, KF_REASON_NONE, (kf_str){"", 0}, vformat(cx->arena, fmt, ap));
+    va_end(ap);
+    return true;
+}
+
+void kf_report_withdraw(kf_pass_ctx *cx, uint32_t from)
+{
+    for (uint32_t i = from; i < cx->candidates.len; i++) {
+        kf_candidate *c = &cx->candidates.data[i];
+        if (c->reason != KF_REASON_NONE)
+            continue;
+        c->reason = KF_REASON_F0290;
+        c->detail = KF_STR("forbidden for another part of the same rewrite");
+    }
+}
+
+void kf_report_refused(kf_pass_ctx *cx, const kf_graph *g, kf_loc loc, kf_reason reason,
+                       kf_str detail, const char *fmt, ...)
+{
+    va_list ap;
+
+    va_start(ap, fmt);
+    log_candidate(cx, g, loc, reason, detail, vformat(cx->arena, fmt, ap));
+    va_end(ap);
+}
