@@ -302,12 +302,6 @@ static kb_value definition(kf_pw *pw, kf_value v, const kf_coord *ix)
         return iota(pw, n, ix);
     case KF_OP_convert:
         return conversion(pw, n, ix);
-    case KF_OP_reshape:
-    case KF_OP_transpose:
-    case KF_OP_slice:
-    case KF_OP_concat:
-    case KF_OP_gather:
-        return kf_pw_index_op(pw, n, v, ix);
     case KF_OP_matmul:
         return kf_pw_matmul(pw, n, ix);
     case KF_OP_row_reduce:
@@ -323,9 +317,9 @@ static kb_value definition(kf_pw *pw, kf_value v, const kf_coord *ix)
     case KF_OP_kv_index:
         return kf_pw_kv_index(pw, n, ix);
     default:
-        break;
+        KF_ASSERT(kf_op_infos[n->op].traits & KF_INDEX, "a pointwise body has pointwise ops only");
+        return kf_pw_index_op(pw, n, v, ix);
     }
-    KF_ASSERT(false, "an op that is not pointwise stands in a pointwise body");
 }
 
 kb_value kf_pw_value(kf_pw *pw, kf_value v, const kf_coord *ix)

@@ -54,28 +54,13 @@ bool kf_eval_fail(kf_eval_ctx *ctx, const char *fmt, ...) __attribute__((format(
 bool kf_eval_values(kf_eval_ctx *ctx, const kf_graph *g, bool is_body, const kf_tensor *args,
                     const kf_tensor *params, kf_tensor *out_results);
 
-/* The words of the eval column of ops.def, in eval_ops.c and eval_attention.c; elementwise in
- * eval_map.c. */
+/* The words of the eval column of ops.def: kf_eval_<word>, in eval_ops.c and eval_attention.c;
+ * elementwise in eval_map.c. */
 bool kf_eval_elementwise(kf_eval_call *c);
-bool kf_eval_constant(kf_eval_call *c);
-bool kf_eval_iota(kf_eval_call *c);
-bool kf_eval_reshape(kf_eval_call *c);
-bool kf_eval_transpose(kf_eval_call *c);
-bool kf_eval_slice(kf_eval_call *c);
-bool kf_eval_concat(kf_eval_call *c);
-bool kf_eval_convert(kf_eval_call *c);
-bool kf_eval_gather(kf_eval_call *c);
-bool kf_eval_matmul(kf_eval_call *c);
-bool kf_eval_row_reduce(kf_eval_call *c);
-bool kf_eval_row_stat(kf_eval_call *c);
-bool kf_eval_rope_table(kf_eval_call *c);
-bool kf_eval_rope(kf_eval_call *c);
-bool kf_eval_kv_append(kf_eval_call *c);
-bool kf_eval_kv_read(kf_eval_call *c);
-bool kf_eval_kv_index(kf_eval_call *c);
-bool kf_eval_attention(kf_eval_call *c);
-bool kf_eval_repeat(kf_eval_call *c);
-bool kf_eval_region(kf_eval_call *c);
+#define OP(name, ins, attr, traits, shape, eval, shard, types, summary)                            \
+    bool kf_eval_##eval(kf_eval_call *c);
+#include "ir/ops.def"
+#undef OP
 
 /** A vector of scalars that may be one scalar repeated (stride 0). */
 typedef struct kf_eval_vec {

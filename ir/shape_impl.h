@@ -44,26 +44,11 @@ bool kf_shape_want_float(kf_shape_query *q, uint32_t i, const char *what);
 bool kf_shape_want_ints(kf_shape_query *q, uint32_t i, const char *what, const kf_type *len);
 bool kf_shape_check_loads(kf_shape_query *q, const kf_slot *s);
 
-/* The words of the shape column of ops.def. */
-bool kf_shape_attention(kf_shape_query *q);
-bool kf_shape_concat(kf_shape_query *q);
-bool kf_shape_constant(kf_shape_query *q);
-bool kf_shape_convert(kf_shape_query *q);
+/* The words of the shape column of ops.def: kf_shape_<word>, in shape.c and shape_state.c. */
 bool kf_shape_elementwise(kf_shape_query *q);
-bool kf_shape_gather(kf_shape_query *q);
-bool kf_shape_given(kf_shape_query *q);
-bool kf_shape_kv_append(kf_shape_query *q);
-bool kf_shape_kv_index(kf_shape_query *q);
-bool kf_shape_kv_read(kf_shape_query *q);
-bool kf_shape_matmul(kf_shape_query *q);
-bool kf_shape_region(kf_shape_query *q);
-bool kf_shape_repeat(kf_shape_query *q);
-bool kf_shape_reshape(kf_shape_query *q);
-bool kf_shape_rope(kf_shape_query *q);
-bool kf_shape_rope_table(kf_shape_query *q);
-bool kf_shape_row_reduce(kf_shape_query *q);
-bool kf_shape_row_stat(kf_shape_query *q);
-bool kf_shape_slice(kf_shape_query *q);
-bool kf_shape_transpose(kf_shape_query *q);
+#define OP(name, ins, attr, traits, shape, eval, shard, types, summary)                            \
+    bool kf_shape_##shape(kf_shape_query *q);
+#include "ir/ops.def"
+#undef OP
 
 #endif
