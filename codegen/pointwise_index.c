@@ -152,6 +152,9 @@ kb_value kf_pw_index_op(kf_pw *pw, const kf_node *n, kf_value v, const kf_coord 
     case KF_OP_reshape:
         reshape(pw, to, from, ix, at);
         break;
+    case KF_OP_expand:
+        kf_pw_broadcast(pw, from, to, ix, at);
+        break;
     case KF_OP_transpose:
         for (uint32_t d = 0; d < to->rank; d++)
             at[KF_ATTR_OF(n, perm)->perm.v[d]] = ix[d];

@@ -28,6 +28,22 @@ bool kf_eval_reshape(kf_eval_call *c)
     return true;
 }
 
+bool kf_eval_expand(kf_eval_call *c)
+{
+    const kf_tensor *x = c->in[0], *out = &c->out[0];
+    const int skip = out->rank - x->rank;
+    for (int64_t i = 0; i < out->n; i++) {
+        int64_t at = 0, step = 1, rest = i;
+        for (int d = out->rank - 1; d >= skip; d--) {
+            at += x->dim[d - skip] == 1 ? 0 : rest % out->dim[d] * step;
+            step *= x->dim[d - skip];
+            rest /= out->dim[d];
+        }
+        out->data[i] = x->data[at];
+    }
+    return true;
+}
+
 bool kf_eval_transpose(kf_eval_call *c)
 {
     const kf_ints *perm = &ATTR(c, perm)->perm;

@@ -157,8 +157,8 @@ void kf_graph_add_result(kf_graph *g, kf_value v);
 /** Appends a node and infers its result types through the op's shape function. Operands and attr
  * are copied (attr NULL = defaults). Aborts on a broken rule: callers check user input first.
  * Returns the first result; further results are the following ids. |given| is the result type for
- * ops whose shape is given (iota, reshape, convert), else NULL. region and repeat take their types
- * from |body| / the callee. */
+ * ops whose shape is given (iota, reshape, expand, convert), else NULL. region and repeat take
+ * their types from |body| / the callee. */
 kf_value kf_node_add(kf_graph *g, kf_op op, const void *attr, uint32_t n_in, const kf_value *in,
                      const kf_type *given, kf_loc loc);
 kf_value kf_node_add_region(kf_graph *g, kf_family family, kf_graph *body, kf_str name,

@@ -216,6 +216,24 @@ bool kf_shape_reshape(kf_shape_query *q)
     }
 }
 
+bool kf_shape_expand(kf_shape_query *q)
+{
+    const kf_type *x = kf_shape_operand(q, 0), *y = q->given;
+    kf_type t;
+    if (!y)
+        return kf_shape_fail(q, "the result type has to be given");
+    if (x->dtype != y->dtype)
+        return kf_shape_fail(q, "the dtype stays: %s to %s", kf_shape_text(q, x),
+                             kf_shape_text(q, y));
+    bool fits = x->rank <= y->rank && kf_shape_broadcast(x, y, &t);
+    for (uint8_t i = 0; fits && i < y->rank; i++)
+        fits = kf_dim_eq(t.dim[i], y->dim[i]);
+    if (!fits)
+        return kf_shape_fail(q, "%s does not broadcast to %s", kf_shape_text(q, x),
+                             kf_shape_text(q, y));
+    return kf_shape_result(q, kf_shape_dims_of(y, x->dtype));
+}
+
 bool kf_shape_transpose(kf_shape_query *q)
 {
     const kf_type *x = kf_shape_operand(q, 0);

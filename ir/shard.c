@@ -187,6 +187,19 @@ static bool shard_reshape(query *q)
     return true;
 }
 
+/* What is repeated is whole; the other dims are cut as they were. */
+static bool shard_expand(query *q)
+{
+    const kf_type *x = operand(q, 0);
+    kf_type *t = &q->out[0];
+    t->partial = x->partial;
+    for (uint8_t d = 0; d < t->rank; d++)
+        t->shard[d] = 0;
+    for (uint8_t d = 0; d < x->rank; d++)
+        t->shard[t->rank - x->rank + d] = x->shard[d];
+    return true;
+}
+
 static bool shard_transpose(query *q)
 {
     const kf_type *x = operand(q, 0);

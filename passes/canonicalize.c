@@ -15,6 +15,7 @@
  * Why here      before every pass that matches patterns.
  * Needs topological order. Keeps nothing.
  */
+#include "ir/shape.h"
 #include "ir/structure.h"
 #include "passes/match.h"
 
@@ -175,10 +176,45 @@ static kf_value matmul_transposed(kf_graph *g, const kf_node *n)
     return kf_node_matmul(g, n->in[0], t->in[0], !KF_ATTR_OF(n, matmul)->trans_b, n->loc);
 }
 
+/* A repeated repetition; repeating to the same dims is same_as_operand. */
+static kf_value expand_expand(kf_graph *g, const kf_node *n)
+{
+    const kf_node *inner = kf_value_is(g, n->in[0], KF_OP_expand);
+
+    return inner ? kf_node_add(g, KF_OP_expand, NULL, 1, inner->in, kf_value_type(g, n->out[0]),
+                               n->loc)
+                 : KF_NO_VALUE;
+}
+
+/* Functions and batched products broadcast by themselves: add (expand x), y. */
+static kf_value drop_expand(kf_graph *g, const kf_node *n)
+{
+    const kf_type want = *kf_value_type(g, n->out[0]);
+
+    for (uint32_t i = 0; i < n->n_in; i++) {
+        const kf_node *e = kf_value_is(g, n->in[i], KF_OP_expand);
+        kf_value in[3];
+        kf_type out;
+        uint8_t n_out;
+        if (!e)
+            continue;
+        memcpy(in, n->in, n->n_in * sizeof *in);
+        in[i] = e->in[0];
+        if (kf_shape_infer(g, n->op, n->attr, NULL, n->n_in, in, NULL, &out, &n_out, NULL) &&
+            kf_type_eq(&out, &want))
+            return kf_node_add(g, n->op, n->attr, n->n_in, in, NULL, n->loc);
+    }
+    return KF_NO_VALUE;
+}
+
+/** A rule for every row of fn.def. */
+#define ANY_FN KF_OP_COUNT
+
 static const struct {
     kf_op op;
     rule_fn rewrite;
 } rules[] = {
+    {ANY_FN, drop_expand},
     {KF_OP_mul, mul_one},
     {KF_OP_mul, mul_sigmoid},
     {KF_OP_mul, mul_self},
@@ -197,16 +233,19 @@ static const struct {
     {KF_OP_slice, same_as_operand},
     {KF_OP_reshape, same_as_operand},
     {KF_OP_reshape, reshape_reshape},
+    {KF_OP_expand, same_as_operand},
+    {KF_OP_expand, expand_expand},
     {KF_OP_transpose, transpose_identity},
     {KF_OP_transpose, transpose_transpose},
     {KF_OP_matmul, matmul_transposed},
+    {KF_OP_matmul, drop_expand},
 };
 
 static bool apply_rules(kf_graph *g, uint32_t index)
 {
     for (uint32_t r = 0; r < sizeof rules / sizeof rules[0]; r++) {
         kf_node n = g->nodes.data[index]; /* a copy: rewriting moves the array */
-        if (n.op != rules[r].op)
+        if (n.op != rules[r].op && !(rules[r].op == ANY_FN && kf_op_is_fn(n.op)))
             continue;
         kf_value v = rules[r].rewrite(g, &n);
         if (v == KF_NO_VALUE)

@@ -123,6 +123,9 @@ def index_functions():
          [torch.arange(5).reshape(1, 5, 1)])
     case("reshape", "func @f(%x: f32[2,3,4]) -> (f32[6,2,2]) { %0 = reshape %x : f32[6,2,2] return %0 }",
          [x], [x.reshape(6, 2, 2)])
+    row = torch.arange(6.0).reshape(1, 3, 1, 2) - 2.5
+    case("expand", "func @f(%x: f32[1,3,1,2]) -> (f32[2,4,3,5,2]) "
+                   "{ %0 = expand %x : f32[2,4,3,5,2] return %0 }", [row], [row.expand(2, 4, 3, 5, 2)])
     case("transpose", "func @f(%x: f32[2,3,4]) -> (f32[4,2,3]) "
                       "{ %0 = transpose %x {perm = [2, 0, 1]} : f32[4,2,3] return %0 }",
          [x], [x.permute(2, 0, 1)])

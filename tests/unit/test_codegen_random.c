@@ -98,6 +98,20 @@ static kf_value make_reshape(gen *g)
     return kf_node_reshape(g->c.body, v, 3, (kf_dim[]){N, S(n / f), S(f)}, KF_NO_LOC);
 }
 
+/* Each column |f| times, as keys of one head are repeated for a group of query heads. */
+static kf_value make_expand(gen *g)
+{
+    static const int64_t factors[] = {2, 3, 4, 8};
+    const kf_value v = any(g);
+    const int64_t n = columns(g, v), f = factors[pick(g, 4)];
+    const kf_type wide = kf_type_tensor(type_of(g, v)->dtype, 3, (kf_dim[]){N, S(n), S(f)});
+    if (n * f > 320)
+        return make_reshape(g);
+    kf_value one = kf_node_reshape(g->c.body, v, 3, (kf_dim[]){N, S(n), S(1)}, KF_NO_LOC);
+    one = kf_node_add(g->c.body, KF_OP_expand, NULL, 1, &one, &wide, KF_NO_LOC);
+    return kf_node_reshape(g->c.body, one, 2, (kf_dim[]){N, S(n * f)}, KF_NO_LOC);
+}
+
 static uint32_t axis_of(gen *g, kf_value v)
 {
     return 1 + pick(g, type_of(g, v)->rank - 1u);
@@ -176,9 +190,9 @@ static kf_value make_rope(gen *g)
 }
 
 typedef kf_value (*maker)(gen *g);
-static const maker makers[] = {make_unary,   make_binary,    make_binary, make_reshape,
-                               make_reshape, make_slice,     make_concat, make_gather,
-                               make_reduce,  make_transpose, make_rope};
+static const maker makers[] = {make_unary,   make_binary, make_binary,    make_reshape,
+                               make_reshape, make_expand, make_slice,     make_concat,
+                               make_gather,  make_reduce, make_transpose, make_rope};
 
 static void grow(gen *g, uint32_t ops)
 {

@@ -236,6 +236,12 @@ static void test_index_maps(void **state)
             kf_value count = kf_node_add(c.body, KF_OP_iota, last, 0, NULL, &given, KF_NO_LOC);
             kf_graph_add_result(c.body, node2(&c, KF_OP_mul, wide, count));
             kf_graph_add_result(c.body, turned);
+            const kf_type repeated =
+                kf_type_tensor(KF_DTYPE_f32, 5, (kf_dim[]){S(2), N, S(10), S(3), S(d)});
+            kf_value one =
+                kf_node_reshape(c.body, joined, 4, (kf_dim[]){N, S(10), S(1), S(d)}, KF_NO_LOC);
+            kf_graph_add_result(
+                c.body, kf_node_add(c.body, KF_OP_expand, NULL, 1, &one, &repeated, KF_NO_LOC));
             const kf_type bf16 = kf_type_tensor(KF_DTYPE_bf16, 3, (kf_dim[]){N, S(10), S(d)});
             kf_graph_add_result(
                 c.body, kf_node_add(c.body, KF_OP_convert, NULL, 1, &joined, &bf16, KF_NO_LOC));
