@@ -96,6 +96,23 @@ static double last_dim(const kf_graph_builder *b, kf_value x)
     return (double)t->dim[t->rank - 1].size;
 }
 
+static kf_value times_const(kf_graph_builder *b, kf_value x, double factor, kf_loc loc)
+{
+    return factor == 1 ? x : kf_node_2(b->g, KF_OP_mul, x, kf_node_const(b->g, factor, loc), loc);
+}
+
+/* The gain of a norm: gain_offset + what is stored; KF_NO_VALUE for none. */
+static kf_value build_gain(kf_graph_builder *b, const kf_block *block)
+{
+    kf_loc loc = kf_build_loc(b, block->src.loc);
+    kf_value gain = kf_build_param(b, block, KF_PARAM_GAIN, "gain");
+    double offset = block->u.norm.gain_offset.v;
+
+    if (gain == KF_NO_VALUE || offset == 0)
+        return gain;
+    return kf_node_2(b->g, KF_OP_add, gain, kf_node_const(b->g, offset, loc), loc);
+}
+
 /* x * rsqrt(mean(x^2) + eps) * gain (Zhang and Sennrich 2019, arXiv:1910.07467) */
 kf_value kf_build_rms(kf_graph_builder *b, kf_value x, double eps, kf_value gain, kf_loc loc)
 {
@@ -127,7 +144,7 @@ static kf_value build_layer_norm(kf_graph_builder *b, const kf_block *block, kf_
         kf_slot_finish(sb, times_rsqrt(sb, dev, kf_slot_param(sb, 2), n, block->u.norm.eps.v));
     attr->keep = true;
     kf_value y = kf_node_add(b->g, KF_OP_row_reduce, attr, 1, &x, NULL, loc);
-    kf_value gain = kf_build_param(b, block, KF_PARAM_GAIN, "gain");
+    kf_value gain = build_gain(b, block);
     kf_value bias = kf_build_param(b, block, KF_PARAM_BIAS, "bias");
     y = gain == KF_NO_VALUE ? y : kf_node_2(b->g, KF_OP_mul, y, gain, loc);
     return bias == KF_NO_VALUE ? y : kf_node_2(b->g, KF_OP_add, y, bias, loc);
@@ -190,17 +207,34 @@ static kf_value build_parallel(kf_graph_builder *b, const kf_block *block, kf_va
     return sum;
 }
 
-static kf_value build_head(kf_graph_builder *b, const kf_block *block, kf_value x)
+static kf_value build_embedding(kf_graph_builder *b, const kf_block *block, kf_value ids)
 {
-    const kf_block *tied = block->u.linear.tied_to;
     kf_loc loc = kf_build_loc(b, block->src.loc);
+    kf_value table = kf_build_param(b, block, KF_PARAM_TABLE, "embed");
 
-    if (!tied)
-        return kf_build_linear(b, block, KF_PARAM_WEIGHT, "head", KF_PARAM_BIAS, "head_bias", x);
-    kf_value y =
-        kf_node_matmul(b->g, x, kf_build_param(b, tied, KF_PARAM_TABLE, "embed"), true, loc);
+    return times_const(b, kf_node_2(b->g, KF_OP_gather, table, ids, loc),
+                       block->u.embedding.scale.v, loc);
+}
+
+static kf_value build_position_embedding(kf_graph_builder *b, const kf_block *block, kf_value x)
+{
+    kf_loc loc = kf_build_loc(b, block->src.loc);
+    kf_value table = kf_build_param(b, block, KF_PARAM_TABLE, "positions");
+
+    return kf_node_2(b->g, KF_OP_add, x, kf_node_2(b->g, KF_OP_gather, table, b->in.pos, loc), loc);
+}
+
+static kf_value build_block_linear(kf_graph_builder *b, const kf_block *block, kf_value x)
+{
+    const kf_spec_linear *u = &block->u.linear;
+    kf_loc loc = kf_build_loc(b, block->src.loc);
+    kf_value w = u->tied_to ? kf_build_param(b, u->tied_to, KF_PARAM_TABLE, "embed")
+                            : kf_build_param(b, block, KF_PARAM_WEIGHT, "head");
+    kf_value y = kf_node_matmul(b->g, x, w, true, loc);
     kf_value bias = kf_build_param(b, block, KF_PARAM_BIAS, "head_bias");
-    return bias == KF_NO_VALUE ? y : kf_node_2(b->g, KF_OP_add, y, bias, loc);
+
+    y = bias == KF_NO_VALUE ? y : kf_node_2(b->g, KF_OP_add, y, bias, loc);
+    return u->act.expr ? build_act(b, &u->act, y) : y;
 }
 
 static kf_value build_repeat(kf_graph_builder *b, const kf_block *block, kf_value x);
@@ -211,13 +245,13 @@ static kf_value build_block(kf_graph_builder *b, const kf_block *block, kf_value
 
     switch (block->kind) {
     case KF_BLOCK_EMBEDDING:
-        return kf_node_2(b->g, KF_OP_gather, kf_build_param(b, block, KF_PARAM_TABLE, "embed"), x,
-                         loc);
+        return build_embedding(b, block, x);
+    case KF_BLOCK_POSITION_EMBEDDING:
+        return build_position_embedding(b, block, x);
     case KF_BLOCK_LINEAR:
-        return build_head(b, block, x);
+        return build_block_linear(b, block, x);
     case KF_BLOCK_RMS_NORM:
-        return kf_build_rms(b, x, block->u.norm.eps.v,
-                            kf_build_param(b, block, KF_PARAM_GAIN, "gain"), loc);
+        return kf_build_rms(b, x, block->u.norm.eps.v, build_gain(b, block), loc);
     case KF_BLOCK_LAYER_NORM:
         return build_layer_norm(b, block, x);
     case KF_BLOCK_ATTENTION:
@@ -402,20 +436,31 @@ static kf_value build_repeat(kf_graph_builder *b, const kf_block *block, kf_valu
     return first;
 }
 
-/* Blocks up to here mix tokens, or are functions over all of them; behind it only the rows whose
- * logits are wanted go on. */
+/* Whether the blocks read only the rows themselves: no other tokens, no positions, and no function
+ * that takes those of all rows. */
+static bool is_row_local(kf_blocks blocks)
+{
+    bool local = true;
+
+    for (uint32_t i = 0; i < blocks.n; i++) {
+        const kf_block *k = &blocks.block[i];
+        local = local && k->kind != KF_BLOCK_ATTENTION && k->kind != KF_BLOCK_REPEAT &&
+                k->kind != KF_BLOCK_POSITION_EMBEDDING;
+        if (k->kind == KF_BLOCK_RESIDUAL)
+            local = local && is_row_local(k->u.residual.body);
+        for (uint32_t j = 0; k->kind == KF_BLOCK_PARALLEL && j < k->u.parallel.n_branches; j++)
+            local = local && is_row_local(k->u.parallel.branch[j]);
+    }
+    return local;
+}
+
+/* Blocks up to here need all tokens; behind it only the rows whose logits are wanted go on. */
 static uint32_t first_row_local_block(const kf_graph_builder *b)
 {
     uint32_t end = b->spec->model.n;
 
-    while (end > 0) {
-        kf_blocks last = {&b->spec->model.block[end - 1], 1};
-        uint32_t mixers = 0;
-        each_attention((kf_graph_builder *)(uintptr_t)b, last, true, 1, count_cache, &mixers);
-        if (mixers || last.block->kind == KF_BLOCK_REPEAT)
-            break;
+    while (end > 0 && is_row_local((kf_blocks){&b->spec->model.block[end - 1], 1}))
         end--;
-    }
     return end > 0 ? end : 1;
 }
 

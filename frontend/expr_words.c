@@ -41,6 +41,12 @@ static kf_expr *first_keys(kf_expr_parser *p, const kf_expr *const *args)
     return kf_expr_fn(p, KF_FN_lt, kf_expr_var_of(p, KF_EXPR_K), args[0], NULL);
 }
 
+static kf_expr *identity(kf_expr_parser *p, const kf_expr *const *args)
+{
+    (void)args;
+    return kf_expr_var_of(p, KF_EXPR_X);
+}
+
 static kf_expr *softcap(kf_expr_parser *p, const kf_expr *const *args)
 {
     const kf_expr *scaled = kf_expr_fn(p, KF_FN_div, args[0], args[1], NULL);

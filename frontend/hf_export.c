@@ -43,14 +43,19 @@ static const char *find_act(const kf_expr *e)
     return NULL;
 }
 
+static bool is_plain_norm(const kf_block *b, double eps)
+{
+    return b->kind == KF_BLOCK_RMS_NORM && b->u.norm.eps.v == eps && b->u.norm.gain.v &&
+           b->u.norm.gain_offset.v == 0;
+}
+
 /** residual: [rms_norm, |kind|]; the norm's epsilon must be |eps|. */
 static const kf_block *find_branch(const kf_block *b, kf_block_kind kind, double eps)
 {
     if (b->kind != KF_BLOCK_RESIDUAL || b->u.residual.body.n != 2)
         return NULL;
     const kf_block *norm = &b->u.residual.body.block[0], *part = &b->u.residual.body.block[1];
-    bool ok = norm->kind == KF_BLOCK_RMS_NORM && norm->u.norm.eps.v == eps && part->kind == kind;
-    return ok ? part : NULL;
+    return is_plain_norm(norm, eps) && part->kind == kind ? part : NULL;
 }
 
 static bool has_default_names(const kf_blocks *blocks)
@@ -75,9 +80,9 @@ static bool is_plain_causal(const kf_expr *e)
 
 static bool is_plain_attention(const kf_spec_attention *a, double eps)
 {
-    return a->rope.present.v && a->rope.fraction.v == 1 && a->rope.style.v == KF_ROPE_HALF &&
-           a->score.expr == NULL && is_plain_causal(a->mask.expr) &&
-           a->scale.v == 1 / sqrt((double)a->head_dim.v) &&
+    return a->rope.present.v && a->rope.rotated_dim == a->head_dim.v &&
+           a->rope.style.v == KF_ROPE_HALF && a->score.expr == NULL &&
+           is_plain_causal(a->mask.expr) && a->scale.v == 1 / sqrt((double)a->head_dim.v) &&
            (a->qk_norm.v == KF_QK_NORM_NONE || a->qk_norm_eps.v == eps);
 }
 
@@ -85,7 +90,8 @@ static bool find_decoder(const kf_spec *spec, decoder *d)
 {
     const kf_block *m = spec->model.block;
     if (spec->n_blocks != 1 || spec->model.n != 4 || m[1].kind != KF_BLOCK_REPEAT ||
-        m[2].kind != KF_BLOCK_RMS_NORM || spec->block[0].body.n != 2)
+        m[2].kind != KF_BLOCK_RMS_NORM || !is_plain_norm(&m[2], m[2].u.norm.eps.v) ||
+        spec->block[0].body.n != 2 || m[0].u.embedding.scale.v != 1)
         return false;
     d->eps = m[2].u.norm.eps.v;
     d->repeat = &m[1].u.repeat;
@@ -93,7 +99,7 @@ static bool find_decoder(const kf_spec *spec, decoder *d)
     const kf_block *attention =
         find_branch(&spec->block[0].body.block[0], KF_BLOCK_ATTENTION, d->eps);
     const kf_block *glu = find_branch(&spec->block[0].body.block[1], KF_BLOCK_GLU, d->eps);
-    if (attention == NULL || glu == NULL || d->head->bias.v ||
+    if (attention == NULL || glu == NULL || d->head->bias.v || d->head->act.expr != NULL ||
         !kf_str_eq_c(d->repeat->weights.v, "model.layers.{i}") ||
         !has_default_names(&spec->model) || !has_default_names(&spec->block[0].body))
         return false;

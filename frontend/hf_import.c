@@ -14,122 +14,113 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef enum key_action {
-    COPY,       /* a key of the description under the same name; null: absent */
-    GENERATION, /* a key of generation: */
-    HARMLESS,   /* does not reach the logits */
-    NEUTRAL,    /* harmless while null, or equal to |neutral| */
-    CODE,       /* read below */
-} key_action;
-
-static const struct config_key {
-    const char *key;
-    key_action action;
-    const char *neutral; /* NEUTRAL: alternatives separated by '|' */
-} config_keys[] = {
-    {"vocab_size", COPY, NULL},
-    {"hidden_size", COPY, NULL},
-    {"num_hidden_layers", COPY, NULL},
-    {"num_attention_heads", COPY, NULL},
-    {"num_key_value_heads", COPY, NULL},
-    {"head_dim", COPY, NULL},
-    {"intermediate_size", COPY, NULL},
-    {"hidden_act", COPY, NULL},
-    {"rms_norm_eps", COPY, NULL},
-    {"max_position_embeddings", COPY, NULL},
-    {"tie_word_embeddings", COPY, NULL},
-    {"attention_bias", COPY, NULL},
-    {"mlp_bias", COPY, NULL},
-    {"bos_token_id", GENERATION, NULL},
-    {"eos_token_id", GENERATION, NULL},
-    {"pad_token_id", GENERATION, NULL},
-    {"architectures", CODE, NULL},
-    {"dtype", CODE, NULL},
-    {"torch_dtype", CODE, NULL},
-    {"rope_theta", CODE, NULL},
-    {"rope_scaling", CODE, NULL},
-    {"rope_parameters", CODE, NULL},
-    {"partial_rotary_factor", NEUTRAL, "1|1.0"},
-    {"sliding_window", CODE, NULL},
-    {"use_sliding_window", CODE, NULL},
-    {"max_window_layers", CODE, NULL},
-    {"layer_types", CODE, NULL},
-    {"model_type", HARMLESS, NULL},
-    {"transformers_version", HARMLESS, NULL},
-    {"use_cache", HARMLESS, NULL},
-    {"initializer_range", HARMLESS, NULL},
-    {"attention_dropout", HARMLESS, NULL},
-    {"hidden_dropout", HARMLESS, NULL},
-    {"hidden_dropout_prob", HARMLESS, NULL},
-    {"resid_pdrop", HARMLESS, NULL},
-    {"embd_pdrop", HARMLESS, NULL},
-    {"pretraining_tp", HARMLESS, NULL},
-    {"_name_or_path", HARMLESS, NULL},
-    {"name_or_path", HARMLESS, NULL},
-    {"_attn_implementation", HARMLESS, NULL},
-    {"_attn_implementation_autoset", HARMLESS, NULL},
-    {"attn_implementation", HARMLESS, NULL},
-    {"output_attentions", HARMLESS, NULL},
-    {"output_hidden_states", HARMLESS, NULL},
-    {"return_dict", HARMLESS, NULL},
-    {"torchscript", HARMLESS, NULL},
-    {"gradient_checkpointing", HARMLESS, NULL},
-    {"id2label", HARMLESS, NULL},
-    {"label2id", HARMLESS, NULL},
-    {"problem_type", HARMLESS, NULL},
-    {"task_specific_params", HARMLESS, NULL},
-    {"chunk_size_feed_forward", HARMLESS, NULL},
-    {"unsloth_version", HARMLESS, NULL},
-    {"unsloth_fixed", HARMLESS, NULL},
-    {"max_sequence_length", HARMLESS, NULL},
-    {"tokenizer_class", HARMLESS, NULL},
-    {"eos_token", HARMLESS, NULL},
-    {"bos_token", HARMLESS, NULL},
-    {"is_decoder", HARMLESS, NULL},
-    {"is_encoder_decoder", NEUTRAL, "false"},
-    {"add_cross_attention", NEUTRAL, "false"},
-    {"quantization_config", NEUTRAL, ""},
-    {"compression_config", NEUTRAL, ""},
-    {"auto_map", NEUTRAL, ""},
-    {"rope_interleaved", NEUTRAL, "false"},
-    {"rope_interleave", NEUTRAL, "false"},
-    {"logit_scale", NEUTRAL, "1|1.0"},
-    {"logits_scaling", NEUTRAL, "1|1.0"},
-    {"embedding_multiplier", NEUTRAL, "1|1.0"},
-    {"residual_multiplier", NEUTRAL, "1|1.0"},
-    {"attention_multiplier", NEUTRAL, ""},
-    {"final_logit_softcapping", NEUTRAL, ""},
-    {"attn_logit_softcapping", NEUTRAL, ""},
-    {"query_pre_attn_scalar", NEUTRAL, ""},
-    {"clip_qkv", NEUTRAL, ""},
-    {"no_rope_layers", NEUTRAL, ""},
-    {"no_rope_layer_interval", NEUTRAL, ""},
-    {"attention_chunk_size", NEUTRAL, ""},
-    {"use_qk_norm", NEUTRAL, "false"},
-    {"num_local_experts", NEUTRAL, "0"},
-    {"num_experts", NEUTRAL, "0"},
-    {"n_routed_experts", NEUTRAL, "0"},
-    {"num_experts_per_tok", NEUTRAL, "0"},
+/* What all architectures share; the rows of an architecture's own table come first. */
+static const kf_config_key config_keys[] = {
+    {"vocab_size", KF_CONFIG_COPY, NULL},
+    {"hidden_size", KF_CONFIG_COPY, NULL},
+    {"num_hidden_layers", KF_CONFIG_COPY, NULL},
+    {"num_attention_heads", KF_CONFIG_COPY, NULL},
+    {"num_key_value_heads", KF_CONFIG_COPY, NULL},
+    {"head_dim", KF_CONFIG_COPY, NULL},
+    {"intermediate_size", KF_CONFIG_COPY, NULL},
+    {"hidden_act", KF_CONFIG_COPY, NULL},
+    {"rms_norm_eps", KF_CONFIG_COPY, NULL},
+    {"max_position_embeddings", KF_CONFIG_COPY, NULL},
+    {"tie_word_embeddings", KF_CONFIG_COPY, NULL},
+    {"attention_bias", KF_CONFIG_COPY, NULL},
+    {"mlp_bias", KF_CONFIG_COPY, NULL},
+    {"bos_token_id", KF_CONFIG_GENERATION, NULL},
+    {"eos_token_id", KF_CONFIG_GENERATION, NULL},
+    {"pad_token_id", KF_CONFIG_GENERATION, NULL},
+    {"architectures", KF_CONFIG_CODE, NULL},
+    {"dtype", KF_CONFIG_CODE, NULL},
+    {"torch_dtype", KF_CONFIG_CODE, NULL},
+    {"rope_theta", KF_CONFIG_CODE, NULL},
+    {"rope_scaling", KF_CONFIG_CODE, NULL},
+    {"rope_parameters", KF_CONFIG_CODE, NULL},
+    {"partial_rotary_factor", KF_CONFIG_CODE, NULL},
+    {"sliding_window", KF_CONFIG_CODE, NULL},
+    {"use_sliding_window", KF_CONFIG_CODE, NULL},
+    {"max_window_layers", KF_CONFIG_CODE, NULL},
+    {"layer_types", KF_CONFIG_CODE, NULL},
+    {"model_type", KF_CONFIG_HARMLESS, NULL},
+    {"transformers_version", KF_CONFIG_HARMLESS, NULL},
+    {"use_cache", KF_CONFIG_HARMLESS, NULL},
+    {"initializer_range", KF_CONFIG_HARMLESS, NULL},
+    {"attention_dropout", KF_CONFIG_HARMLESS, NULL},
+    {"hidden_dropout", KF_CONFIG_HARMLESS, NULL},
+    {"hidden_dropout_prob", KF_CONFIG_HARMLESS, NULL},
+    {"resid_pdrop", KF_CONFIG_HARMLESS, NULL},
+    {"embd_pdrop", KF_CONFIG_HARMLESS, NULL},
+    {"pretraining_tp", KF_CONFIG_HARMLESS, NULL},
+    {"_name_or_path", KF_CONFIG_HARMLESS, NULL},
+    {"name_or_path", KF_CONFIG_HARMLESS, NULL},
+    {"_attn_implementation", KF_CONFIG_HARMLESS, NULL},
+    {"_attn_implementation_autoset", KF_CONFIG_HARMLESS, NULL},
+    {"attn_implementation", KF_CONFIG_HARMLESS, NULL},
+    {"output_attentions", KF_CONFIG_HARMLESS, NULL},
+    {"output_hidden_states", KF_CONFIG_HARMLESS, NULL},
+    {"return_dict", KF_CONFIG_HARMLESS, NULL},
+    {"torchscript", KF_CONFIG_HARMLESS, NULL},
+    {"gradient_checkpointing", KF_CONFIG_HARMLESS, NULL},
+    {"id2label", KF_CONFIG_HARMLESS, NULL},
+    {"label2id", KF_CONFIG_HARMLESS, NULL},
+    {"problem_type", KF_CONFIG_HARMLESS, NULL},
+    {"task_specific_params", KF_CONFIG_HARMLESS, NULL},
+    {"chunk_size_feed_forward", KF_CONFIG_HARMLESS, NULL},
+    {"unsloth_version", KF_CONFIG_HARMLESS, NULL},
+    {"unsloth_fixed", KF_CONFIG_HARMLESS, NULL},
+    {"max_sequence_length", KF_CONFIG_HARMLESS, NULL},
+    {"tokenizer_class", KF_CONFIG_HARMLESS, NULL},
+    {"eos_token", KF_CONFIG_HARMLESS, NULL},
+    {"bos_token", KF_CONFIG_HARMLESS, NULL},
+    {"is_decoder", KF_CONFIG_HARMLESS, NULL},
+    {"is_encoder_decoder", KF_CONFIG_NEUTRAL, "false"},
+    {"add_cross_attention", KF_CONFIG_NEUTRAL, "false"},
+    {"quantization_config", KF_CONFIG_NEUTRAL, ""},
+    {"compression_config", KF_CONFIG_NEUTRAL, ""},
+    {"auto_map", KF_CONFIG_NEUTRAL, ""},
+    {"rope_interleaved", KF_CONFIG_NEUTRAL, "false"},
+    {"rope_interleave", KF_CONFIG_NEUTRAL, "false"},
+    {"logit_scale", KF_CONFIG_NEUTRAL, "1|1.0"},
+    {"logits_scaling", KF_CONFIG_NEUTRAL, "1|1.0"},
+    {"embedding_multiplier", KF_CONFIG_NEUTRAL, "1|1.0"},
+    {"residual_multiplier", KF_CONFIG_NEUTRAL, "1|1.0"},
+    {"attention_multiplier", KF_CONFIG_NEUTRAL, ""},
+    {"final_logit_softcapping", KF_CONFIG_NEUTRAL, ""},
+    {"attn_logit_softcapping", KF_CONFIG_NEUTRAL, ""},
+    {"query_pre_attn_scalar", KF_CONFIG_NEUTRAL, ""},
+    {"clip_qkv", KF_CONFIG_NEUTRAL, ""},
+    {"no_rope_layers", KF_CONFIG_NEUTRAL, ""},
+    {"no_rope_layer_interval", KF_CONFIG_NEUTRAL, ""},
+    {"attention_chunk_size", KF_CONFIG_NEUTRAL, ""},
+    {"use_qk_norm", KF_CONFIG_NEUTRAL, "false"},
+    {"num_local_experts", KF_CONFIG_NEUTRAL, "0"},
+    {"num_experts", KF_CONFIG_NEUTRAL, "0"},
+    {"n_routed_experts", KF_CONFIG_NEUTRAL, "0"},
+    {"num_experts_per_tok", KF_CONFIG_NEUTRAL, "0"},
+    {0},
 };
 
-static const struct config_key generation_keys[] = {
-    {"bos_token_id", GENERATION, NULL},
-    {"eos_token_id", GENERATION, NULL},
-    {"pad_token_id", GENERATION, NULL},
-    {"do_sample", GENERATION, NULL},
-    {"temperature", GENERATION, NULL},
-    {"top_p", GENERATION, NULL},
-    {"top_k", GENERATION, NULL},
-    {"_from_model_config", HARMLESS, NULL},
-    {"transformers_version", HARMLESS, NULL},
-    {"max_length", HARMLESS, NULL},
-    {"max_new_tokens", HARMLESS, NULL},
-    {"use_cache", HARMLESS, NULL},
-    {"output_attentions", HARMLESS, NULL},
-    {"output_hidden_states", HARMLESS, NULL},
-    {"trust_remote_code", HARMLESS, NULL},
-    {"user_token_id", HARMLESS, NULL},
-    {"assistant_token_id", HARMLESS, NULL},
+static const kf_config_key generation_keys[] = {
+    {"bos_token_id", KF_CONFIG_GENERATION, NULL},
+    {"eos_token_id", KF_CONFIG_GENERATION, NULL},
+    {"pad_token_id", KF_CONFIG_GENERATION, NULL},
+    {"do_sample", KF_CONFIG_GENERATION, NULL},
+    {"temperature", KF_CONFIG_GENERATION, NULL},
+    {"top_p", KF_CONFIG_GENERATION, NULL},
+    {"top_k", KF_CONFIG_GENERATION, NULL},
+    {"_from_model_config", KF_CONFIG_HARMLESS, NULL},
+    {"transformers_version", KF_CONFIG_HARMLESS, NULL},
+    {"max_length", KF_CONFIG_HARMLESS, NULL},
+    {"max_new_tokens", KF_CONFIG_HARMLESS, NULL},
+    {"use_cache", KF_CONFIG_HARMLESS, NULL},
+    {"output_attentions", KF_CONFIG_HARMLESS, NULL},
+    {"output_hidden_states", KF_CONFIG_HARMLESS, NULL},
+    {"trust_remote_code", KF_CONFIG_HARMLESS, NULL},
+    {"user_token_id", KF_CONFIG_HARMLESS, NULL},
+    {"assistant_token_id", KF_CONFIG_HARMLESS, NULL},
+    {0},
 };
 
 typedef KF_VEC(kf_yaml_pair) pair_list;
@@ -138,7 +129,8 @@ typedef struct importer {
     kf_reader *r;
     const kf_yaml_node *config;
     const kf_arch *arch;
-    kf_src src; /* of the architecture's name */
+    const kf_preset *preset; /* the architecture's */
+    kf_src src;              /* of the architecture's name */
     pair_list out;
     pair_list generation;
     bool ok;
@@ -198,39 +190,50 @@ static bool is_neutral(const kf_yaml_node *value, const char *neutral)
     return false;
 }
 
-static void apply_key(importer *m, const struct config_key *row, const kf_yaml_pair *pair)
+static void apply_key(importer *m, const kf_config_key *row, const kf_yaml_pair *pair)
 {
+    const char *name = row->arg != NULL ? row->arg : row->key;
     switch (row->action) {
-    case COPY:
+    case KF_CONFIG_COPY:
         if (!is_null(pair->value))
-            add_pair(m, &m->out, row->key, pair->value);
+            add_pair(m, &m->out, name, pair->value);
         return;
-    case GENERATION:
+    case KF_CONFIG_GENERATION:
         if (!is_null(pair->value))
             add_pair(m, &m->generation, row->key, pair->value);
         return;
-    case NEUTRAL:
-        if (!is_neutral(pair->value, row->neutral))
+    case KF_CONFIG_NEUTRAL:
+        if (!is_neutral(pair->value, row->arg))
             changes_maths(m, pair->key, "changes the mathematics and is not supported");
         return;
-    case HARMLESS:
-    case CODE:
+    case KF_CONFIG_HARMLESS:
+    case KF_CONFIG_CODE:
         return;
     }
 }
 
-static void apply_keys(importer *m, const kf_yaml_node *map, const struct config_key *table,
-                       size_t n, const char *file)
+/** The row of |key| in a table that ends at the first row without a key; NULL: none. */
+static const kf_config_key *find_key(const kf_config_key *table, kf_str key)
+{
+    for (; table != NULL && table->key != NULL; table++)
+        if (kf_str_eq_c(key, table->key))
+            return table;
+    return NULL;
+}
+
+/** |own| before |common|; it may be NULL. */
+static void apply_keys(importer *m, const kf_yaml_node *map, const kf_config_key *own,
+                       const kf_config_key *common, const char *file)
 {
     enum { MAX_WARNINGS = 20 };
     uint32_t unknown = 0;
     for (uint32_t i = 0; i < map->n; i++) {
         const kf_yaml_pair *pair = &map->u.pairs[i];
-        size_t j = 0;
-        while (j < n && !kf_str_eq_c(pair->key->text, table[j].key))
-            j++;
-        if (j < n)
-            apply_key(m, &table[j], pair);
+        const kf_config_key *row = find_key(own, pair->key->text);
+        if (row == NULL)
+            row = find_key(common, pair->key->text);
+        if (row != NULL)
+            apply_key(m, row, pair);
         else if (unknown++ < MAX_WARNINGS)
             kf_diag_add(m->r->diags, KF_W0101, pair->key->loc, "unknown key '%.*s' in %s",
                         KF_STR_ARG(pair->key->text), file);
@@ -244,15 +247,19 @@ static void apply_keys(importer *m, const kf_yaml_node *map, const struct config
 
 static void report_arch(importer *m, const kf_yaml_node *name)
 {
-    kf_str known[32];
+    enum { MAX_KNOWN = 64 };
+    kf_str known[MAX_KNOWN];
+    uint32_t n = 0;
     kf_diag *d = kf_diag_add(m->r->diags, KF_E0401, name->loc,
                              "architecture '%.*s' is not supported", KF_STR_ARG(name->text));
     kf_sbuf list = {.arena = m->r->arena};
-    for (uint32_t i = 0; i < kf_n_archs && i < 32; i++) {
-        known[i] = kf_str_from(kf_archs[i].name);
-        kf_sbuf_printf(&list, "%s%s", i > 0 ? ", " : "", kf_archs[i].name);
+    const kf_preset *preset = NULL;
+    for (const kf_arch *a = kf_arch_next(NULL, &preset); a != NULL && n < MAX_KNOWN;
+         a = kf_arch_next(a, &preset)) {
+        kf_sbuf_printf(&list, "%s%s", n > 0 ? ", " : "", a->name);
+        known[n++] = kf_str_from(a->name);
     }
-    kf_str near = kf_str_nearest(name->text, known, kf_n_archs < 32 ? kf_n_archs : 32);
+    kf_str near = kf_str_nearest(name->text, known, n);
     if (near.len > 0)
         kf_diag_hint(m->r->diags, d, "did you mean '%.*s'?", KF_STR_ARG(near));
     kf_diag_note(m->r->diags, d, KF_NO_LOC, "supported are %.*s", KF_STR_ARG(kf_sbuf_view(&list)));
@@ -269,14 +276,12 @@ static bool find_arch(importer *m)
     }
     const kf_yaml_node *name = list->u.items[0];
     m->src = (kf_src){name->loc, KF_ORIGIN_CONFIG};
-    for (uint32_t i = 0; i < kf_n_archs; i++) {
-        if (!kf_str_eq_c(name->text, kf_archs[i].name))
-            continue;
-        m->arch = &kf_archs[i];
-        return true;
-    }
-    report_arch(m, name);
-    return false;
+    m->arch = kf_arch_next(NULL, &m->preset);
+    while (m->arch != NULL && !kf_str_eq_c(name->text, m->arch->name))
+        m->arch = kf_arch_next(m->arch, &m->preset);
+    if (m->arch == NULL)
+        report_arch(m, name);
+    return m->arch != NULL;
 }
 
 /** What the architecture fixes goes over config.json; its other defaults only where a key is
@@ -348,8 +353,24 @@ static kf_yaml_node *rope_scaling(importer *m, const kf_yaml_node *map)
     return new_map(m, &list, (kf_src){type->loc, KF_ORIGIN_CONFIG});
 }
 
+/** partial_rotary_factor: inside |map| where it is there, else in config.json itself. */
+static void apply_fraction(importer *m, const kf_yaml_node *map, pair_list *list)
+{
+    const kf_yaml_pair *fraction = kf_yaml_find(map, "partial_rotary_factor");
+    if (fraction == NULL)
+        fraction = kf_yaml_find(m->config, "partial_rotary_factor");
+    if (fraction == NULL || is_null(fraction->value))
+        return;
+    if (m->arch->rope == KF_ARCH_ROPE_PARTIAL)
+        add_pair(m, list, "fraction", fraction->value);
+    else if (!is_neutral(fraction->value, "1|1.0"))
+        changes_maths(m, fraction->key, "is not part of this architecture's mathematics");
+}
+
 static void apply_rope(importer *m)
 {
+    if (m->arch->rope == KF_ARCH_ROPE_NONE)
+        return;
     const kf_yaml_node *parameters = value_of(m, "rope_parameters");
     const kf_yaml_node *map = parameters != NULL ? parameters : value_of(m, "rope_scaling");
     if (map != NULL && !kf_expect_kind(m->r, map, KF_YAML_MAP,
@@ -366,9 +387,7 @@ static void apply_rope(importer *m)
     pair_list list = {0};
     kf_yaml_node *theta = kf_yaml_get(map, "rope_theta");
     add_if_given(m, &list, "theta", is_null(theta) ? value_of(m, "rope_theta") : theta);
-    const kf_yaml_pair *fraction = kf_yaml_find(map, "partial_rotary_factor");
-    if (fraction != NULL && !is_neutral(fraction->value, "1|1.0"))
-        changes_maths(m, fraction->key, "is not part of this architecture's mathematics");
+    apply_fraction(m, map, &list);
     kf_yaml_node *scaling = rope_scaling(m, map);
     if (scaling != NULL)
         add_pair(m, &list, "scaling", scaling);
@@ -384,15 +403,29 @@ static void apply_window(importer *m)
     kf_yaml_node *window = value_of(m, "sliding_window");
     const kf_yaml_node *use = value_of(m, "use_sliding_window");
     bool enabled = m->arch->window == KF_WINDOW_IF_GIVEN ||
-                   (use != NULL && use->kind == KF_YAML_SCALAR && kf_str_eq_c(use->text, "true"));
-    if (window != NULL && enabled)
-        add_pair(m, &m->out, "sliding_window", window);
-    const kf_yaml_pair *types = kf_yaml_find(m->config, "layer_types");
-    if (types == NULL || is_null(types->value))
+                   (m->arch->window == KF_WINDOW_IF_ENABLED && use != NULL &&
+                    use->kind == KF_YAML_SCALAR && kf_str_eq_c(use->text, "true"));
+    if (window == NULL || !enabled)
         return;
-    for (uint32_t i = 0; i < types->value->n && types->value->kind == KF_YAML_SEQ; i++) {
-        const kf_yaml_node *type = types->value->u.items[i];
-        if (type->kind == KF_YAML_SCALAR && kf_str_eq_c(type->text, "full_attention"))
+    const kf_yaml_node *from = value_of(m, "max_window_layers");
+    if (m->arch->window == KF_WINDOW_IF_ENABLED && !is_neutral(from, "0"))
+        changes_maths(m, kf_yaml_find(m->config, "sliding_window")->key,
+                      "is a window for some of the layers, which is not supported");
+    else
+        add_pair(m, &m->out, "sliding_window", window);
+}
+
+/** layer_types may only say what the architecture does anyway. */
+static void check_layer_types(importer *m)
+{
+    const kf_yaml_node *types = value_of(m, "layer_types");
+    uint32_t n = 0;
+    while (n < KF_ARCH_MAX_TYPES && m->arch->layer_type[n] != NULL)
+        n++;
+    for (uint32_t i = 0; types != NULL && types->kind == KF_YAML_SEQ && i < types->n; i++) {
+        const kf_yaml_node *type = types->u.items[i];
+        const char *expected = n > 0 ? m->arch->layer_type[i % n] : "full_attention";
+        if (type->kind == KF_YAML_SCALAR && kf_str_eq_c(type->text, expected))
             continue;
         kf_diag_add(m->r->diags, KF_E0402, type->loc,
                     "layer type '%.*s' of layer %u is not supported",
@@ -413,8 +446,7 @@ static bool apply_generation_file(importer *m, kf_str dir)
         return false;
     pair_list from_config = m->generation;
     m->generation = (pair_list){0};
-    apply_keys(m, file, generation_keys, sizeof generation_keys / sizeof *generation_keys,
-               "generation_config.json");
+    apply_keys(m, file, NULL, generation_keys, "generation_config.json");
     for (uint32_t i = 0; i < from_config.len; i++) {
         const kf_yaml_node *given = kf_yaml_get(file, from_config.data[i].key->text.ptr);
         if (is_null(given))
@@ -435,10 +467,11 @@ kf_yaml_node *kf_hf_import(kf_reader *r, kf_str dir, kf_src from)
     if (m.config == NULL || !kf_expect_kind(r, m.config, KF_YAML_MAP, "config.json") ||
         !find_arch(&m))
         return NULL;
-    apply_keys(&m, m.config, config_keys, sizeof config_keys / sizeof *config_keys, "config.json");
+    apply_keys(&m, m.config, m.arch->config, config_keys, "config.json");
     apply_arch(&m);
     apply_rope(&m);
     apply_window(&m);
+    check_layer_types(&m);
     if (!apply_generation_file(&m, dir) || !m.ok)
         return NULL;
     kf_yaml_node *dtype = value_of(&m, "dtype");
@@ -448,7 +481,7 @@ kf_yaml_node *kf_hf_import(kf_reader *r, kf_str dir, kf_src from)
         add_pair(&m, &m.out, "dtype", dtype);
     add_pair(
         &m, &m.out, "family",
-        kf_yaml_new_scalar(r->arena, kf_str_from(m.arch->family), m.src.loc, KF_ORIGIN_CONFIG));
+        kf_yaml_new_scalar(r->arena, kf_str_from(m.preset->family), m.src.loc, KF_ORIGIN_CONFIG));
     if (m.generation.len > 0)
         add_pair(&m, &m.out, "generation", new_map(&m, &m.generation, m.src));
     return new_map(&m, &m.out, m.src);

@@ -100,7 +100,7 @@ static const struct key_alias {
     {"context_length", "max_position_embeddings"},
     {"seq_length", "max_position_embeddings"},
     {"norm_eps", "rms_norm_eps"},
-    {"layer_norm_eps", "rms_norm_eps"},
+    {"layer_norm_epsilon", "layer_norm_eps"},
     {"rope_theta", "rope"},
     {"rope_scaling", "rope"},
     {"rope_parameters", "rope"},

@@ -75,10 +75,11 @@ typedef struct kf_schema_family {
     kf_sv_int num_hidden_layers, num_attention_heads, num_key_value_heads, head_dim;
     kf_sv_int intermediate_size;
     kf_sv_expr hidden_act;
-    kf_sv_num rms_norm_eps;
+    kf_sv_num rms_norm_eps, layer_norm_eps;
     kf_sv_bool tie_word_embeddings, attention_bias, qkv_bias, o_bias, mlp_bias;
     kf_sv_word qk_norm;
     kf_sv_int sliding_window;
+    kf_sv_num query_pre_attn_scalar, attn_logit_softcapping, final_logit_softcapping, logit_scale;
 } kf_schema_family;
 
 /** What every reading function needs. */

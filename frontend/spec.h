@@ -127,6 +127,7 @@ typedef struct kf_spec_rope {
     kf_sv_bool present;
     kf_sv_num theta;
     kf_sv_num fraction; /* of head_dim that is rotated, from its start; rotated_dim is even */
+    kf_sv_int dim;      /* instead of fraction; valid when given */
     kf_sv_word style;   /* kf_rope_style */
     uint32_t rotated_dim;
     /* scaling: */
@@ -170,21 +171,29 @@ typedef struct kf_spec_mlp {
 /** rms_norm (gain) and layer_norm (gain and bias) over hidden_size. */
 typedef struct kf_spec_norm {
     kf_sv_num eps;
-    kf_sv_bool bias; /* layer_norm only */
+    kf_sv_bool gain;
+    kf_sv_num gain_offset; /* multiplied is gain_offset + the parameter */
+    kf_sv_bool bias;       /* layer_norm only */
 } kf_spec_norm;
 
 /** Token embedding, [vocab_size, hidden_size]; first block of the model. */
 typedef struct kf_spec_embedding {
-    char unused_;
+    kf_sv_num scale;
 } kf_spec_embedding;
 
-/** x W^T + b. The head of the model is its last block, with out = vocab_size. */
+/** x + table[position], table [positions, hidden_size]. */
+typedef struct kf_spec_position_embedding {
+    kf_sv_int positions;
+} kf_spec_position_embedding;
+
+/** act(x W^T + b). The head of the model is its last block, with out = vocab_size. */
 typedef struct kf_spec_linear {
     kf_sv_int out;
     bool out_is_vocab; /* written as the word vocab_size */
     kf_sv_bool bias;
     kf_sv_str tied; /* "embedding": shares the embedding's table and has no weight of its own */
     const kf_block *tied_to; /* that block, or NULL */
+    kf_sv_expr act;          /* expr NULL: the value itself */
 } kf_spec_linear;
 
 /** |block| applied |times| times with parameters named |weights| + "." + name, {i} = 0, 1, ... */
@@ -204,6 +213,7 @@ struct kf_block {
     int64_t in_dim, out_dim; /* width of rows; hidden_size except after a linear */
     union {
         kf_spec_embedding embedding;
+        kf_spec_position_embedding position_embedding;
         kf_spec_linear linear;
         kf_spec_norm norm;
         kf_spec_attention attention;

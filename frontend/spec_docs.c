@@ -77,14 +77,18 @@ static void write_blocks(kf_sbuf *out)
 
 static void write_families(kf_sbuf *out)
 {
-    kf_sbuf_c(out, "## Families\n\n");
-    for (uint32_t i = 0; i < kf_n_presets; i++)
-        kf_sbuf_printf(out, "`family: %s` - %s. It stands for\n\n```yaml\n%s```\n\n",
-                       kf_presets[i].family, kf_presets[i].summary, kf_presets[i].text);
-    kf_sbuf_c(out, "Architectures read from `config.json`:");
-    for (uint32_t i = 0; i < kf_n_archs; i++)
-        kf_sbuf_printf(out, " `%s`", kf_archs[i].name);
-    kf_sbuf_c(out, ".\n\n");
+    kf_sbuf_c(out, "## Families\n\n`$key` stands for the value of that key, and a pair whose value "
+                   "is not given is left out.\n\n");
+    for (uint32_t i = 0; i < kf_n_presets; i++) {
+        const kf_preset *p = kf_presets[i];
+        kf_sbuf_printf(out, "### %s\n\n%s", p->family, p->summary);
+        const char *word = ". Read from `config.json`:";
+        for (const kf_arch *a = p->arch; a != NULL && a->name != NULL; a++, word = ",")
+            kf_sbuf_printf(out, "%s `%s`", word, a->name);
+        kf_sbuf_printf(out, ".\n\n```yaml\n%s```\n\n", p->text);
+        if (p->defaults != NULL)
+            kf_sbuf_printf(out, "Its own defaults:\n\n```yaml\n%s```\n\n", p->defaults);
+    }
 }
 
 static void write_expressions(kf_sbuf *out)
@@ -105,7 +109,8 @@ static void write_expressions(kf_sbuf *out)
                    : args[0] == 's' ? "(score, c)"                                                 \
                    : args[0] == 'h' ? "(h, q, k)"                                                  \
                                     : "",                                                          \
-                   kinds[0] == 'S'   ? "score"                                                     \
+                   kinds[0] == 'A'   ? "act"                                                       \
+                   : kinds[0] == 'S' ? (kinds[1] == 'A' ? "score, act" : "score")                  \
                    : kinds[1] == 'S' ? "mask, score"                                               \
                                      : "mask",                                                     \
                    summary);

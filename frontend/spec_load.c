@@ -2,12 +2,11 @@
 /* spec_load - from files and flags to one normalized description, then to the Spec.
  *
  * Precedence is decided on nodes, before anything is typed: flags over the spec's keys over
- * config.json over the family's defaults. A family is then written out, so that reading knows open
- * compositions only.
+ * config.json over the family's defaults. A family is then written out (spec_family.c), so that
+ * reading knows open compositions only.
  */
 #include "base/fs.h"
 #include "base/vec.h"
-#include "frontend/presets/preset.h"
 #include "frontend/spec_read.h"
 
 #include <errno.h>
@@ -15,8 +14,8 @@
 
 /* ---- merging --------------------------------------------------------------------------------- */
 
-static kf_yaml_node *new_map(kf_arena *arena, const kf_yaml_node *like, kf_yaml_pair *pairs,
-                             uint32_t n)
+kf_yaml_node *kf_yaml_new_map(kf_arena *arena, const kf_yaml_node *like, kf_yaml_pair *pairs,
+                              uint32_t n)
 {
     kf_yaml_node *map = KF_NEW(arena, kf_yaml_node);
     *map = *like;
@@ -47,7 +46,7 @@ kf_yaml_node *kf_yaml_merge(kf_arena *arena, kf_yaml_node *base, kf_yaml_node *o
     for (uint32_t i = 0; i < over->n; i++)
         if (kf_yaml_find(base, over->u.pairs[i].key->text.ptr) == NULL)
             pairs[n++] = over->u.pairs[i];
-    return new_map(arena, over, pairs, n);
+    return kf_yaml_new_map(arena, over, pairs, n);
 }
 
 /** "build.max_tokens" and a value as nested mappings. */
@@ -63,168 +62,10 @@ static kf_yaml_node *override_node(kf_reader *r, const kf_override *o)
         kf_str key = kf_str_dup(r->arena, (kf_str){o->key.ptr + begin, end - begin});
         kf_yaml_pair *pair = KF_NEW(r->arena, kf_yaml_pair);
         *pair = (kf_yaml_pair){kf_yaml_new_scalar(r->arena, key, node->loc, KF_ORIGIN_FLAG), node};
-        node = new_map(r->arena, node, pair, 1);
+        node = kf_yaml_new_map(r->arena, node, pair, 1);
         end = begin > 0 ? begin - 1 : 0;
     }
     return node;
-}
-
-/* ---- families -------------------------------------------------------------------------------- */
-
-/* $key of a preset that is another key's value when not given itself. */
-static const struct fallback {
-    const char *key, *then;
-} fallbacks[] = {
-    {"qkv_bias", "attention_bias"},
-    {"o_bias", "attention_bias"},
-    {"qk_norm_eps", "rms_norm_eps"},
-};
-
-typedef struct expander {
-    kf_reader *r;
-    const kf_yaml_node *root;
-    kf_src owner;
-} expander;
-
-static kf_yaml_node *family_scalar(expander *x, const char *text)
-{
-    return kf_yaml_new_scalar(x->r->arena, kf_str_from(text), x->owner.loc, KF_ORIGIN_FAMILY);
-}
-
-/** The node that $|key| stands for; NULL for none. */
-static kf_yaml_node *lookup(expander *x, const char *key)
-{
-    if (strcmp(key, "tied") == 0) {
-        kf_yaml_node *tie = lookup(x, "tie_word_embeddings");
-        if (!kf_str_eq_c(tie->text, "true"))
-            return NULL;
-        return kf_yaml_new_scalar(x->r->arena, KF_STR("embedding"), tie->loc, tie->origin);
-    }
-    kf_yaml_node *given = kf_yaml_get(x->root, key);
-    if (given != NULL)
-        return given;
-    if (strcmp(key, "rope") == 0) {
-        kf_yaml_node like = {.loc = x->owner.loc, .origin = KF_ORIGIN_FAMILY, .height = 1};
-        return new_map(x->r->arena, &like, NULL, 0);
-    }
-    for (size_t i = 0; i < sizeof fallbacks / sizeof *fallbacks; i++)
-        if (strcmp(key, fallbacks[i].key) == 0)
-            return lookup(x, fallbacks[i].then);
-    const kf_key *row = kf_schema_find(KF_SCOPE_FAMILY, kf_str_from(key));
-    return row != NULL && row->def[0] != '\0' ? family_scalar(x, row->def) : NULL;
-}
-
-/** A block's place is that of the first dimension that the user gave it (the spec's before
- * config.json's), else where the family was named. */
-static void point_at_dimension(kf_yaml_node *word, const kf_yaml_node *keys)
-{
-    kf_origin best = KF_ORIGIN_FAMILY;
-    for (uint32_t i = 0; keys->kind == KF_YAML_MAP && i < keys->n; i++) {
-        const kf_yaml_node *value = keys->u.pairs[i].value;
-        if (value->origin <= best)
-            continue;
-        word->loc = value->loc;
-        best = value->origin;
-    }
-}
-
-/** A copy of the preset's node with every $key replaced; NULL when it stands for nothing. */
-static kf_yaml_node *instantiate(expander *x, const kf_yaml_node *node)
-{
-    if (node->kind == KF_YAML_SCALAR && node->text.len > 0 && node->text.ptr[0] == '$')
-        return lookup(x, node->text.ptr + 1);
-    kf_yaml_node *copy = KF_NEW(x->r->arena, kf_yaml_node);
-    *copy = *node;
-    copy->loc = x->owner.loc;
-    copy->origin = KF_ORIGIN_FAMILY;
-    copy->verbatim = false;
-    if (node->kind == KF_YAML_SEQ) {
-        copy->u.items = KF_NEW_N(x->r->arena, kf_yaml_node *, node->n + 1);
-        for (uint32_t i = 0; i < node->n; i++)
-            copy->u.items[i] = instantiate(x, node->u.items[i]);
-    } else if (node->kind == KF_YAML_MAP) {
-        copy->u.pairs = KF_NEW_N(x->r->arena, kf_yaml_pair, node->n + 1);
-        copy->n = 0;
-        for (uint32_t i = 0; i < node->n; i++) {
-            kf_yaml_node *value = instantiate(x, node->u.pairs[i].value);
-            if (value == NULL)
-                continue;
-            kf_yaml_node *key = instantiate(x, node->u.pairs[i].key);
-            point_at_dimension(key, value);
-            copy->u.pairs[copy->n++] = (kf_yaml_pair){key, value};
-        }
-    }
-    return copy;
-}
-
-static const kf_preset *find_preset(kf_reader *r, kf_str family, kf_loc loc)
-{
-    kf_str known[32];
-    kf_sbuf list = {.arena = r->arena};
-    for (uint32_t i = 0; i < kf_n_presets && i < 32; i++) {
-        if (kf_str_eq_c(family, kf_presets[i].family))
-            return &kf_presets[i];
-        known[i] = kf_str_from(kf_presets[i].family);
-        kf_sbuf_printf(&list, "%s%s", i > 0 ? ", " : "", kf_presets[i].family);
-    }
-    kf_diag *d = kf_diag_add(r->diags, KF_E0114, loc, "unknown family '%.*s'", KF_STR_ARG(family));
-    kf_str near = kf_str_nearest(family, known, kf_n_presets < 32 ? kf_n_presets : 32);
-    if (near.len > 0)
-        kf_diag_hint(r->diags, d, "did you mean '%.*s'?", KF_STR_ARG(near));
-    kf_diag_note(r->diags, d, KF_NO_LOC, "families: %.*s", KF_STR_ARG(kf_sbuf_view(&list)));
-    return NULL;
-}
-
-/** The dimensions by their own names, so that errors use the words that the user wrote. */
-static bool check_dimensions(kf_reader *r, const kf_yaml_node *root, kf_src owner)
-{
-    kf_schema_family dims = {0};
-    const kf_yaml_node *limit = kf_yaml_get(root, "max_position_embeddings");
-    if (!kf_schema_read(r, KF_SCOPE_FAMILY, KF_SCOPE_TOP, root, owner, &dims))
-        return false;
-    int64_t positions = 2048;
-    if (limit != NULL &&
-        !kf_read_int(r, limit, "max_position_embeddings", 1, INT32_MAX, &positions))
-        return false;
-    if (!kf_src_given(dims.sliding_window.src) || dims.sliding_window.v >= positions)
-        return true;
-    kf_diag_add(
-        r->diags, KF_E0402, dims.sliding_window.src.loc,
-        "'sliding_window' %lld is below max_position_embeddings %lld; windows are not supported",
-        (long long)dims.sliding_window.v, (long long)positions);
-    return false;
-}
-
-kf_yaml_node *kf_expand_family(kf_reader *r, const kf_yaml_node *root, kf_str family, kf_src owner)
-{
-    static const char *const open_keys[] = {"blocks", "model"};
-    const kf_preset *preset = find_preset(r, family, owner.loc);
-    if (preset == NULL)
-        return NULL;
-    for (uint32_t i = 0; i < 2; i++) {
-        const kf_yaml_pair *pair = kf_yaml_find(root, open_keys[i]);
-        if (pair == NULL)
-            continue;
-        kf_diag *d =
-            kf_diag_add(r->diags, KF_E0115, pair->key->loc, "'%s' beside a family", open_keys[i]);
-        kf_diag_note(r->diags, d, owner.loc, "the family is named here");
-        return NULL;
-    }
-    if (!check_dimensions(r, root, owner))
-        return NULL;
-    kf_yaml_node *text =
-        kf_yaml_parse(r->arena, r->diags, 0, kf_str_from(preset->text), KF_ORIGIN_FAMILY);
-    expander x = {r, root, owner};
-    kf_yaml_node *open = instantiate(&x, text);
-    /* The dimensions are used up; what remains is a description of its own. */
-    kf_yaml_pair *pairs = KF_NEW_N(r->arena, kf_yaml_pair, root->n + open->n + 1);
-    uint32_t n = 0;
-    for (uint32_t i = 0; i < root->n; i++)
-        if (kf_schema_find(KF_SCOPE_FAMILY, root->u.pairs[i].key->text) == NULL)
-            pairs[n++] = root->u.pairs[i];
-    for (uint32_t i = 0; i < open->n; i++)
-        pairs[n++] = open->u.pairs[i];
-    return new_map(r->arena, root, pairs, n);
 }
 
 /* ---- loading --------------------------------------------------------------------------------- */

@@ -107,6 +107,7 @@ static void print_leaf(printer *p, const kf_block *b)
 {
     static const kf_scope scopes[KF_BLOCK_KIND_COUNT] = {
         [KF_BLOCK_EMBEDDING] = KF_SCOPE_EMBEDDING,
+        [KF_BLOCK_POSITION_EMBEDDING] = KF_SCOPE_POSITION_EMBEDDING,
         [KF_BLOCK_LINEAR] = KF_SCOPE_LINEAR,
         [KF_BLOCK_RMS_NORM] = KF_SCOPE_RMS_NORM,
         [KF_BLOCK_LAYER_NORM] = KF_SCOPE_LAYER_NORM,

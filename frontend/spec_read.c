@@ -161,11 +161,30 @@ static bool read_embedding(scope *s, kf_block *b, const kf_yaml_node *map)
     return true;
 }
 
+static bool read_position_embedding(scope *s, kf_block *b, const kf_yaml_node *map)
+{
+    kf_spec_position_embedding *u = &b->u.position_embedding;
+    const kf_sv_int *limit = &s->r->spec->max_position_embeddings;
+    if (!kf_schema_read(s->r, KF_SCOPE_POSITION_EMBEDDING, KF_SCOPE_COUNT, map, b->src, u))
+        return false;
+    if (u->positions.v == 0)
+        u->positions.v = limit->v;
+    if (u->positions.v < limit->v)
+        return inconsistent(s->r, u->positions.src.loc,
+                            "a table of %lld positions for max_position_embeddings %lld",
+                            (long long)u->positions.v, (long long)limit->v);
+    add_param(s, b, KF_PARAM_TABLE, u->positions.v, "max_position_embeddings", b->in_dim,
+              "hidden_size");
+    b->out_dim = b->in_dim;
+    return true;
+}
+
 static bool read_linear(scope *s, kf_block *b, const kf_yaml_node *map)
 {
     kf_spec_linear *u = &b->u.linear;
     kf_reader *r = s->r;
-    if (!kf_schema_read(r, KF_SCOPE_LINEAR, KF_SCOPE_COUNT, map, b->src, u))
+    if (!kf_schema_read(r, KF_SCOPE_LINEAR, KF_SCOPE_COUNT, map, b->src, u) ||
+        !kf_read_expr(r, map, "act", KF_EXPR_ACT, (kf_expr_env){0}, &u->act))
         return false;
     const kf_yaml_node *out = kf_yaml_get(map, "out");
     u->out.src = src_at(out);
@@ -205,7 +224,8 @@ static bool read_norm(scope *s, kf_block *b, const kf_yaml_node *map)
     if (!kf_schema_read(s->r, is_rms ? KF_SCOPE_RMS_NORM : KF_SCOPE_LAYER_NORM, KF_SCOPE_COUNT, map,
                         b->src, &b->u.norm))
         return false;
-    add_vector(s, b, KF_PARAM_GAIN, b->in_dim, "hidden_size");
+    if (b->u.norm.gain.v)
+        add_vector(s, b, KF_PARAM_GAIN, b->in_dim, "hidden_size");
     if (!is_rms && b->u.norm.bias.v)
         add_vector(s, b, KF_PARAM_BIAS, b->in_dim, "hidden_size");
     b->out_dim = b->in_dim;
@@ -241,6 +261,25 @@ static bool read_scaling(kf_reader *r, const kf_yaml_node *map, kf_spec_rope *u,
     return true;
 }
 
+static bool find_rotated(kf_reader *r, kf_loc loc, int64_t head_dim, kf_spec_rope *u)
+{
+    bool by_dim = kf_src_given(u->dim.src);
+    if (by_dim && kf_src_given(u->fraction.src)) {
+        kf_diag_add(r->diags, KF_E0115, u->dim.src.loc, "rope has 'dim' and 'fraction'");
+        return false;
+    }
+    double rotated = by_dim ? (double)u->dim.v : floor((double)head_dim * u->fraction.v);
+    if (by_dim && (u->dim.v > head_dim || u->dim.v % 2 != 0))
+        return inconsistent(r, u->dim.src.loc, "rope rotates pairs: %lld of head_dim %lld",
+                            (long long)u->dim.v, (long long)head_dim);
+    if (rotated < 2 || fmod(rotated, 2) != 0)
+        return inconsistent(r, kf_src_given(u->fraction.src) ? u->fraction.src.loc : loc,
+                            "rope rotates pairs: head_dim %lld * fraction %g gives %g dimensions",
+                            (long long)head_dim, u->fraction.v, rotated);
+    u->rotated_dim = (uint32_t)rotated;
+    return true;
+}
+
 static bool read_rope(kf_reader *r, const kf_yaml_node *node, int64_t head_dim, kf_spec_rope *u)
 {
     bool is_none =
@@ -256,13 +295,7 @@ static bool read_rope(kf_reader *r, const kf_yaml_node *node, int64_t head_dim, 
     if (!kf_schema_read(r, KF_SCOPE_ROPE, KF_SCOPE_COUNT, node, u->present.src, u) ||
         !read_scaling(r, scaling, u, u->present.src))
         return false;
-    double rotated = floor((double)head_dim * u->fraction.v);
-    if (rotated < 2 || fmod(rotated, 2) != 0)
-        return inconsistent(r, kf_src_given(u->fraction.src) ? u->fraction.src.loc : node->loc,
-                            "rope rotates pairs: head_dim %lld * fraction %g gives %g dimensions",
-                            (long long)head_dim, u->fraction.v, rotated);
-    u->rotated_dim = (uint32_t)rotated;
-    return true;
+    return find_rotated(r, node->loc, head_dim, u);
 }
 
 static bool derive_heads(kf_reader *r, kf_block *b)
@@ -503,6 +536,8 @@ static bool read_body(scope *s, kf_block *b, const kf_yaml_node *node)
     switch (b->kind) {
     case KF_BLOCK_EMBEDDING:
         return read_embedding(s, b, map);
+    case KF_BLOCK_POSITION_EMBEDDING:
+        return read_position_embedding(s, b, map);
     case KF_BLOCK_LINEAR:
         return read_linear(s, b, map);
     case KF_BLOCK_RMS_NORM:

@@ -15,7 +15,11 @@ bool kf_read_build(kf_reader *r, const kf_yaml_node *root);
 
 /** A description with its family written out: adds `blocks:` and `model:` to the pairs of |root|.
  * |owner|: where the family was named. Returns NULL after reporting. */
-kf_yaml_node *kf_expand_family(kf_reader *r, const kf_yaml_node *root, kf_str family, kf_src owner);
+kf_yaml_node *kf_expand_family(kf_reader *r, kf_yaml_node *root, kf_str family, kf_src owner);
+
+/** A mapping of |pairs| with the place and origin of |like|. */
+kf_yaml_node *kf_yaml_new_map(kf_arena *arena, const kf_yaml_node *like, kf_yaml_pair *pairs,
+                              uint32_t n);
 
 /** Pairs of |over| put on top of |base|: mappings are merged key by key, everything else is
  * replaced. Either may be NULL. */
