@@ -49,14 +49,20 @@ static kb_value load_int(kf_pw *pw, kf_value v, kb_value index)
 }
 
 /* The row behind the last sequence is N: seq_start has one entry a sequence. */
-kb_value kf_kv_keys(kf_pw *pw, kf_value seq_start, kf_value past, kb_value seq)
+kb_value kf_kv_new_tokens(kf_pw *pw, kf_value seq_start, kb_value seq)
 {
     kb *b = pw->b;
     kb_value next = kb_addi(b, seq, 1);
     kb_value last = kb_icmp(b, KB_GE, next, kb_dim(b, KF_SYM_S));
     kb_value end = load_int(pw, seq_start, kb_select(b, last, seq, next));
     end = kb_select(b, last, kb_dim(b, KF_SYM_N), end);
-    return kb_sub(b, kb_add(b, load_int(pw, past, seq), end), load_int(pw, seq_start, seq));
+    return kb_sub(b, end, load_int(pw, seq_start, seq));
+}
+
+kb_value kf_kv_keys(kf_pw *pw, kf_value seq_start, kf_value past, bool stored, kb_value seq)
+{
+    kb_value keys = load_int(pw, past, seq);
+    return stored ? keys : kb_add(pw->b, keys, kf_kv_new_tokens(pw, seq_start, seq));
 }
 
 /* ---- append ---------------------------------------------------------------------------------- */
@@ -142,8 +148,9 @@ void kf_kv_append_row(kf_pw *pw, const kf_node *n, int plane, kf_coord row, kb_v
 
 /* ---- reading by row of all keys in view ------------------------------------------------------ */
 
-/* Sequence and position of key |k| of the call: a walk over the sequences. */
-static void locate(kf_pw *pw, kf_value seq_start, kf_value past, kb_value k, kb_value *out)
+/* Sequence and position of row |k| of kv_read or kv_index |n|, whose view starts at operand
+ * |first|: a walk over the sequences. */
+static void locate(kf_pw *pw, const kf_node *n, uint32_t first, kb_value k, kb_value *out)
 {
     kb *b = pw->b;
     kb_value init[3] = {kb_i64(b, 0), kb_i64(b, 0),
@@ -151,7 +158,9 @@ static void locate(kf_pw *pw, kf_value seq_start, kf_value past, kb_value k, kb_
     kb_loop l;
     kb_loop_begin(b, &l, kb_i64(b, 0), kb_dim(b, KF_SYM_S), 1, 3, init);
     const uint32_t mark = kf_pw_mark(pw);
-    kb_value end = kb_add(b, l.carried[0], kf_kv_keys(pw, seq_start, past, l.iv));
+    kb_value keys =
+        kf_kv_keys(pw, n->in[first], n->in[first + 1], KF_ATTR_OF(n, kv_read)->stored, l.iv);
+    kb_value end = kb_add(b, l.carried[0], keys);
     kb_value here = kb_and(b, kb_icmp(b, KB_GE, k, l.carried[0]), kb_icmp(b, KB_LT, k, end));
     kb_value next[3] = {end, kb_select(b, here, l.iv, l.carried[1]),
                         kb_select(b, here, kb_sub(b, k, l.carried[0]), l.carried[2])};
@@ -174,7 +183,7 @@ static bool place(kf_pw *pw, const kf_node *n, uint32_t first, const kf_coord *a
         out[1] = m->out[1];
         return true;
     }
-    locate(pw, n->in[first], n->in[first + 1], at->v, out);
+    locate(pw, n, first, at->v, out);
     kf_pw_remember(pw, n->out[0], KF_PW_PLACE, at, 1, 2, out);
     return true;
 }

@@ -27,8 +27,10 @@ kb_value kf_kv_page_id(kf_pw *pw, kf_value pages, kb_value seq, kb_value pos, ui
 kf_coord kf_kv_key_at(kb *b, const kf_kv *kv, kf_coord head, kf_coord d, kf_coord slot);
 kf_coord kf_kv_value_at(kb *b, const kf_kv *kv, kf_coord head, kf_coord d, kf_coord slot);
 
-/** Rows of one sequence: first row of the call, and keys in view (past + new). |seq| is i64. */
-kb_value kf_kv_keys(kf_pw *pw, kf_value seq_start, kf_value past, kb_value seq);
+/** Tokens of sequence |seq| (i64) in this call. */
+kb_value kf_kv_new_tokens(kf_pw *pw, kf_value seq_start, kb_value seq);
+/** Its keys in view: past + new, or with |stored| those of the past. */
+kb_value kf_kv_keys(kf_pw *pw, kf_value seq_start, kf_value past, bool stored, kb_value seq);
 
 /** Emits one plane (KF_PLANE_KEYS or VALUES) of kv_append |n| for one row: heads lo..hi-1 (i64),
  * all of D. */

@@ -76,6 +76,13 @@ static int64_t new_tokens(const kf_tensor *seq_start, int64_t s, int64_t n_token
     return (int64_t)(end - seq_start->data[s]);
 }
 
+/* Keys of sequence |s| in view. */
+static int64_t keys_of(const kf_tensor *seq_start, const kf_tensor *past, int64_t s,
+                       int64_t n_tokens, bool stored)
+{
+    return (int64_t)past->data[s] + (stored ? 0 : new_tokens(seq_start, s, n_tokens));
+}
+
 /* Tokens of the call, from the keys in view: |keys| = all past and all new ones. */
 static int64_t tokens_of_view(const kf_tensor *past, int64_t keys)
 {
@@ -91,7 +98,7 @@ bool kf_eval_kv_read(kf_eval_call *c)
     int64_t width = (int64_t)kv->type.kv_heads * kv->type.kv_head_dim, row = 0;
     int64_t n_tokens = tokens_of_view(past, c->out[0].dim[0]);
     for (int64_t s = 0; s < past->n; s++) {
-        int64_t keys = (int64_t)past->data[s] + new_tokens(seq_start, s, n_tokens);
+        int64_t keys = keys_of(seq_start, past, s, n_tokens, ATTR(c, kv_read)->stored);
         for (int64_t p = 0; p < keys; p++, row++) {
             const double *from =
                 kf_eval_kv_at(kv, ATTR(c, kv_read)->plane == KF_PLANE_VALUES, s, p);
@@ -109,7 +116,7 @@ bool kf_eval_kv_index(kf_eval_call *c)
     bool pos = ATTR(c, kv_read)->plane == KF_PLANE_POS;
     int64_t row = 0, n_tokens = tokens_of_view(past, c->out[0].n);
     for (int64_t s = 0; s < past->n; s++) {
-        int64_t keys = (int64_t)past->data[s] + new_tokens(seq_start, s, n_tokens);
+        int64_t keys = keys_of(seq_start, past, s, n_tokens, ATTR(c, kv_read)->stored);
         for (int64_t p = 0; p < keys && row < c->out[0].n; p++)
             c->out[0].data[row++] = (double)(pos ? p : s);
     }
@@ -118,96 +125,148 @@ bool kf_eval_kv_index(kf_eval_call *c)
 
 /* ---- attention ------------------------------------------------------------------------------- */
 
+enum { Q, KV, POS, SEQ, SEQ_START, PAST, PAGES, CAPTURES };
+
+/* One row and head against the keys of its sequence. */
+typedef struct row {
+    const double *q;
+    double h, pos; /* head and position */
+    int64_t head, seq, keys;
+} row;
+
 typedef struct attention {
     kf_eval_call *c;
+    const kf_attr_attention *attr;
     const kf_eval_kv *kv;
-    kf_eval_slot *score, *mask;
+    kf_eval_slot *score, *mask, *prob, *sink;
     double *position; /* 0, 1, 2, ... */
-    double *s, *visible;
+    double *s, *visible, *factor;
 } attention;
 
-/* Scores of one row and head against |keys| keys; false if a slot loads out of range. */
-static bool score_keys(attention *t, const double *q, int64_t head, double pos, int64_t seq,
-                       int64_t keys)
+static const double *key_row(const attention *t, const row *r, bool values, int64_t k)
 {
-    const kf_attr_attention *a = ATTR(t->c, attention);
-    int64_t size = t->kv->type.kv_head_dim;
-    int64_t group = head / (t->c->in[0]->dim[1] / t->kv->type.kv_heads);
-    double h = (double)head;
-    if (t->mask) {
-        kf_eval_vec p[] = {{&h, 0}, {&pos, 0}, {t->position, 1}};
-        if (!kf_eval_slot_run(t->mask, p, keys, t->visible))
-            return false;
-    }
-    for (int64_t k = 0; k < keys; k++) {
-        t->s[k] = 0;
-        if (t->mask && t->visible[k] == 0)
-            continue;
-        const double *key = kf_eval_kv_at(t->kv, false, seq, k);
-        double sum = 0;
-        for (int64_t i = 0; key && i < size; i++)
-            sum += q[i] * key[group * size + i];
-        t->s[k] = a->scale * sum;
-    }
-    kf_eval_vec p[] = {{t->s, 1}, {&h, 0}, {&pos, 0}, {t->position, 1}};
-    return !t->score || kf_eval_slot_run(t->score, p, keys, t->s);
+    const double *at = kf_eval_kv_at(t->kv, values, r->seq, k);
+    int64_t group = r->head / (t->c->in[Q]->dim[1] / t->kv->type.kv_heads);
+    return at + group * t->kv->type.kv_head_dim; /* all keys were looked up before */
 }
 
-static void weigh_values(attention *t, int64_t head, int64_t seq, int64_t keys, double *out)
+/* |slot| (h, q, k) at every key, or 1. */
+static bool for_keys(const attention *t, kf_eval_slot *slot, const row *r, double *out)
+{
+    kf_eval_vec p[] = {{&r->h, 0}, {&r->pos, 0}, {t->position, 1}};
+    for (int64_t k = 0; !slot && k < r->keys; k++)
+        out[k] = 1;
+    return !slot || kf_eval_slot_run(slot, p, r->keys, out);
+}
+
+/* Visibility, factors and scores of all keys; false if a slot loads out of range. */
+static bool score_keys(attention *t, const row *r)
+{
+    if (!for_keys(t, t->mask, r, t->visible) || !for_keys(t, t->prob, r, t->factor))
+        return false;
+    for (int64_t k = 0; k < r->keys; k++) {
+        const double *key = key_row(t, r, false, k);
+        double sum = 0;
+        for (int64_t i = 0; t->visible[k] != 0 && i < t->kv->type.kv_head_dim; i++)
+            sum += r->q[i] * key[i];
+        t->s[k] = t->attr->scale * sum;
+    }
+    kf_eval_vec p[] = {{t->s, 1}, {&r->h, 0}, {&r->pos, 0}, {t->position, 1}};
+    return !t->score || kf_eval_slot_run(t->score, p, r->keys, t->s);
+}
+
+/* Scores become weights before the factor; their sum, with the sink's, or 1 without a normaliser.
+ */
+static bool normalise(attention *t, const row *r, double *out_sum)
+{
+    double top = kf_acc_infos[KF_ACC_max].init, sink = top;
+    kf_eval_vec p[] = {{&r->h, 0}};
+    *out_sum = 1;
+    if (t->attr->normaliser == KF_NORMALISER_NONE)
+        return true;
+    if (t->sink && !kf_eval_slot_run(t->sink, p, 1, &sink))
+        return false;
+    for (int64_t k = 0; k < r->keys; k++)
+        top = t->visible[k] != 0 ? kf_acc_step(KF_ACC_max, top, t->s[k], 0, 0) : top;
+    top = kf_acc_step(KF_ACC_max, top, sink, 0, 0);
+    double sum = kf_acc_step(KF_ACC_sum_exp, 0, sink, top, 0);
+    for (int64_t k = 0; k < r->keys; k++) {
+        t->s[k] = kf_acc_step(KF_ACC_sum_exp, 0, t->s[k], top, 0);
+        sum += t->visible[k] != 0 ? t->s[k] : 0;
+    }
+    *out_sum = sum;
+    return true;
+}
+
+static bool attend(attention *t, const row *r, double *out)
 {
     int64_t size = t->kv->type.kv_head_dim;
-    int64_t group = head / (t->c->in[0]->dim[1] / t->kv->type.kv_heads);
-    double top = kf_acc_infos[KF_ACC_max].init, sum = 0;
-    for (int64_t k = 0; k < keys; k++) {
-        if (!t->mask || t->visible[k] != 0)
-            top = kf_acc_step(KF_ACC_max, top, t->s[k], 0, 0);
-    }
-    for (int64_t k = 0; k < keys; k++) {
-        if (t->mask && t->visible[k] == 0)
-            continue;
-        double weight = kf_acc_step(KF_ACC_sum_exp, 0, t->s[k], top, 0);
-        const double *value = kf_eval_kv_at(t->kv, true, seq, k);
-        sum += weight;
-        for (int64_t i = 0; value && i < size; i++)
-            out[i] += weight * value[group * size + i];
+    double sum = 0;
+    if (!score_keys(t, r) || !normalise(t, r, &sum))
+        return kf_eval_fail(t->c->ctx, "attention: a slot loads outside its operand");
+    for (int64_t k = 0; k < r->keys; k++) {
+        const double *value = key_row(t, r, true, k);
+        for (int64_t i = 0; t->visible[k] != 0 && i < size; i++)
+            out[i] += t->s[k] * t->factor[k] * value[i];
     }
     for (int64_t i = 0; i < size; i++)
         out[i] = sum == 0 ? 0 : out[i] / sum; /* a row that sees nothing gives 0 */
+    return true;
+}
+
+static kf_eval_slot *slot_of(const kf_eval_call *c, const kf_slot *s)
+{
+    return s ? kf_eval_slot_create(c->ctx->arena, s, c->in + CAPTURES) : NULL;
+}
+
+static attention attention_of(kf_eval_call *c, int64_t most)
+{
+    const kf_attr_attention *a = ATTR(c, attention);
+    kf_arena *arena = c->ctx->arena;
+    attention t = {.c = c,
+                   .attr = a,
+                   .kv = c->in[KV]->kv,
+                   .score = slot_of(c, a->score),
+                   .mask = slot_of(c, a->mask),
+                   .prob = slot_of(c, a->prob),
+                   .sink = slot_of(c, a->sink),
+                   .position = KF_NEW_N(arena, double, most + 1),
+                   .s = KF_NEW_N(arena, double, most + 1),
+                   .visible = KF_NEW_N(arena, double, most + 1),
+                   .factor = KF_NEW_N(arena, double, most + 1)};
+    for (int64_t k = 0; k < most; k++)
+        t.position[k] = (double)k;
+    return t;
+}
+
+static int64_t keys_in_call(const kf_eval_call *c, int64_t s)
+{
+    return keys_of(c->in[SEQ_START], c->in[PAST], s, c->in[Q]->dim[0], ATTR(c, attention)->stored);
 }
 
 bool kf_eval_attention(kf_eval_call *c)
 {
-    const kf_attr_attention *a = ATTR(c, attention);
-    const kf_tensor *q = c->in[0], *pos = c->in[2], *seq = c->in[3], *past = c->in[5];
-    int64_t heads = q->dim[1], size = q->dim[2], most = 0;
-    for (int64_t s = 0; s < past->n; s++) {
-        int64_t keys = (int64_t)past->data[s] + new_tokens(c->in[4], s, q->dim[0]);
+    const kf_tensor *q = c->in[Q];
+    int64_t heads = q->dim[1], size = q->dim[2], n_seqs = c->in[PAST]->n, most = 0;
+    for (int64_t s = 0; s < n_seqs; s++) {
+        int64_t keys = keys_in_call(c, s);
         most = keys > most ? keys : most;
-        if (keys > 0 && !kf_eval_kv_at(c->in[1]->kv, false, s, keys - 1))
+        if (keys > 0 && !kf_eval_kv_at(c->in[KV]->kv, false, s, keys - 1))
             return kf_eval_fail(c->ctx, "attention: more keys than are in the cache");
     }
-    attention t = {.c = c,
-                   .kv = c->in[1]->kv,
-                   .position = KF_NEW_N(c->ctx->arena, double, most + 1),
-                   .s = KF_NEW_N(c->ctx->arena, double, most + 1),
-                   .visible = KF_NEW_N(c->ctx->arena, double, most + 1)};
-    for (int64_t k = 0; k < most; k++)
-        t.position[k] = (double)k;
-    if (a->score)
-        t.score =
-            kf_eval_slot_create(c->ctx->arena, a->score, c->in + c->n_in - a->score->captures);
-    if (a->mask)
-        t.mask = kf_eval_slot_create(c->ctx->arena, a->mask, c->in + c->n_in - a->mask->captures);
-    for (int64_t n = 0; n < q->dim[0]; n++) {
-        int64_t s = (int64_t)seq->data[n];
-        if (s < 0 || s >= past->n)
+    attention t = attention_of(c, most);
+    for (int64_t i = 0; i < q->dim[0] * heads; i++) {
+        int64_t n = i / heads, s = (int64_t)c->in[SEQ]->data[n];
+        if (s < 0 || s >= n_seqs)
             return kf_eval_fail(c->ctx, "attention: row %lld belongs to no sequence", (long long)n);
-        int64_t keys = (int64_t)past->data[s] + new_tokens(c->in[4], s, q->dim[0]);
-        for (int64_t h = 0; h < heads; h++) {
-            if (!score_keys(&t, q->data + (n * heads + h) * size, h, pos->data[n], s, keys))
-                return kf_eval_fail(c->ctx, "attention: a slot loads outside its operand");
-            weigh_values(&t, h, s, keys, c->out[0].data + (n * heads + h) * size);
-        }
+        row r = {.q = q->data + i * size,
+                 .h = (double)(i % heads),
+                 .pos = c->in[POS]->data[n],
+                 .head = i % heads,
+                 .seq = s,
+                 .keys = keys_in_call(c, s)};
+        if (!attend(&t, &r, c->out[0].data + i * size))
+            return false;
     }
     return true;
 }

@@ -125,9 +125,17 @@ typedef struct kf_sym {
     int64_t lo, hi;
 } kf_sym;
 
-/** ORDER: the dim symbols every decoder module has, in this order (run-time dim[] of kernels too).
- */
-enum { KF_SYM_S, KF_SYM_N, KF_SYM_R, KF_SYM_K, KF_SYM_STANDARD };
+/** ORDER: the dim symbols every decoder module has, in this order (run-time dim[] of kernels too);
+ * M, keys of a memory (`stored`), follows in modules that have one. */
+enum {
+    KF_SYM_S,
+    KF_SYM_N,
+    KF_SYM_R,
+    KF_SYM_K,
+    KF_SYM_STANDARD,
+    KF_SYM_M = KF_SYM_STANDARD,
+    KF_SYM_MEMORY /* how many a module with a memory has */
+};
 
 struct kf_module {
     kf_arena *arena;

@@ -6,23 +6,25 @@
 
 #include <string.h>
 
-static const char intro[] = "<!-- Generated from the tables of ir/ by tests/unit/test_ir_docs; "
-                            "KF_BLESS=1 rewrites it. -->\n"
-                            "# Ops\n"
-                            "\n"
-                            "What a node of a graph can be. `docs/IR.md` says how graphs are "
-                            "written. The meaning of every row is its function in\n"
-                            "the reference evaluator (`ir/eval_*.c`); `tests/golden/ops/cases.txt` "
-                            "checks each against PyTorch.\n"
-                            "\n"
-                            "Letters: N tokens of the call, S sequences, R rows whose logits are "
-                            "wanted, K keys in view of all sequences together,\n"
-                            "H heads, G heads of keys and values, D size of a head; `[..]` any "
-                            "leading dims. The inputs of a call: `pos`, `seq`\n"
-                            "`i32[N]` position and sequence of each token; `seq_start` `i32[S]` "
-                            "first row of each sequence; `past` `i32[S]` tokens\n"
-                            "already in the cache; `pages` `i32[S,P]` the page table.\n"
-                            "\n";
+static const char intro[] =
+    "<!-- Generated from the tables of ir/ by tests/unit/test_ir_docs; "
+    "KF_BLESS=1 rewrites it. -->\n"
+    "# Ops\n"
+    "\n"
+    "What a node of a graph can be. `docs/IR.md` says how graphs are "
+    "written. The meaning of every row is its function in\n"
+    "the reference evaluator (`ir/eval_*.c`); `tests/golden/ops/cases.txt` "
+    "checks each against PyTorch.\n"
+    "\n"
+    "Letters: N tokens of the call, S sequences, R rows whose logits are "
+    "wanted, K keys in view of all sequences together,\n"
+    "M keys of a memory (a cache filled from something else, for cross attention),\n"
+    "H heads, G heads of keys and values, D size of a head; `[..]` any "
+    "leading dims. The inputs of a call: `pos`, `seq`\n"
+    "`i32[N]` position and sequence of each token; `seq_start` `i32[S]` "
+    "first row of each sequence; `past` `i32[S]` tokens\n"
+    "already in the cache; `pages` `i32[S,P]` the page table.\n"
+    "\n";
 
 /* Text of a table's cell: bars would end it. */
 static void cell(kf_sbuf *out, const char *text)

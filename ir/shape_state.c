@@ -89,9 +89,12 @@ bool kf_shape_kv_append(kf_shape_query *q)
 
 static bool key_dim(kf_shape_query *q, kf_dim *out)
 {
-    if (q->m->syms.len <= KF_SYM_K)
-        return kf_shape_fail(q, "the module has no symbol for the keys in view");
-    *out = kf_dim_sym(KF_SYM_K);
+    const bool stored = KF_SHAPE_ATTR(q, kv_read)->stored;
+    const uint32_t sym = stored ? KF_SYM_M : KF_SYM_K;
+    if (q->m->syms.len <= sym)
+        return kf_shape_fail(q, "the module has no symbol for the keys %s",
+                             stored ? "of a memory" : "in view");
+    *out = kf_dim_sym(sym);
     return true;
 }
 
@@ -119,21 +122,45 @@ bool kf_shape_kv_index(kf_shape_query *q)
     return kf_shape_result(q, kf_type_tensor(KF_DTYPE_i32, 1, &dim));
 }
 
+/* ---- attention ------------------------------------------------------------------------------- */
+
+/* Captures are shared: capture j of every slot is operand 7 + j. A slot that loads nothing may
+ * declare none. */
 static bool check_attention_slot(kf_shape_query *q, const char *what, const kf_slot *s,
                                  uint8_t n_params)
 {
+    const uint32_t shared = q->n_in - 7;
     if (!s)
         return true;
     if (s->n_params != n_params)
         return kf_shape_fail(q, "%s takes %u parameters, not %u", what, n_params, s->n_params);
-    if (7u + s->captures > q->n_in)
-        return kf_shape_fail(q, "%s captures %u of %u operands", what, s->captures, q->n_in);
-    return true;
+    if (s->captures && s->captures != shared)
+        return kf_shape_fail(q, "%s captures %u operands, but all slots share %u", what,
+                             s->captures, shared);
+    return kf_shape_check_loads(q, s);
+}
+
+static bool check_attention_slots(kf_shape_query *q, const kf_attr_attention *a)
+{
+    const struct {
+        const char *name;
+        const kf_slot *slot;
+        uint8_t n_params;
+    } slots[] = {
+        {"score", a->score, 4}, {"mask", a->mask, 3}, {"prob", a->prob, 3}, {"sink", a->sink, 1}};
+    bool captures = q->n_in == 7;
+    for (size_t i = 0; i < sizeof slots / sizeof *slots; i++) {
+        if (!check_attention_slot(q, slots[i].name, slots[i].slot, slots[i].n_params))
+            return false;
+        captures |= slots[i].slot && slots[i].slot->captures;
+    }
+    if (a->sink && a->normaliser != KF_NORMALISER_SOFTMAX)
+        return kf_shape_fail(q, "a sink is a logit of a softmax");
+    return captures || kf_shape_fail(q, "operands that no slot captures");
 }
 
 bool kf_shape_attention(kf_shape_query *q)
 {
-    const kf_attr_attention *a = KF_SHAPE_ATTR(q, attention);
     if (q->n_in < 7)
         return kf_shape_fail(q, "%u operands of at least 7", q->n_in);
     if (!kf_shape_want_rank(q, 0, "q", 3) || !kf_shape_want_float(q, 0, "q") || !want_cache(q, 1))
@@ -143,15 +170,7 @@ bool kf_shape_attention(kf_shape_query *q)
         x->dim[2].size != kv->kv_head_dim)
         return kf_shape_fail(q, "%s does not fit %s", kf_shape_text(q, x), kf_shape_text(q, kv));
     if (!kf_shape_want_ints(q, 2, "pos", x) || !kf_shape_want_ints(q, 3, "seq", x) ||
-        !want_view(q, 4, true))
-        return false;
-    if (!check_attention_slot(q, "score", a->score, 4) ||
-        !check_attention_slot(q, "mask", a->mask, 3))
-        return false;
-    uint32_t score = a->score ? a->score->captures : 0, mask = a->mask ? a->mask->captures : 0;
-    if (7 + (score > mask ? score : mask) != q->n_in)
-        return kf_shape_fail(q, "operands that no slot captures");
-    if (!kf_shape_check_loads(q, a->score) || !kf_shape_check_loads(q, a->mask))
+        !want_view(q, 4, true) || !check_attention_slots(q, KF_SHAPE_ATTR(q, attention)))
         return false;
     return kf_shape_result(q, kf_shape_dims_of(x, KF_DTYPE_f32));
 }

@@ -15,7 +15,7 @@ static void count(kf_cost *c, const kf_type *t, int64_t per_element)
 {
     int64_t amount = kf_type_static_elems(t) * per_element;
 
-    if (has_sym(t, KF_SYM_K))
+    if (has_sym(t, KF_SYM_K) || has_sym(t, KF_SYM_M))
         c->per_key += amount; /* [N, K] grows with the visible keys, summed over tokens */
     else if (has_sym(t, KF_SYM_R))
         c->per_row += amount;

@@ -82,6 +82,9 @@ static bool match(const kf_target *t, const kf_graph *g, kf_arena *scratch, kf_s
     for (uint32_t i = POS; i < CAPTURES; i++)
         if (kf_value_node(g, n->in[i]))
             return kf_refuse(why, "operand %u of attention is not an argument of the region", i);
+    const kf_attr_attention *a = KF_ATTR_OF(n, attention);
+    if (a->prob || a->sink || a->stored || a->normaliser != KF_NORMALISER_SOFTMAX)
+        return kf_refuse(why, "factors, sinks, memories and other normalisers");
     if (kf_dim_is_static(q->dim[0]))
         return kf_refuse(why, "attention needs rows of a call, not a fixed number");
     if (kv->kv_page % kf_target_lanes(t) != 0)
@@ -211,7 +214,7 @@ static kb_value bound_of(emitter *em, kb_value row)
 {
     kb *b = em->b;
     kb_value keys =
-        kf_kv_keys(&em->pw, em->n->in[SEQ_START], em->n->in[PAST], load_int(em, SEQ, row));
+        kf_kv_keys(&em->pw, em->n->in[SEQ_START], em->n->in[PAST], false, load_int(em, SEQ, row));
     return em->mask.causal ? kb_min(b, keys, kb_addi(b, load_int(em, POS, row), 1)) : keys;
 }
 
@@ -263,7 +266,7 @@ static kb_value load_capture(void *user, const kf_slot *slot, const kf_slot_inst
     const slot_env *env = user;
     emitter *em = env->em;
     kf_coord at[KF_MAX_RANK];
-    const kf_value v = em->n->in[em->n->n_in - slot->captures + load->index];
+    const kf_value v = em->n->in[CAPTURES + load->index];
     const kf_type *t = kf_value_type(em->pw.g, v);
     for (uint32_t i = 0; i < load->n_args; i++) {
         kb_value index = values[load->arg[i]];
@@ -552,8 +555,7 @@ static void sequences(emitter *em)
     kb_loop_begin(b, &l, first, kb_addi(b, last, 1), 1, 0, NULL);
     const uint32_t mark = kf_pw_mark(&em->pw);
     kb_value from = load_int(em, SEQ_START, l.iv);
-    kb_value keys = kf_kv_keys(&em->pw, em->n->in[SEQ_START], em->n->in[PAST], l.iv);
-    kb_value to = kb_add(b, from, kb_sub(b, keys, load_int(em, PAST, l.iv)));
+    kb_value to = kb_add(b, from, kf_kv_new_tokens(&em->pw, em->n->in[SEQ_START], l.iv));
     kb_value lo = kb_sub(b, kb_max(b, from, em->row0), em->row0);
     kb_value hi = kb_sub(b, kb_min(b, to, em->row1), em->row0);
     sequence(em, l.iv, kb_muli(b, lo, em->z.group), kb_muli(b, hi, em->z.group));

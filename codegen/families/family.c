@@ -36,7 +36,8 @@ int64_t kf_dim_bound(const kf_graph *body, kf_dim d, int64_t rows_hi)
     if (kf_dim_is_static(d))
         return d.size;
     const int64_t hi = body->module->syms.data[d.sym - 1].hi;
-    return d.sym - 1 != KF_SYM_K && hi > rows_hi ? rows_hi : hi;
+    const bool keys = d.sym - 1 == KF_SYM_K || d.sym - 1 == KF_SYM_M;
+    return !keys && hi > rows_hi ? rows_hi : hi;
 }
 
 kb_value kf_result_ptr(const kf_emit *e, uint32_t i)

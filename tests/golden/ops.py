@@ -18,7 +18,7 @@ from transformers.models.llama.modeling_llama import rotate_half
 
 torch.set_default_dtype(torch.float64)
 torch.manual_seed(7)
-HEAD = "module @case { dim S in 1..8 dim N in 1..64 dim R in 1..64 dim K in 1..256\n"
+HEAD = "module @case { dim S in 1..8 dim N in 1..64 dim R in 1..64 dim K in 1..256 dim M in 1..256\n"
 
 
 def numbers(t):
@@ -29,7 +29,7 @@ def shape(t):
     return ",".join(str(d) for d in t.shape) if t.dim() else "scalar"
 
 
-def case(name, kir, ins, outs, tol=1e-13, syms=(1, 1, 1, 1)):
+def case(name, kir, ins, outs, tol=1e-13, syms=(1, 1, 1, 1, 1)):
     """ins: tensors, or ("kv", sequences, capacity)."""
     print(f"case {name}")
     print("tol", repr(tol))
@@ -289,7 +289,77 @@ func @f(%q: f32[N,{heads},{size}], %kv: {kv}, %k0: f32[{n_past},{groups},{size}]
                pos, seq, start, torch.tensor(past), torch.zeros(3, 8)] + ([slopes] if arg else [])
         outs = [want, torch.cat(k), torch.cat(v), torch.cat([torch.arange(len(t)) for t in k]),
                 torch.cat([torch.full((len(t),), s) for s, t in enumerate(k)])]
-        case(name, kir, ins, outs, syms=(3, n, 1, keys))
+        case(name, kir, ins, outs, syms=(3, n, 1, keys, 1))
+
+
+def attention_forms():
+    """What else stands in the slots, in a small call: a fresh sequence and a continued one."""
+    past, new, heads, groups, size = [0, 3], [4, 1], 4, 2, 3
+    n = sum(new)
+    q = torch.randn(n, heads, size)
+    bias, sinks, gain = torch.randn(5, heads), torch.randn(heads), torch.rand(heads) + 0.5
+    pos = torch.cat([torch.arange(p, p + m) for p, m in zip(past, new)])
+    seq = torch.cat([torch.full((m,), s) for s, m in enumerate(new)])
+    kv = f"kvcache<page 4, {groups} x {size}, f32>"
+
+    def run(name, attrs, slots, tables, weigh, stored=False):
+        """weigh(scores [m,k], h, qp [m,1], kp [1,k]) -> weights [m,k]"""
+        rows = [p if stored else p + m for p, m in zip(past, new)]
+        k, v = ([torch.randn(r, groups, size) for r in rows] for _ in range(2))
+        want, row = torch.zeros(n, heads, size), 0
+        for s, (p, m) in enumerate(zip(past, new)):
+            qp, kp = torch.arange(p, p + m)[:, None], torch.arange(rows[s])[None, :]
+            for h in range(heads):
+                g = h // (heads // groups)
+                w = weigh(q[row:row + m, h] @ k[s][:, g].T * 0.6, h, qp, kp)
+                want[row:row + m, h] = torch.nan_to_num(w) @ v[s][:, g]
+            row += m
+        total, letter, mark = sum(rows), "M" if stored else "K", "stored" if stored else ""
+        names = "".join(f", %t{i}" for i in range(len(tables)))
+        types = "".join(f", %t{i}: f32[{shape(t)}]" for i, t in enumerate(tables))
+        both = f"plane = pos{', ' if stored else ''}{mark}"
+        kir = f"""
+func @f(%q: f32[N,{heads},{size}], %kv: {kv}, %k: f32[{total},{groups},{size}], %v: f32[{total},{groups},{size}],
+        %kp: i32[{total}], %ks: i32[{total}], %p: i32[N], %s: i32[N], %start: i32[S], %past: i32[S],
+        %pages: i32[S,8]{types}) -> (f32[N,{heads},{size}], f32[{letter},{groups},{size}], i32[{letter}]) {{
+  %0 = kv_append %kv, %k, %v, %kp, %ks, %pages : {kv}
+  %1 = attention %q, %0, %p, %s, %start, %past, %pages{names} {{scale = 0.6{attrs}}} {slots} : f32[N,{heads},{size}]
+  %2 = kv_read %0, %start, %past, %pages {{{mark}}} : f32[{letter},{groups},{size}]
+  %3 = kv_index %start, %past {{{both}}} : i32[{letter}]
+  return %1, %2, %3
+}}""".replace(" {}", "")
+        where = torch.cat([torch.arange(r) for r in rows])
+        ins = [q, ("kv", 2, 8), torch.cat(k), torch.cat(v), where,
+               torch.cat([torch.full((r,), s) for s, r in enumerate(rows)]), pos, seq,
+               torch.tensor([0, new[0]]), torch.tensor(past), torch.zeros(2, 8), *tables]
+        case(name, kir, ins, [want, torch.cat(k), where], syms=(2, n, 1, *((1, total) if stored else (total, 1))))
+
+    def hide(s, visible):
+        return s.masked_fill(~visible, -INF)
+
+    # A table of relative positions, a sink per head, a window to both sides.
+    run("attention_bias_sink", "",
+        "score(s, h, q, k | 2) { add(s, $0[min(max(add(sub(k, q), 2), 0), 4), h]) } "
+        "mask(h, q, k) { lt(abs(sub(q, k)), 3) } sink(h | 2) { $1[h] }", [bias, sinks],
+        lambda s, h, qp, kp: torch.softmax(torch.cat(
+            [hide(s + bias[(kp - qp + 2).clamp(0, 4), h], (qp - kp).abs() < 3), sinks[h].expand(len(s), 1)], 1),
+            1)[:, :-1])
+    # A sink where nothing else is visible.
+    run("attention_sink_alone", "", "mask(h, q, k) { lt(k, sub(q, 1)) } sink(h) { neg(h) }", [],
+        lambda s, h, qp, kp: torch.softmax(torch.cat([hide(s, kp < qp - 1), torch.full((len(s), 1), -1.0 * h)], 1),
+                                           1)[:, :-1])
+    # Weights without a normaliser.
+    run("attention_relu", ", normaliser = none",
+        "score(s, h, q, k) { div(relu(s), add(q, 1)) } mask(h, q, k) { le(k, q) }", [],
+        lambda s, h, qp, kp: F.relu(s) / (qp + 1) * (kp <= qp))
+    run("attention_linear", ", normaliser = none", "prob(h, q, k | 1) { $0[h] }", [gain],
+        lambda s, h, qp, kp: s * gain[h])
+    # A factor behind the softmax, a prefix that every row sees.
+    run("attention_prob", "",
+        "mask(h, q, k) { or(le(k, q), lt(k, 2)) } prob(h, q, k | 1) { div($0[h], add(1, abs(sub(q, k)))) }", [gain],
+        lambda s, h, qp, kp: torch.softmax(hide(s, (kp <= qp) | (kp < 2)), 1) * gain[h] / (1 + (qp - kp).abs()))
+    # The keys of a memory: none for the first sequence.
+    run("attention_stored", ", stored", "", [], lambda s, h, qp, kp: torch.softmax(s, 1), stored=True)
 
 
 def calls():
@@ -321,3 +391,4 @@ rope_tables()
 rope()
 attention()
 calls()
+attention_forms()

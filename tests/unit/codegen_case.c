@@ -30,13 +30,14 @@ enum { LAYERS = 3, LAYER = 1, GUARD = 256 };
 kf_case kf_case_begin(int64_t s, int64_t n, int64_t r, int64_t k)
 {
     kf_case c = {.arch = "x86-64-v3", .seed = 1, .rtol = 1e-5, .atol = 1e-6, .repeat = 1};
-    const int64_t value[KF_SYM_STANDARD] = {s, n, r, k};
+    const int64_t value[KF_SYM_MEMORY] = {s, n, r, k, 1};
     c.arena = kf_arena_create("case");
     c.module = kf_module_create(c.arena, KF_STR("case"));
     kf_module_add_sym(c.module, KF_STR("S"), 1, 8);
     kf_module_add_sym(c.module, KF_STR("N"), 1, 512);
     kf_module_add_sym(c.module, KF_STR("R"), 1, 8);
     kf_module_add_sym(c.module, KF_STR("K"), 1, 4096);
+    kf_module_add_sym(c.module, KF_STR("M"), 1, 4096);
     memcpy(c.sym, value, sizeof value);
     c.body = kf_graph_create(c.module);
     return c;

@@ -19,8 +19,8 @@ typedef struct kf_case {
     kf_module *module;
     kf_graph *body;
     const char *arch;
-    int64_t sym[KF_SYM_STANDARD]; /* values of this call */
-    int64_t past[8];              /* of each sequence */
+    int64_t sym[KF_SYM_MEMORY]; /* values of this call; M is 1 unless set */
+    int64_t past[8];            /* of each sequence */
     const double *given[CASE_MAX_ARGS];
     uint64_t seed;
     double rtol, atol;
@@ -34,7 +34,8 @@ typedef struct kf_case {
     uint32_t over[KF_MAX_RESULTS]; /* result i lies over argument over[i] - 1; 0: apart */
 } kf_case;
 
-/** A case with symbols S, N, R, K of these values and upper bounds of 8, 512, 8, 4096. */
+/** A case with symbols S, N, R, K of these values and upper bounds of 8, 512, 8, 4096; M is like K.
+ */
 kf_case kf_case_begin(int64_t s, int64_t n, int64_t r, int64_t k);
 void kf_case_end(kf_case *c);
 

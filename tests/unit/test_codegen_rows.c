@@ -6,6 +6,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <string.h>
 
 #include <cmocka.h>
 
@@ -334,41 +335,52 @@ static void test_contract(void **state)
         }
 }
 
-/* Append for a ragged call; read everything in view by rows. */
+static const int64_t cache_past[] = {70, 0, 64};
+
+static void append_rows(kf_dtype dtype, uint32_t d)
+{
+    kf_case c = kf_case_begin(3, 80, 1, 80 + 70 + 0 + 64);
+    memcpy(c.past, cache_past, sizeof cache_past);
+    kf_case_call k = kf_case_cache(&c, dtype, 2, d);
+    kf_value x = kf_case_arg(&c, KF_DTYPE_f32, 3, (kf_dim[]){N, S(2), S(d)}, "k");
+    kf_value y = kf_case_arg(&c, KF_DTYPE_f32, 3, (kf_dim[]){N, S(2), S(d)}, "v");
+    const kf_value in[] = {k.kv, x, node1(&c, KF_OP_neg, y), k.pos, k.seq, k.pages};
+    kf_graph_add_result(c.body, kf_node_add(c.body, KF_OP_kv_append, NULL, 6, in, NULL, KF_NO_LOC));
+    kf_case_run(&c, KF_FAMILY_index);
+    kf_case_end(&c);
+}
+
+static void read_rows(kf_dtype dtype, uint32_t d, bool stored)
+{
+    kf_case c = kf_case_begin(3, 6, 1, 6 + 70 + 0 + 64);
+    memcpy(c.past, cache_past, sizeof cache_past);
+    c.sym[KF_SYM_M] = 70 + 0 + 64;
+    kf_case_call k = kf_case_cache(&c, dtype, 2, d);
+    for (int plane = 0; plane < 4; plane++) {
+        kf_attr_kv_read *read = KF_ATTR_NEW(c.arena, kv_read);
+        read->plane = plane;
+        read->stored = stored;
+        const kf_value from[] = {k.kv, k.seq_start, k.past, k.pages};
+        const bool rows = plane <= KF_PLANE_VALUES;
+        kf_graph_add_result(c.body,
+                            kf_node_add(c.body, rows ? KF_OP_kv_read : KF_OP_kv_index, read,
+                                        rows ? 4 : 2, rows ? from : from + 1, NULL, KF_NO_LOC));
+    }
+    kf_case_run(&c, KF_FAMILY_map);
+    kf_case_end(&c);
+}
+
+/* Append for a ragged call; read everything in view, or stored, by rows. */
 static void test_cache(void **state)
 {
     (void)state;
-    for (uint32_t dtype = 0; dtype < 2; dtype++)
-        for (uint32_t d = 8; d <= 20; d += 12) {
-            kf_case c = kf_case_begin(3, 80, 1, 80 + 70 + 0 + 64);
-            const int64_t past[] = {70, 0, 64};
-            for (uint32_t i = 0; i < 3; i++)
-                c.past[i] = past[i];
-            kf_case_call k = kf_case_cache(&c, dtype ? KF_DTYPE_bf16 : KF_DTYPE_f32, 2, d);
-            kf_value x = kf_case_arg(&c, KF_DTYPE_f32, 3, (kf_dim[]){N, S(2), S(d)}, "k");
-            kf_value y = kf_case_arg(&c, KF_DTYPE_f32, 3, (kf_dim[]){N, S(2), S(d)}, "v");
-            const kf_value in[] = {k.kv, x, node1(&c, KF_OP_neg, y), k.pos, k.seq, k.pages};
-            kf_graph_add_result(c.body,
-                                kf_node_add(c.body, KF_OP_kv_append, NULL, 6, in, NULL, KF_NO_LOC));
-            kf_case_run(&c, KF_FAMILY_index);
-            kf_case_end(&c);
-
-            c = kf_case_begin(3, 6, 1, 6 + 70 + 0 + 64);
-            for (uint32_t i = 0; i < 3; i++)
-                c.past[i] = past[i];
-            k = kf_case_cache(&c, dtype ? KF_DTYPE_bf16 : KF_DTYPE_f32, 2, d);
-            for (int plane = 0; plane < 4; plane++) {
-                kf_attr_kv_read *read = KF_ATTR_NEW(c.arena, kv_read);
-                read->plane = plane;
-                const kf_value from[] = {k.kv, k.seq_start, k.past, k.pages};
-                const bool rows = plane <= KF_PLANE_VALUES;
-                kf_graph_add_result(
-                    c.body, kf_node_add(c.body, rows ? KF_OP_kv_read : KF_OP_kv_index, read,
-                                        rows ? 4 : 2, rows ? from : from + 1, NULL, KF_NO_LOC));
-            }
-            kf_case_run(&c, KF_FAMILY_map);
-            kf_case_end(&c);
-        }
+    for (uint32_t i = 0; i < 4; i++) {
+        const kf_dtype dtype = i & 1 ? KF_DTYPE_bf16 : KF_DTYPE_f32;
+        const uint32_t d = i & 2 ? 20 : 8;
+        append_rows(dtype, d);
+        read_rows(dtype, d, false);
+        read_rows(dtype, d, true);
+    }
 }
 
 int main(void)

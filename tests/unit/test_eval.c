@@ -23,7 +23,7 @@ enum { MAX_TENSORS = 20 };
 typedef struct golden {
     char name[64];
     double tol;
-    int64_t syms[KF_SYM_STANDARD];
+    int64_t syms[KF_SYM_MEMORY];
     kf_tensor in[MAX_TENSORS], out[MAX_TENSORS];
     struct {
         uint32_t seqs;
@@ -81,7 +81,7 @@ static bool read_case(kf_arena *arena, const char **p, golden *g)
             g->tol = strtod(line + 4, NULL);
         } else if (strncmp(line, "syms ", 5) == 0) {
             char *end = (char *)line + 5;
-            for (int i = 0; i < KF_SYM_STANDARD; i++)
+            for (int i = 0; i < KF_SYM_MEMORY; i++)
                 g->syms[i] = strtoll(end, &end, 10);
         } else if (strncmp(line, "in ", 3) == 0) {
             g->in[g->n_in++] = read_tensor(arena, line + 3);

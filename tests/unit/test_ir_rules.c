@@ -49,6 +49,10 @@ static void layouts_place_elements(void **state)
 
 /* ---- shapes and sharding --------------------------------------------------------------------- */
 
+#define CACHE                                                                                      \
+    "%c: kvcache<page 4, 2 x 8, f32>, %q: f32[N,4,8], %p: i32[N], %s: i32[S], %g: i32[S,4], "      \
+    "%b: f32[4], %d: f32[9,4]"
+
 /* Each line is a node over operands of the types given in order; the type that follows, or a part
  * of the sentence that refuses it. */
 static const struct {
@@ -96,6 +100,21 @@ static const struct {
     {"%x: f32[N,2,4], %t: f32[N,3,2]", "rope %x, %t", "does not rotate"},
     {"%s: i32[S], %p: i32[S]", "kv_index %s, %p {plane = pos}", "i32[K]"},
     {"%s: i32[S], %p: i32[S]", "kv_index %s, %p", "gives pos or seq"},
+    {"%s: i32[S], %p: i32[S]", "kv_index %s, %p {plane = pos, stored}", "i32[M]"},
+    {CACHE, "kv_read %c, %s, %s, %g {stored}", "f32[M,2,8]"},
+    {CACHE, "attention %q, %c, %p, %p, %s, %s, %g {normaliser = none, stored}", "f32[N,4,8]"},
+    {CACHE, "attention %q, %c, %p, %p, %s, %s, %g prob(h, q) { h }", "prob takes 3 parameters"},
+    {CACHE, "attention %q, %c, %p, %p, %s, %s, %g sink(h, q) { h }", "sink takes 1 parameters"},
+    {CACHE, "attention %q, %c, %p, %p, %s, %s, %g {normaliser = none} sink(h) { h }",
+     "a sink is a logit"},
+    {CACHE, "attention %q, %c, %p, %p, %s, %s, %g, %b, %d mask(h, q, k | 1) { lt($0[h], q) }",
+     "mask captures 1 operands, but all slots share 2"},
+    {CACHE, "attention %q, %c, %p, %p, %s, %s, %g, %b sink(h) { h }", "no slot captures"},
+    {CACHE, "attention %q, %c, %p, %p, %s, %s, %g, %b, %d sink(h | 2) { $1[h] }", "with 1 numbers"},
+    {CACHE,
+     "attention %q, %c, %p, %p, %s, %s, %g, %b, %d prob(h, q, k | 2) { $1[k, h] } sink(h | 2) { "
+     "$0[h] }",
+     "f32[N,4,8]"},
     {"%c: kvcache<page 4, 2 x 8, f32>", "neg %c", "operand 0 is a cache"},
     /* sharding */
     {"%a: f32[N,8@tp], %b: f32[8@tp]", "add %a, %b", "f32[N,8@tp]"},
@@ -140,13 +159,14 @@ static void rules_give_types_or_reasons(void **state)
         is_type |= strncmp(rules[i].want, "kvcache<", 8) == 0;
         const char *colon = strstr(rules[i].node, " : ");
         const char *type = colon ? colon + 3 : is_type ? rules[i].want : "f32[1]";
-        kf_str text = kf_strf(
-            arena,
-            "module @m { mesh tp, dp dim S in 1..8 dim N in 1..8 dim R in 1..8 dim K in 1..8\n"
-            "func @f(%s) -> (%s) { %%0 = %.*s : %s return %%0 } }",
-            rules[i].args, type,
-            (int)(colon ? (size_t)(colon - rules[i].node) : strlen(rules[i].node)), rules[i].node,
-            type);
+        kf_str text =
+            kf_strf(arena,
+                    "module @m { mesh tp, dp dim S in 1..8 dim N in 1..8 dim R in 1..8 dim K in "
+                    "1..8 dim M in 1..8\n"
+                    "func @f(%s) -> (%s) { %%0 = %.*s : %s return %%0 } }",
+                    rules[i].args, type,
+                    (int)(colon ? (size_t)(colon - rules[i].node) : strlen(rules[i].node)),
+                    rules[i].node, type);
         kf_module *m = kf_module_parse(arena, d, KF_STR("t.kir"), text);
         if (is_type != (m != NULL))
             fail_msg("'%s' over %s: %s", rules[i].node, rules[i].args,
