@@ -1,9 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* pack - the packed weights file: recipes over checkpoint tensors, evaluated and stored in kernel
- * order.
- *
- * Weights are streamed: memory beside the source is a few rows of the widest matrix. The same
- * recipe reader serves tests that compare packed and logical weights.
+/* pack - the packed weights file: recipes over checkpoint tensors, evaluated (ir/recipe_eval.h) and
+ * stored in kernel order. Weights are streamed, a panel of rows at a time.
  */
 #ifndef KF_CODEGEN_PACK_H
 #define KF_CODEGEN_PACK_H
@@ -20,15 +17,6 @@ typedef struct kf_pack_layout {
 } kf_pack_layout;
 
 kf_pack_layout kf_pack_plan(kf_arena *arena, const kf_plan *p);
-
-/** Reads row |row| of |r| (a matrix [n,k]; a vector is n rows of 1) into |out|, in |r|'s dtype.
- * Names are completed by |prefix| and |layer|. Returns 0 or an errno value; then |out_name| is the
- * tensor. */
-typedef struct kf_recipe_reader kf_recipe_reader;
-kf_recipe_reader *kf_recipe_reader_open(kf_arena *arena, const kf_tensor_source *src,
-                                        const kf_recipe *r, kf_str prefix, uint32_t layer,
-                                        kf_str *out_name);
-int kf_recipe_read_row(kf_recipe_reader *reader, uint64_t row, void *out, kf_str *out_name);
 
 /** A further section of the file. */
 typedef struct kf_pack_section {

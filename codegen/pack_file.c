@@ -7,6 +7,7 @@
  */
 #include "base/check.h"
 #include "codegen/pack.h"
+#include "ir/recipe_eval.h"
 #include "runtime/kf_artifact.h"
 
 #include <errno.h>
@@ -90,16 +91,15 @@ static int write_weight(writer *w, const kf_plan_weight *pw, uint32_t layer,
                         const kf_tensor_source *src, kf_str *out_tensor)
 {
     kf_arena_mark mark = kf_arena_save(w->arena);
-    kf_recipe_reader *rd =
-        kf_recipe_reader_open(w->arena, src, pw->recipe, pw->prefix, layer, out_tensor);
+    kf_recipe_reader *rd;
     uint64_t rows = (uint64_t)pw->type.dim[0].size;
-    uint64_t width = pw->type.rank > 1 ? (uint64_t)pw->type.dim[1].size : 1;
+    uint64_t width = (uint64_t)kf_type_static_elems(&pw->type) / rows;
     uint32_t elem = kf_dtype_infos[pw->type.dtype].bytes;
-    int err = rd ? 0 : ENOENT;
+    int err = kf_recipe_reader_open(w->arena, src, pw->recipe, pw->prefix, layer, KF_RECIPE_STORED,
+                                    &rd, out_tensor);
 
-    if (!rd)
+    if (err)
         return err;
-    *out_tensor = (kf_str){"", 0};
     panel p = make_panel(w->arena, &pw->type, width);
     char *row = kf_arena_alloc(w->arena, width * elem, 64);
     char *out = kf_arena_alloc(w->arena, p.bytes, 64);

@@ -265,7 +265,7 @@ bool kf_attr_eq(kf_attr_kind kind, const void *a, const void *b)
     return true;
 }
 
-static const kf_slot *copy_slot(kf_arena *arena, const kf_slot *s)
+const kf_slot *kf_slot_copy(kf_arena *arena, const kf_slot *s)
 {
     if (!s)
         return NULL;
@@ -289,7 +289,7 @@ void *kf_attr_copy(kf_arena *arena, kf_attr_kind kind, const void *attr, bool de
         if (info->field[i].type == KF_FIELD_str)
             *(kf_field_str *)at = kf_str_dup(arena, *(kf_field_str *)at);
         else if (info->field[i].type == KF_FIELD_slot)
-            *(kf_field_slot *)at = copy_slot(arena, *(kf_field_slot *)at);
+            *(kf_field_slot *)at = kf_slot_copy(arena, *(kf_field_slot *)at);
     }
     return copy;
 }

@@ -117,6 +117,8 @@ typedef double (*kf_slot_load_fn)(void *user, uint32_t capture, const double *in
                                   uint8_t n_index);
 double kf_slot_eval(const kf_slot *s, const double *params, kf_slot_load_fn load, void *user);
 bool kf_slot_eq(const kf_slot *a, const kf_slot *b);
+/** A deep copy that shares nothing; NULL stays NULL. */
+const kf_slot *kf_slot_copy(kf_arena *arena, const kf_slot *s);
 /** True if the result depends on parameter |param|. */
 bool kf_slot_uses_param(const kf_slot *s, uint32_t param);
 

@@ -3,11 +3,10 @@
  * calls. */
 #include "base/check.h"
 #include "ir/eval_impl.h"
-#include "ir/plan.h" /* names of layers' tensors */
+#include "ir/recipe_eval.h"
 
 #include <errno.h>
 #include <inttypes.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -57,125 +56,31 @@ static bool refuse(kf_eval *e, const char *fmt, ...)
 
 /* ---- weights --------------------------------------------------------------------------------- */
 
-/* Stored elements to doubles; |raw| may be unaligned. */
-static void decode(kf_dtype dtype, const unsigned char *raw, int64_t n, double *out)
-{
-    for (int64_t i = 0; i < n; i++) {
-        uint32_t word = 0;
-        uint16_t half = 0;
-        float single;
-        switch (dtype) {
-        case KF_DTYPE_f32:
-            memcpy(&single, raw + 4 * i, sizeof single);
-            out[i] = (double)single;
-            break;
-        case KF_DTYPE_bf16:
-            memcpy(&half, raw + 2 * i, sizeof half);
-            word = (uint32_t)half << 16;
-            memcpy(&single, &word, sizeof single);
-            out[i] = (double)single;
-            break;
-        case KF_DTYPE_f16: {
-            memcpy(&half, raw + 2 * i, sizeof half);
-            int exponent = half >> 10 & 31;
-            double fraction = (double)(half & 1023);
-            double v = exponent == 0    ? ldexp(fraction, -24)
-                       : exponent == 31 ? (fraction != 0 ? NAN : INFINITY)
-                                        : ldexp(1024 + fraction, exponent - 25);
-            out[i] = half >> 15 ? -v : v;
-            break;
-        }
-        case KF_DTYPE_i32:
-            memcpy(&word, raw + 4 * i, sizeof word);
-            out[i] = (double)(int32_t)word;
-            break;
-        case KF_DTYPE_pred:
-            out[i] = raw[i] != 0;
-            break;
-        case KF_DTYPE_COUNT:
-            break;
-        }
-    }
-}
-
-/* A checkpoint may be stored wider or narrower than the recipe says, as with packing: the values
- * that count are those of the recipe's type. */
-static bool load_tensor(kf_eval *e, kf_str name, const kf_type *type, kf_tensor *out)
-{
-    kf_tensor_info info;
-    if (!e->source->find(e->source, name, &info))
-        return refuse(e, "no tensor '%.*s'", KF_STR_ARG(name));
-    bool converts = kf_dtype_infos[info.dtype].kind == KF_KIND_FLOAT &&
-                    kf_dtype_infos[type->dtype].kind == KF_KIND_FLOAT;
-    bool fits = info.rank == type->rank && (info.dtype == type->dtype || converts);
-    for (uint8_t d = 0; fits && d < info.rank; d++)
-        fits = info.dim[d] == type->dim[d].size;
-    if (!fits)
-        return refuse(e, "tensor '%.*s' has another type than its recipe", KF_STR_ARG(name));
-    *out = kf_tensor_new(e->arena, info.rank, info.dim);
-    size_t size_bytes = (size_t)out->n * kf_dtype_infos[info.dtype].bytes;
-    unsigned char *raw = malloc(size_bytes ? size_bytes : 1);
-    int error = raw ? e->source->read(e->source, &info, 0, (uint64_t)out->n, raw) : ENOMEM;
-    if (!error)
-        decode(info.dtype, raw, out->n, out->data);
-    for (int64_t i = 0; !error && info.dtype != type->dtype && i < out->n; i++)
-        out->data[i] = kf_round_to(type->dtype, out->data[i]);
-    free(raw);
-    return !error || refuse(e, "tensor '%.*s': %s", KF_STR_ARG(name), strerror(error));
-}
-
-static bool make_weight(kf_eval *e, const kf_recipe *r, kf_str prefix, uint32_t layer,
-                        kf_tensor *out);
-
-/* Parts joined group by group along dim 0. */
-static bool concat_parts(kf_eval *e, const kf_recipe *r, kf_str prefix, uint32_t layer,
-                         kf_tensor *out)
-{
-    int64_t dim[KF_MAX_RANK];
-    for (uint8_t d = 0; d < r->type.rank; d++)
-        dim[d] = r->type.dim[d].size;
-    *out = kf_tensor_new(e->arena, r->type.rank, dim);
-    int64_t group = out->n / r->groups, at = 0; /* elements of a group, and of the parts before */
-    for (uint32_t i = 0; i < r->n_parts; i++) {
-        kf_tensor part;
-        if (!make_weight(e, r->part[i], prefix, layer, &part))
-            return false;
-        int64_t n = part.n / r->groups;
-        for (uint32_t g = 0; g < r->groups; g++)
-            memcpy(out->data + g * group + at, part.data + g * n, (size_t)n * sizeof(double));
-        at += n;
-    }
-    return true;
-}
-
-static bool scale_columns(kf_eval *e, const kf_recipe *r, kf_str prefix, uint32_t layer,
-                          kf_tensor *out)
-{
-    kf_tensor matrix, vector;
-    if (!make_weight(e, r->part[0], prefix, layer, &matrix) ||
-        !make_weight(e, r->part[1], prefix, layer, &vector))
-        return false;
-    *out = kf_tensor_new(e->arena, matrix.rank, matrix.dim);
-    for (int64_t i = 0; i < matrix.n; i++) {
-        double v = matrix.data[i] * vector.data[i % vector.n];
-        out->data[i] = e->mode == KF_EVAL_ROUNDED ? kf_round_to(r->type.dtype, v) : v;
-    }
-    return true;
-}
-
 static bool make_weight(kf_eval *e, const kf_recipe *r, kf_str prefix, uint32_t layer,
                         kf_tensor *out)
 {
-    switch (r->op) {
-    case KF_RECIPE_LOAD:
-        return load_tensor(e, kf_plan_tensor_name(e->arena, prefix, layer, r->tensor), &r->type,
-                           out);
-    case KF_RECIPE_CONCAT:
-        return concat_parts(e, r, prefix, layer, out);
-    case KF_RECIPE_SCALE:
-        return scale_columns(e, r, prefix, layer, out);
-    }
-    return false;
+    kf_arena *scratch = kf_arena_create("weight");
+    kf_recipe_reader *rd;
+    kf_str name = {0};
+    int64_t dim[KF_MAX_RANK];
+    int err =
+        kf_recipe_reader_open(scratch, e->source, r, prefix, layer, KF_RECIPE_EXACT, &rd, &name);
+
+    for (uint8_t d = 0; d < r->type.rank; d++)
+        dim[d] = r->type.dim[d].size;
+    *out = kf_tensor_new(e->arena, r->type.rank, dim);
+    for (int64_t i = 0; !err && i < dim[0]; i++)
+        err = kf_recipe_read_row(rd, (uint64_t)i, out->data + i * (out->n / dim[0]), &name);
+    for (int64_t i = 0; !err && e->mode == KF_EVAL_ROUNDED && i < out->n; i++)
+        out->data[i] = kf_round_to(r->type.dtype, out->data[i]);
+    if (err == ENOENT)
+        refuse(e, "no tensor '%.*s'", KF_STR_ARG(name));
+    else if (err == EINVAL)
+        refuse(e, "tensor '%.*s' has another type than its recipe", KF_STR_ARG(name));
+    else if (err)
+        refuse(e, "tensor '%.*s': %s", KF_STR_ARG(name), strerror(err));
+    kf_arena_destroy(scratch);
+    return !err;
 }
 
 /* Phases share weights: they are found by recipe, not by parameter. */

@@ -34,72 +34,6 @@ bool kf_op_find(kf_str name, kf_op *out_op)
     return false;
 }
 
-/* ---- recipes --------------------------------------------------------------------------------- */
-
-bool kf_recipe_eq(const kf_recipe *a, const kf_recipe *b)
-{
-    if (a == b)
-        return true;
-    if (a->op != b->op || !kf_type_eq(&a->type, &b->type) || a->groups != b->groups ||
-        a->n_parts != b->n_parts || !kf_str_eq(a->tensor, b->tensor))
-        return false;
-    for (uint32_t i = 0; i < a->n_parts; i++) {
-        if (!kf_recipe_eq(a->part[i], b->part[i]))
-            return false;
-    }
-    return true;
-}
-
-const kf_recipe *kf_recipe_load(kf_arena *arena, kf_str tensor, kf_type type)
-{
-    kf_recipe *r = KF_NEW(arena, kf_recipe);
-    r->op = KF_RECIPE_LOAD;
-    r->tensor = kf_str_dup(arena, tensor);
-    r->type = type;
-    return r;
-}
-
-const kf_recipe *kf_recipe_concat(kf_arena *arena, uint32_t groups, uint32_t n_parts,
-                                  const kf_recipe *const *parts)
-{
-    KF_ASSERT(n_parts > 0 && groups > 0, "a concatenation has parts and groups");
-    kf_recipe *r = KF_NEW(arena, kf_recipe);
-    const kf_recipe **part = KF_NEW_N(arena, const kf_recipe *, n_parts);
-    r->op = KF_RECIPE_CONCAT;
-    r->type = parts[0]->type;
-    r->groups = groups;
-    r->n_parts = n_parts;
-    r->part = part;
-    r->type.dim[0].size = 0;
-    for (uint32_t i = 0; i < n_parts; i++) {
-        const kf_type *t = &parts[i]->type;
-        KF_ASSERT(t->rank == r->type.rank && t->rank > 0 && t->dtype == r->type.dtype,
-                  "parts of a concatenated weight have one rank and dtype");
-        KF_ASSERT(t->dim[0].size % groups == 0, "each part has whole groups");
-        for (uint8_t d = 1; d < t->rank; d++)
-            KF_ASSERT(kf_dim_eq(t->dim[d], r->type.dim[d]), "parts differ in dim 0 only");
-        part[i] = parts[i];
-        r->type.dim[0].size += t->dim[0].size;
-    }
-    return r;
-}
-
-const kf_recipe *kf_recipe_scale(kf_arena *arena, const kf_recipe *matrix, const kf_recipe *vector)
-{
-    const kf_type *m = &matrix->type, *v = &vector->type;
-    KF_ASSERT(m->rank == 2 && v->rank == 1 && kf_dim_eq(m->dim[1], v->dim[0]),
-              "a weight [n,k] is scaled by a vector [k]");
-    kf_recipe *r = KF_NEW(arena, kf_recipe);
-    const kf_recipe **part = KF_NEW_N(arena, const kf_recipe *, 2);
-    part[0] = matrix;
-    part[1] = vector;
-    r->op = KF_RECIPE_SCALE;
-    r->type = *m;
-    r->n_parts = 2;
-    r->part = part;
-    return r;
-}
-
 /* ---- modules --------------------------------------------------------------------------------- */
 
 kf_module *kf_module_create(kf_arena *arena, kf_str name)
@@ -180,6 +114,15 @@ kf_value kf_graph_add_param(kf_graph *g, const kf_recipe *recipe, kf_str name, k
     kf_vec_push(g->module->arena, &g->params, v);
     kf_vec_push(g->module->arena, &g->recipes, recipe);
     return v;
+}
+
+kf_value kf_graph_param_of(kf_graph *g, const kf_recipe *recipe, kf_str name, kf_loc loc)
+{
+    for (uint32_t i = 0; i < g->params.len; i++)
+        if (kf_recipe_eq(g->recipes.data[i], recipe) &&
+            kf_type_eq(kf_value_type(g, g->params.data[i]), &recipe->type))
+            return g->params.data[i];
+    return kf_graph_add_param(g, recipe, name, loc);
 }
 
 void kf_graph_add_result(kf_graph *g, kf_value v)

@@ -12,6 +12,7 @@
 #include "base/diag.h"
 #include "base/vec.h"
 #include "ir/attr.h"
+#include "ir/recipe.h"
 
 enum {
     KF_EW = 1 << 0,   /* elementwise with broadcast */
@@ -83,30 +84,6 @@ typedef struct kf_node {
     kf_loc loc;
 } kf_node;
 
-/** How a weight is made from checkpoint tensors. LOAD: a tensor by name
- * ("{prefix}.self_attn.q_proj.weight"; inside a repeated function the name is relative to repeat's
- * |weights| prefix). CONCAT: parts joined along dim 0 group by group: with g groups each part [n_i,
- * ..] is seen as [g, n_i/g, ..] and the result is [g, sum n_i/g, ..] flattened (QKV per KV group;
- * gate/up interleaved by blocks; g = 1 is plain). SCALE: part 0 [n, k] times part 1 [k] along the
- * last dim, computed in f64, rounded once to part 0's dtype (a norm's gain folded into the weight
- * that follows). */
-typedef enum kf_recipe_op { KF_RECIPE_LOAD, KF_RECIPE_CONCAT, KF_RECIPE_SCALE } kf_recipe_op;
-
-typedef struct kf_recipe {
-    kf_recipe_op op;
-    kf_str tensor;   /* LOAD */
-    kf_type type;    /* logical type of this part (storage dtype of the checkpoint) */
-    uint32_t groups; /* CONCAT */
-    uint32_t n_parts;
-    const struct kf_recipe *const *part;
-} kf_recipe;
-
-bool kf_recipe_eq(const kf_recipe *a, const kf_recipe *b);
-const kf_recipe *kf_recipe_load(kf_arena *arena, kf_str tensor, kf_type type);
-const kf_recipe *kf_recipe_concat(kf_arena *arena, uint32_t groups, uint32_t n_parts,
-                                  const kf_recipe *const *parts);
-const kf_recipe *kf_recipe_scale(kf_arena *arena, const kf_recipe *matrix, const kf_recipe *vector);
-
 struct kf_graph {
     kf_module *module;
     kf_str name; /* functions: "layer.decode"; bodies: empty */
@@ -160,6 +137,8 @@ kf_graph *kf_module_find_func(const kf_module *m, kf_str name);
 kf_graph *kf_graph_create(kf_module *m);
 kf_value kf_graph_add_arg(kf_graph *g, kf_type type, kf_str name, kf_loc loc);
 kf_value kf_graph_add_param(kf_graph *g, const kf_recipe *recipe, kf_str name, kf_loc loc);
+/** The parameter that |recipe| makes: one that is there, or a new one. */
+kf_value kf_graph_param_of(kf_graph *g, const kf_recipe *recipe, kf_str name, kf_loc loc);
 void kf_graph_add_result(kf_graph *g, kf_value v);
 
 /** Appends a node and infers its result types through the op's shape function. Operands and attr

@@ -180,18 +180,6 @@ static kf_str copy_str(kf_arena *arena, kf_str s, bool deep)
     return deep ? kf_str_dup(arena, s) : s;
 }
 
-static const kf_recipe *copy_recipe(kf_arena *arena, const kf_recipe *r)
-{
-    kf_recipe *copy = KF_NEW(arena, kf_recipe);
-    *copy = *r;
-    copy->tensor = kf_str_dup(arena, r->tensor);
-    const kf_recipe **part = KF_NEW_N(arena, const kf_recipe *, r->n_parts ? r->n_parts : 1);
-    for (uint32_t i = 0; i < r->n_parts; i++)
-        part[i] = copy_recipe(arena, r->part[i]);
-    copy->part = part;
-    return copy;
-}
-
 /* |deep|: into the arena of another module, sharing nothing. Else attributes, strings and recipes,
  * which never change, are shared. */
 static kf_graph *copy_graph(kf_module *to, const kf_graph *g, kf_str name, bool deep)
@@ -205,7 +193,7 @@ static kf_graph *copy_graph(kf_module *to, const kf_graph *g, kf_str name, bool 
     for (uint32_t i = 0; i < g->params.len; i++) {
         const kf_recipe *r = g->recipes.data[i];
         kf_vec_push(arena, &c->params, g->params.data[i]);
-        kf_vec_push(arena, &c->recipes, deep ? copy_recipe(arena, r) : r);
+        kf_vec_push(arena, &c->recipes, deep ? kf_recipe_copy(arena, r) : r);
     }
     for (uint32_t i = 0; i < g->values.len; i++) {
         kf_value_info v = g->values.data[i];

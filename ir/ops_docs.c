@@ -177,6 +177,21 @@ static void write_kinds(kf_sbuf *out)
 #undef FAMILY
 }
 
+static void write_recipes(kf_sbuf *out)
+{
+    kf_sbuf_c(out, "\n## Recipes of weights (`ir/recipe.def`)\n\n"
+                   "A parameter is made from tensors of the checkpoint when weights are packed: "
+                   "computed in f64 from values as stored, rounded once.\n\n"
+                   "| written | makes |\n|---|---|\n");
+    for (int op = 0; op < KF_RECIPE_COUNT; op++) {
+        kf_sbuf_c(out, "| `");
+        cell(out, kf_recipe_infos[op].text);
+        kf_sbuf_c(out, "` | ");
+        cell(out, kf_recipe_infos[op].summary);
+        kf_sbuf_c(out, " |\n");
+    }
+}
+
 void kf_ops_docs(kf_sbuf *out)
 {
     kf_sbuf_c(out, intro);
@@ -185,4 +200,5 @@ void kf_ops_docs(kf_sbuf *out)
     write_words(out);
     write_functions(out);
     write_kinds(out);
+    write_recipes(out);
 }

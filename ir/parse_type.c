@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* parse_type - types, recipes, locations and the head of a module: what .kir text says of values,
+/* parse_type - types, locations and the head of a module: what .kir text says of values,
  * not ops. */
 #include "ir/parse_impl.h"
 #include "ir/text.h"
 
 #include <inttypes.h>
 
-enum { MAX_RECIPE_DEPTH = 8, MAX_PARTS = 1024 };
 static const int64_t max_dim = INT64_C(1) << 40;
 static const int64_t max_elems = INT64_C(1) << 48;
 
@@ -174,100 +173,6 @@ bool kf_parse_type(kf_lexer *lx, const kf_module *m, kf_type *out)
             return false;
     }
     return parse_layout(lx, out);
-}
-
-/* ---- recipes --------------------------------------------------------------------------------- */
-
-static bool parse_part(kf_lexer *lx, const kf_module *m, const kf_type *top, uint32_t depth,
-                       const kf_recipe **out);
-
-static bool join_parts(kf_lexer *lx, kf_loc loc, int64_t groups, uint32_t n,
-                       const kf_recipe *const *part, const kf_recipe **out)
-{
-    int64_t rows = 0;
-    for (uint32_t i = 0; i < n; i++) {
-        const kf_type *t = &part[i]->type, *first = &part[0]->type;
-        bool fits = t->kind == KF_TYPE_TENSOR && t->rank > 0 && t->rank == first->rank &&
-                    t->dtype == first->dtype && !t->dim[0].sym && t->dim[0].size % groups == 0;
-        for (uint8_t d = 1; fits && d < t->rank; d++)
-            fits = kf_dim_eq(t->dim[d], first->dim[d]);
-        if (!fits)
-            return kf_lex_fail(lx, KF_E0503, loc,
-                               "part %" PRIu32 " does not join in %" PRId64 " groups", i, groups);
-        rows += t->dim[0].size;
-    }
-    if (rows > max_dim)
-        return kf_lex_fail(lx, KF_E0505, loc, "the weight has too many rows");
-    *out = kf_recipe_concat(lx->arena, (uint32_t)groups, n, part);
-    return true;
-}
-
-static bool scale_parts(kf_lexer *lx, kf_loc loc, uint32_t n, const kf_recipe *const *part,
-                        const kf_recipe **out)
-{
-    bool fits = n == 2 && part[0]->type.kind == KF_TYPE_TENSOR && part[0]->type.rank == 2 &&
-                part[1]->type.kind == KF_TYPE_TENSOR && part[1]->type.rank == 1 &&
-                kf_dim_eq(part[0]->type.dim[1], part[1]->type.dim[0]);
-    if (!fits)
-        return kf_lex_fail(lx, KF_E0503, loc, "scale takes a weight [n,k] and a vector [k]");
-    *out = kf_recipe_scale(lx->arena, part[0], part[1]);
-    return true;
-}
-
-static bool parse_combined(kf_lexer *lx, const kf_module *m, uint32_t depth, const kf_recipe **out)
-{
-    kf_loc loc = lx->tok.loc;
-    bool concat = kf_lex_accept(lx, "concat");
-    int64_t groups = 1;
-    KF_VEC(const kf_recipe *) parts = {0};
-    if (!concat && !kf_lex_accept(lx, "scale"))
-        return kf_lex_fail(lx, KF_E0501, loc, "expected a tensor name, 'concat' or 'scale'");
-    if (!kf_lex_expect(lx, "("))
-        return false;
-    if (concat && (!kf_lex_expect(lx, "groups") || !kf_lex_int(lx, 1, max_dim, &groups) ||
-                   !kf_lex_expect(lx, ",")))
-        return false;
-    do {
-        const kf_recipe *part = NULL;
-        if (parts.len == MAX_PARTS || depth == MAX_RECIPE_DEPTH)
-            return kf_lex_fail(lx, KF_E0505, lx->tok.loc, "the recipe is too large");
-        if (!parse_part(lx, m, NULL, depth + 1, &part))
-            return false;
-        kf_vec_push(lx->arena, &parts, part);
-    } while (kf_lex_accept(lx, ","));
-    if (!kf_lex_expect(lx, ")"))
-        return false;
-    if (groups > UINT32_MAX)
-        return kf_lex_fail(lx, KF_E0505, loc, "too many groups");
-    return concat ? join_parts(lx, loc, groups, parts.len, parts.data, out)
-                  : scale_parts(lx, loc, parts.len, parts.data, out);
-}
-
-/* |top|: the type of a tensor that does not write its own, or NULL. */
-static bool parse_part(kf_lexer *lx, const kf_module *m, const kf_type *top, uint32_t depth,
-                       const kf_recipe **out)
-{
-    if (lx->tok.kind != KF_TOK_STRING)
-        return parse_combined(lx, m, depth, out);
-    kf_str tensor;
-    kf_type type;
-    if (!kf_lex_string(lx, &tensor))
-        return false;
-    if (kf_lex_accept(lx, ":")) {
-        if (!kf_parse_type(lx, m, &type))
-            return false;
-    } else if (top) {
-        type = *top;
-    } else {
-        return kf_lex_fail(lx, KF_E0501, lx->tok.loc, "a part needs a type: \"name\": bf16[8,8]");
-    }
-    *out = kf_recipe_load(lx->arena, tensor, type);
-    return true;
-}
-
-bool kf_parse_recipe(kf_lexer *lx, const kf_module *m, const kf_type *top, const kf_recipe **out)
-{
-    return parse_part(lx, m, top, 0, out);
 }
 
 /* ---- places and the head --------------------------------------------------------------------- */

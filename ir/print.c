@@ -337,30 +337,6 @@ static void print_func(const printer *p, const kf_graph *g)
     kf_sbuf_char(p->out, '\n');
 }
 
-void kf_recipe_print(const kf_module *m, const kf_recipe *r, bool with_type, kf_sbuf *out)
-{
-    switch (r->op) {
-    case KF_RECIPE_LOAD:
-        kf_sbuf_quoted(out, r->tensor);
-        if (with_type) {
-            kf_sbuf_c(out, ": ");
-            kf_type_print(m, &r->type, out);
-        }
-        return;
-    case KF_RECIPE_CONCAT:
-        kf_sbuf_printf(out, "concat(groups %" PRIu32 ", ", r->groups);
-        break;
-    case KF_RECIPE_SCALE:
-        kf_sbuf_c(out, "scale(");
-        break;
-    }
-    for (uint32_t i = 0; i < r->n_parts; i++) {
-        kf_sbuf_c(out, i ? ", " : "");
-        kf_recipe_print(m, r->part[i], true, out);
-    }
-    kf_sbuf_char(out, ')');
-}
-
 /* ---- modules --------------------------------------------------------------------------------- */
 
 static void print_with_callees(const printer *p, uint32_t func, bool *printed, bool *first)

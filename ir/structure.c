@@ -92,7 +92,9 @@ uint64_t kf_recipe_hash(const kf_recipe *r)
 {
     uint64_t h = mix(mix(1, (uint64_t)r->op), kf_type_hash(&r->type));
 
-    h = mix(mix_str(h, r->tensor), r->groups);
+    h = mix_slot(mix_str(h, r->tensor), r->fn);
+    for (uint32_t i = 0; i < KF_RECIPE_MAX_NUMBERS; i++)
+        h = mix(h, (uint64_t)r->number[i]);
     for (uint32_t i = 0; i < r->n_parts; i++)
         h = mix(h, kf_recipe_hash(r->part[i]));
     return h;

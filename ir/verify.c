@@ -130,8 +130,11 @@ static bool check_header(verifier *v, bool is_body)
         for (uint8_t d = 0; same && d < t->rank; d++)
             same = kf_dim_eq(t->dim[d], r->dim[d]);
         check_type(v, t, "a parameter");
+        const char *why;
         if (!same)
             error(v, "parameter %" PRIu32 " has another type than its recipe gives", i);
+        if (!kf_recipe_check(g->recipes.data[i], &why))
+            error(v, "the recipe of parameter %" PRIu32 ": %s", i, why);
     }
     return ok;
 }

@@ -4,7 +4,10 @@
  *   before   %2 = mul %1, %0 ; %1 = sigmoid %0        after   %2 = silu %0
  *            %4 = reshape (reshape %3)                        %4 = reshape %3
  *            %5 = ge %q, %k                                   %5 = le %k, %q
+ *            %6 = matmul %x, %w                               %6 = matmul %x, %w' {trans_b}
  *
+ * What only moves the elements of a parameter (a slice, a transpose, the orientation that a matmul
+ * wants) becomes part of its recipe: packing does it once.
  * Requirements on a rule. It keeps the type of what it replaces; looks at the node and its
  * operands only; is monotonic (fewer nodes, or the same number in a form that no rule turns back),
  * so that the pass ends.
@@ -19,6 +22,7 @@
 #include "ir/structure.h"
 #include "passes/match.h"
 
+#include <inttypes.h>
 #include <math.h>
 #include <string.h>
 
@@ -35,6 +39,11 @@ static bool is_const(const kf_graph *g, kf_value v, double want)
 static kf_value same_type(const kf_graph *g, const kf_node *n, kf_value v)
 {
     return kf_type_eq(kf_value_type(g, v), kf_value_type(g, n->out[0])) ? v : KF_NO_VALUE;
+}
+
+static bool is_float(const kf_graph *g, kf_value v)
+{
+    return kf_dtype_infos[kf_value_type(g, v)->dtype].kind == KF_KIND_FLOAT;
 }
 
 static kf_value mul_one(kf_graph *g, const kf_node *n)
@@ -207,6 +216,55 @@ static kf_value drop_expand(kf_graph *g, const kf_node *n)
     return KF_NO_VALUE;
 }
 
+/* A part of a weight is a weight. */
+static kf_value slice_param(kf_graph *g, const kf_node *n)
+{
+    const kf_attr_slice *a = KF_ATTR_OF(n, slice);
+
+    if (!kf_value_is_param(g, n->in[0]) || !is_float(g, n->in[0]))
+        return KF_NO_VALUE;
+    const kf_value_info v = g->values.data[n->in[0]];
+    if (a->axis > 1 || (a->axis == 1 && v.type.rank != 2) || v.type.layout.n_splits)
+        return KF_NO_VALUE;
+    const kf_recipe *r =
+        kf_recipe_slice(g->module->arena, g->recipes.data[v.def], a->axis, 1, a->start, a->stop);
+    if (!kf_type_eq(&r->type, kf_value_type(g, n->out[0])))
+        return KF_NO_VALUE;
+    kf_str name = kf_strf(g->module->arena, "%.*s_%" PRId64 "_%" PRId64, KF_STR_ARG(v.name),
+                          a->start, a->stop);
+    return kf_graph_param_of(g, r, name, v.loc);
+}
+
+static kf_value turned_param(kf_graph *g, kf_value param)
+{
+    const kf_value_info v = g->values.data[param];
+    const kf_recipe *r = kf_recipe_transpose(g->module->arena, g->recipes.data[v.def]);
+
+    return kf_graph_param_of(g, r, v.name, v.loc);
+}
+
+static bool is_plain_matrix(const kf_graph *g, kf_value v)
+{
+    const kf_type *t = kf_value_type(g, v);
+
+    return kf_value_is_param(g, v) && is_float(g, v) && t->rank == 2 && t->layout.n_splits == 0 &&
+           !t->shard[0] && !t->shard[1];
+}
+
+static kf_value transpose_param(kf_graph *g, const kf_node *n)
+{
+    return is_plain_matrix(g, n->in[0]) ? turned_param(g, n->in[0]) : KF_NO_VALUE;
+}
+
+/* Kernels know one orientation of a weight; packing turns it. */
+static kf_value matmul_param(kf_graph *g, const kf_node *n)
+{
+    if (KF_ATTR_OF(n, matmul)->trans_b || !is_plain_matrix(g, n->in[1]))
+        return KF_NO_VALUE;
+    kf_value turned = turned_param(g, n->in[1]);
+    return kf_node_matmul(g, n->in[0], turned, true, n->loc);
+}
+
 /** A rule for every row of fn.def. */
 #define ANY_FN KF_OP_COUNT
 
@@ -239,6 +297,9 @@ static const struct {
     {KF_OP_transpose, transpose_transpose},
     {KF_OP_matmul, matmul_transposed},
     {KF_OP_matmul, drop_expand},
+    {KF_OP_slice, slice_param},
+    {KF_OP_transpose, transpose_param},
+    {KF_OP_matmul, matmul_param},
 };
 
 static bool apply_rules(kf_graph *g, uint32_t index)

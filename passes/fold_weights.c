@@ -2,7 +2,7 @@
 /* fold_weights - fold a norm's gain into the weights that follow, where rounding allows.
  *
  *   before   %1 = mul %0, %gamma                  after   %2 = matmul %0, %wq'
- *            %2 = matmul %1, %wq {trans_b}                %wq' = scale("wq", "gamma")
+ *            %2 = matmul %1, %wq {trans_b}                %wq' = map("wq", "gamma") { mul }
  *
  * Fires when    every reader of the product is a linear matmul whose weight is stored in f32.
  * Must not fire when the weight is stored in a narrower type: the product would be rounded a
@@ -68,7 +68,8 @@ static void fold(kf_graph *g, kf_value product, kf_value x, kf_value gain)
         if (n->op == KF_OP_NONE || n->in == NULL || n->op != KF_OP_matmul || n->in[0] != product)
             continue;
         const kf_value_info w = g->values.data[n->in[1]];
-        const kf_recipe *r = kf_recipe_scale(a, g->recipes.data[w.def], kf_value_recipe(g, gain));
+        const kf_recipe *r =
+            kf_recipe_fn(a, KF_FN_mul, g->recipes.data[w.def], kf_value_recipe(g, gain));
         kf_value folded = kf_graph_add_param(g, r, w.name, w.loc);
         n = &g->nodes.data[i];
         n->in[0] = x;
