@@ -75,6 +75,14 @@ static const source_file *file_of(const kf_diags *d, uint32_t file)
     return file ? &d->files.data[file - 1] : NULL;
 }
 
+uint32_t kf_diags_find_file(const kf_diags *d, kf_str path)
+{
+    for (uint32_t i = 0; i < d->files.len; i++)
+        if (kf_str_eq(d->files.data[i].path, path))
+            return i + 1;
+    return 0;
+}
+
 kf_str kf_diags_file_path(const kf_diags *d, uint32_t file)
 {
     const source_file *f = file_of(d, file);
@@ -268,11 +276,16 @@ static void print_place(const kf_diags *d, FILE *out, kf_loc loc)
     fputc(' ', out);
 }
 
-static bool has_caret(const kf_diags *d, kf_loc loc)
+bool kf_diags_line(const kf_diags *d, kf_loc loc, kf_str *out_line)
 {
     const source_file *f = file_of(d, loc.file);
+    return f && loc.line && source_line(f, loc.line, out_line);
+}
+
+static bool has_caret(const kf_diags *d, kf_loc loc)
+{
     kf_str line;
-    return f && loc.line && loc.col && source_line(f, loc.line, &line);
+    return loc.col && kf_diags_line(d, loc, &line);
 }
 
 static void print_one(const kf_diags *d, const kf_diag *diag, FILE *out, const palette *color)

@@ -76,6 +76,10 @@ kf_diags *kf_diags_create(kf_arena *arena);
 /** Registers a source text for positions and carets; both strings are copied. Returns its file
  * number. */
 uint32_t kf_diags_add_file(kf_diags *d, kf_str path, kf_str text);
+/** 0 for a file that is not registered. */
+uint32_t kf_diags_find_file(const kf_diags *d, kf_str path);
+/** The line of |loc| without its end; false if there is none. */
+bool kf_diags_line(const kf_diags *d, kf_loc loc, kf_str *out_line);
 kf_str kf_diags_file_path(const kf_diags *d, uint32_t file);
 
 /** Reports; returns the record so that hint and notes can be added (never NULL). Errors beyond

@@ -297,3 +297,12 @@ kf_str kf_sbuf_view(const kf_sbuf *b)
 {
     return b->ptr ? (kf_str){b->ptr, b->len} : (kf_str){"", 0};
 }
+
+kf_str kf_str_trim(kf_str s)
+{
+    while (s.len && (s.ptr[0] == ' ' || s.ptr[0] == '\t'))
+        s = (kf_str){s.ptr + 1, s.len - 1};
+    while (s.len && (s.ptr[s.len - 1] == ' ' || s.ptr[s.len - 1] == '\t'))
+        s.len--;
+    return s;
+}

@@ -33,6 +33,9 @@ int kf_str_cmp(kf_str a, kf_str b);
 kf_str kf_str_dup(kf_arena *arena, kf_str s);
 kf_str kf_strf(kf_arena *arena, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
+/** |s| without spaces and tabs at its ends. */
+kf_str kf_str_trim(kf_str s);
+
 /** Optimal string alignment (Damerau-Levenshtein with adjacent swaps), capped at |limit| + 1.
  * Different strings of more than 64 bytes count as |limit| + 1 apart. */
 uint32_t kf_str_distance(kf_str a, kf_str b, uint32_t limit);

@@ -8,6 +8,7 @@
 #include "frontend/build_graph.h"
 #include "ir/text.h"
 #include "ir/verify.h"
+#include "passes/contract.h"
 
 #include <string.h>
 
@@ -17,18 +18,25 @@
 
 #define MAX_OVERRIDES 32
 
-/* Keys of `build:` that nothing acts on yet must not pass in silence. */
-static bool check_build(kf_compilation *c)
+/* Reads the contract; keys of `build:` that nothing acts on yet must not pass in silence. */
+static bool read_build(kf_compilation *c)
 {
     const kf_spec_build *b = &c->spec->build;
-    const kf_sv_strs *contract = b->require.n ? &b->require : &b->forbid;
     uint32_t before = kf_diags_errors(c->diags);
 
-    if (contract->n)
-        kf_diag_add(c->diags, KF_E0411, contract->src.loc,
-                    "build.fusion.%s: this version checks no fusion contracts; "
-                    "'kerf explain' shows what fused and what did not",
-                    contract == &b->require ? "require" : "forbid");
+    c->contract = KF_NEW(c->arena, kf_contract);
+    for (uint32_t i = 0; i < b->require.n + b->forbid.n; i++) {
+        bool require = i < b->require.n;
+        const kf_sv_strs *list = require ? &b->require : &b->forbid;
+        uint32_t at = require ? i : i - b->require.n;
+        kf_pattern p;
+        if (!kf_pattern_parse(c->arena, c->diags, list->v[at], list->at[at], &p))
+            continue;
+        if (require)
+            kf_vec_push(c->arena, &c->contract->require, p);
+        else
+            kf_vec_push(c->arena, &c->contract->forbid, p);
+    }
     if (!c->opt->target && b->targets.n > 1)
         kf_diag_add(c->diags, KF_E0411, b->targets.src.loc,
                     "build.targets: %u targets; this version compiles for one at a time: "
@@ -41,7 +49,7 @@ bool kf_compilation_target(kf_compilation *c)
 {
     const char *t = c->opt->target ? c->opt->target : "cpu";
 
-    if (c->spec && !check_build(c))
+    if (c->spec && !read_build(c))
         return false;
     if (c->spec && !c->opt->target && c->spec->build.targets.n == 1)
         t = kf_str_dup(c->arena, c->spec->build.targets.v[0]).ptr;
@@ -69,13 +77,31 @@ bool kf_compilation_target(kf_compilation *c)
     return false;
 }
 
+/* Up to the comma that ends this KEY=VALUE: none inside brackets or a quoted value. */
+static size_t override_length(const char *s)
+{
+    int depth = 0;
+    char quote = 0;
+    size_t i;
+
+    for (i = 0; s[i] && (s[i] != ',' || depth > 0 || quote); i++) {
+        if (quote)
+            quote = s[i] == quote ? 0 : quote;
+        else if ((s[i] == '"' || s[i] == '\'') && i && (depth > 0 || s[i - 1] == '='))
+            quote = s[i];
+        else
+            depth += (s[i] == '[' || s[i] == '{') - (s[i] == ']' || s[i] == '}');
+    }
+    return i;
+}
+
 /* --set KEY=VALUE,... and --dtype as overrides of the description. */
 static uint32_t overrides(kf_compilation *c, kf_override *out, uint32_t max)
 {
     uint32_t n = 0;
 
     for (const char *s = c->opt->set; s && *s;) {
-        size_t len = strcspn(s, ",");
+        size_t len = override_length(s);
         const char *eq = memchr(s, '=', len);
         if (!eq) {
             kf_diag_add(c->diags, KF_E0803, KF_NO_LOC, "--set takes KEY=VALUE, not '%.*s'",
@@ -155,9 +181,14 @@ bool kf_compilation_fuse(kf_compilation *c, const char *off)
 
     if (!kf_pipeline_check(&p, c->diags))
         return false;
-    c->passes = (kf_pass_ctx){
-        .arena = c->arena, .scratch = c->scratch, .target = c->target, .diags = c->diags};
+    c->passes = (kf_pass_ctx){.arena = c->arena,
+                              .scratch = c->scratch,
+                              .target = c->target,
+                              .diags = c->diags,
+                              .contract = c->contract};
     kf_pipeline_run(c->module, &c->passes, &p, &c->runs);
+    if (!off && !o->stop_after)
+        kf_contract_check(&c->passes, c->module, c->diags);
     return kf_diags_errors(c->diags) == 0;
 }
 

@@ -21,6 +21,7 @@ typedef struct kf_compilation {
     kf_checkpoint *checkpoint;      /* NULL: no weights at hand */
     const kf_tensor_source *random; /* seeded weights instead of a checkpoint's, or NULL */
     kf_module *module;
+    kf_contract *contract; /* build.fusion of the description, or NULL */
     kf_pass_ctx passes;
     kf_pass_runs runs;
     kf_plan *plan;
@@ -32,7 +33,8 @@ bool kf_compilation_target(kf_compilation *c);
 bool kf_compilation_load(kf_compilation *c, const char *path);
 bool kf_compilation_graph(kf_compilation *c);
 /** Runs the passes with the command line's switches; |off| is added to --pass-off (NULL: nothing).
- */
+ * What build.fusion requires is checked (E0131) after a whole pipeline, that is without |off| and
+ * --stop-after. */
 bool kf_compilation_fuse(kf_compilation *c, const char *off);
 bool kf_compilation_plan(kf_compilation *c);
 void kf_compilation_close(kf_compilation *c);

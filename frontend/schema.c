@@ -428,10 +428,14 @@ static bool read_strs(kf_reader *r, const kf_yaml_node *node, const kf_key *key,
     bool is_list = node->kind == KF_YAML_SEQ, ok = true;
     uint32_t n = is_list ? node->n : 1;
     kf_str *v = KF_NEW_N(r->arena, kf_str, n + 1);
-    for (uint32_t i = 0; i < n; i++)
-        ok = read_str(r, is_list ? node->u.items[i] : node, key->name, key->min, key->max, &v[i]) &&
-             ok;
+    kf_loc *at = KF_NEW_N(r->arena, kf_loc, n + 1);
+    for (uint32_t i = 0; i < n; i++) {
+        const kf_yaml_node *item = is_list ? node->u.items[i] : node;
+        ok = read_str(r, item, key->name, key->min, key->max, &v[i]) && ok;
+        at[i] = item->loc;
+    }
     out->v = v;
+    out->at = at;
     out->n = n;
     return ok;
 }

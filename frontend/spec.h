@@ -50,6 +50,7 @@ typedef struct kf_sv_dtype {
 /** A list of strings or of integers. */
 typedef struct kf_sv_strs {
     const kf_str *v;
+    const kf_loc *at; /* place of each */
     uint32_t n;
     kf_src src;
 } kf_sv_strs;

@@ -61,6 +61,12 @@ uint32_t kf_module_add_file(kf_module *m, kf_str path)
     return m->files.len;
 }
 
+kf_loc kf_module_diag_loc(const kf_module *m, const kf_diags *d, kf_loc loc)
+{
+    loc.file = loc.file ? kf_diags_find_file(d, m->files.data[loc.file - 1]) : 0;
+    return loc.file ? loc : KF_NO_LOC;
+}
+
 kf_graph *kf_module_add_func(kf_module *m, kf_str name)
 {
     kf_graph *g = kf_graph_create(m);
@@ -135,6 +141,8 @@ static kf_value add_node(kf_graph *g, kf_node n, const kf_type *given)
 {
     kf_arena *arena = g->module->arena;
     kf_type types[KF_MAX_RESULTS];
+
+    n.serial = ++g->module->serials;
     kf_sbuf why = {.arena = arena};
     if (!kf_shape_infer(g, n.op, n.attr, n.body, n.n_in, n.in, given, types, &n.n_out, &why))
         kf_check_fail(__FILE__, __LINE__, kf_op_infos[n.op].name, why.ptr ? why.ptr : "");

@@ -82,6 +82,8 @@ typedef struct kf_node {
     kf_graph *body;               /* region: its ops; else NULL */
     kf_str name;                  /* region: kernel name hint, else empty */
     kf_loc loc;
+    uint32_t
+        serial; /* given when the node is made, kept by clones: which one it was, for reports */
 } kf_node;
 
 struct kf_graph {
@@ -121,6 +123,7 @@ struct kf_module {
     KF_VEC(kf_str) mesh;      /* axis names */
     KF_VEC(kf_str) files;     /* loc.file - 1 indexes this */
     KF_VEC(kf_graph *) funcs; /* entry functions are named main or main.<phase> */
+    uint32_t serials;         /* nodes made so far */
 };
 
 /* ---- building -------------------------------------------------------------------------------- */
@@ -129,6 +132,8 @@ kf_module *kf_module_create(kf_arena *arena, kf_str name);
 uint32_t kf_module_add_sym(kf_module *m, kf_str name, int64_t lo, int64_t hi);
 /** File number for kf_loc.file; equal paths share one. */
 uint32_t kf_module_add_file(kf_module *m, kf_str path);
+/** |loc| of the module as |d| numbers its files; no place where |d| does not hold the file. */
+kf_loc kf_module_diag_loc(const kf_module *m, const kf_diags *d, kf_loc loc);
 kf_graph *kf_module_add_func(kf_module *m, kf_str name);
 /** NULL if there is none. */
 kf_graph *kf_module_find_func(const kf_module *m, kf_str name);

@@ -248,6 +248,7 @@ kf_value kf_graph_copy_node(kf_graph *to, const kf_graph *from, const kf_node *n
 kf_module *kf_module_clone(const kf_module *m, kf_arena *arena)
 {
     kf_module *c = kf_module_create(arena, m->name);
+    c->serials = m->serials;
     for (uint32_t i = 0; i < m->syms.len; i++)
         kf_module_add_sym(c, m->syms.data[i].name, m->syms.data[i].lo, m->syms.data[i].hi);
     for (uint32_t i = 0; i < m->mesh.len; i++)

@@ -22,8 +22,8 @@ static bool form(kf_graph *g, uint32_t index, kf_pass_ctx *cx)
     kf_graph *body = kf_selection_body(&s, &operands, &results);
     kf_family family = kf_region_family(cx->target, body, &why);
     if (family == KF_FAMILY_COUNT) {
-        kf_diag_add(cx->diags, KF_E0407, n.loc, "%s: %.*s", kf_op_infos[n.op].name,
-                    KF_STR_ARG(kf_sbuf_view(&why)));
+        kf_diag_add(cx->diags, KF_E0407, kf_module_diag_loc(g->module, cx->diags, n.loc),
+                    "%s: %.*s", kf_op_infos[n.op].name, KF_STR_ARG(kf_sbuf_view(&why)));
         return false;
     }
     kf_selection_commit(&s, family, kf_str_from(kf_op_infos[n.op].name), n.loc, cx);

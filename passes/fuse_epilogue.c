@@ -50,14 +50,15 @@ static bool *find_prologues(const kf_graph *g, kf_arena *scratch)
     return prologue;
 }
 
-static void pull_prologue(kf_selection *s, kf_value rows, const bool *prologue)
+static void pull_prologue(kf_selection *s, kf_value rows, const bool *prologue, kf_pass_ctx *cx)
 {
     const kf_node *n = kf_value_node(s->g, rows);
 
-    if (!n || !prologue[n - s->g->nodes.data])
+    if (!n || !prologue[n - s->g->nodes.data] ||
+        kf_report_forbidden(cx, s->g, n, &s->g->nodes.data[s->root]))
         return;
     s->copied[n - s->g->nodes.data] = true;
-    pull_prologue(s, n->in[0], prologue);
+    pull_prologue(s, n->in[0], prologue, cx);
 }
 
 static bool matches(const kf_selection *s, kf_pass_ctx *cx)
@@ -78,7 +79,7 @@ static void form(kf_graph *g, uint32_t root, kf_pass_ctx *cx)
     kf_value_list operands, results;
 
     if (kf_node_is_linear(g, &n)) {
-        pull_prologue(&s, n.in[0], prologue);
+        pull_prologue(&s, n.in[0], prologue, cx);
         if (!matches(&s, cx)) /* the rows are stored first, then */
             s = kf_selection_new(g, root, cx->scratch);
     }

@@ -138,10 +138,12 @@ static bool try_norm(kf_graph *g, uint32_t index, kf_pass_ctx *cx)
         return false;
     }
     uint32_t logged = cx->candidates.len;
+    bool allowed = true;
     for (uint32_t i = 0; i < uses.len; i++) {
         kf_str mm = kf_node_title(cx->scratch, g, &g->nodes.data[uses.data[i].node]);
-        if (kf_report_fused(cx, g, n.loc, "norm -> %.*s", KF_STR_ARG(mm)))
-            continue;
+        allowed &= kf_report_fused(cx, g, n.loc, "norm -> %.*s", KF_STR_ARG(mm));
+    }
+    if (!allowed) {
         kf_report_withdraw(cx, logged);
         return false;
     }

@@ -72,7 +72,10 @@ typedef struct kf_candidate {
     kf_str detail; /* what exactly stood in the way; may be empty */
     kf_str func;
     kf_loc loc;
+    uint32_t serial; /* of the node that joins a region; 0: not told */
 } kf_candidate;
+
+typedef struct kf_contract kf_contract;
 
 typedef struct kf_pass_ctx {
     kf_arena *arena;   /* lives as long as the module: reports, new attributes */
@@ -81,6 +84,7 @@ typedef struct kf_pass_ctx {
     kf_diags *diags; /* for what the target cannot do at all (E0407) */
     KF_VEC(kf_candidate) candidates;
     kf_pass_id current;
+    const kf_contract *contract; /* contract.h; NULL: none */
 } kf_pass_ctx;
 
 /** Logs that a candidate is about to be fused; |fmt| gives its subject (kinds.def). False if a
@@ -88,6 +92,17 @@ typedef struct kf_pass_ctx {
  * graph as it is. Hence it is called before the rewrite. */
 bool kf_report_fused(kf_pass_ctx *cx, const kf_graph *g, kf_loc loc, const char *fmt, ...)
     __attribute__((format(printf, 4, 5), warn_unused_result));
+/** The same for node |n| that joins the region of |root|, under whatever roots it is tried. */
+bool kf_report_joined(kf_pass_ctx *cx, const kf_graph *g, const kf_node *n, const kf_node *root);
+void kf_report_not_joined(kf_pass_ctx *cx, const kf_graph *g, const kf_node *n, const kf_node *root,
+                          kf_reason reason, kf_str detail);
+/** True, and logged as refused, if a contract forbids that |n| joins |root|. */
+bool kf_report_forbidden(kf_pass_ctx *cx, const kf_graph *g, const kf_node *n, const kf_node *root);
+/** True for two candidates about one op of one function, or with one subject at one place. */
+bool kf_candidate_is_same(const kf_candidate *a, const kf_candidate *b);
+/** A refusal of an op that something else took. */
+bool kf_candidate_is_overcome(const kf_pass_ctx *cx, const kf_candidate *c);
+kf_str kf_candidate_file(const kf_module *m, const kf_candidate *c);
 /** Turns what was logged as fused since |from| (an earlier candidates.len) into refusals: a
  * contract forbids one of several candidates that a rewrite can only take together. */
 void kf_report_withdraw(kf_pass_ctx *cx, uint32_t from);

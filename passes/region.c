@@ -148,16 +148,12 @@ kf_family kf_region_family(const kf_target *target, const kf_graph *body, kf_sbu
 
 static void report_joined(const kf_selection *s, kf_pass_ctx *cx)
 {
-    kf_str root = kf_node_title(cx->arena, s->g, &s->g->nodes.data[s->root]);
-
     for (uint32_t i = 0; i < s->g->nodes.len; i++) {
         const kf_node *n = &s->g->nodes.data[i];
         if (i == s->root || !selected(s, n) || kf_node_kind(s->g, n) == KF_KIND_view)
             continue;
-        kf_str joins = kf_node_title(cx->arena, s->g, n);
-        KF_ASSERT(
-            kf_report_fused(cx, s->g, n->loc, "%.*s -> %.*s", KF_STR_ARG(joins), KF_STR_ARG(root)),
-            "regions grow only by what no contract forbids");
+        bool joined = kf_report_joined(cx, s->g, n, &s->g->nodes.data[s->root]);
+        KF_ASSERT(joined, "regions grow only by what no contract forbids");
     }
 }
 
@@ -198,7 +194,7 @@ static bool is_cheap_view(const kf_graph *g, const kf_node *n)
     return n->n_in == 0 || kf_value_is_arg(g, n->in[0]) || kf_value_is_param(g, n->in[0]);
 }
 
-static bool pull(kf_selection *s, kf_value v)
+static bool pull(kf_selection *s, kf_value v, kf_pass_ctx *cx)
 {
     const kf_node *n = kf_value_node(s->g, v);
 
@@ -206,11 +202,15 @@ static bool pull(kf_selection *s, kf_value v)
         return false;
     if (!kf_node_is_row_value(s->g, n) && !is_cheap_view(s->g, n))
         return false;
+    if (kf_report_forbidden(cx, s->g, n, &s->g->nodes.data[s->root]))
+        return false;
     s->copied[n - s->g->nodes.data] = true;
     return true;
 }
 
-void kf_selection_pull_cheap(kf_selection *s)
+/* Adds as copied everything cheap that the selection reads: values of one number a row, views of
+ * arguments. */
+static void pull_cheap(kf_selection *s, kf_pass_ctx *cx)
 {
     bool again = true;
 
@@ -219,7 +219,7 @@ void kf_selection_pull_cheap(kf_selection *s)
         for (uint32_t i = 0; i < s->g->nodes.len; i++) {
             const kf_node *n = &s->g->nodes.data[i];
             for (uint32_t j = 0; selected(s, n) && j < n->n_in; j++)
-                again |= pull(s, n->in[j]);
+                again |= pull(s, n->in[j], cx);
         }
     }
 }
@@ -272,7 +272,7 @@ static bool try_match(kf_selection *s, kf_pass_ctx *cx, kf_sbuf *why)
 {
     kf_value_list operands, results;
 
-    kf_selection_pull_cheap(s);
+    pull_cheap(s, cx);
     kf_graph *body = kf_selection_body(s, &operands, &results);
     return kf_region_family(cx->target, body, why) != KF_FAMILY_COUNT;
 }
@@ -294,7 +294,8 @@ static bool grow_at_once(kf_selection *s, const bool *skip, kf_pass_ctx *cx)
     bool any = false;
 
     for (uint32_t i = 0; i < s->g->nodes.len; i++) {
-        if (!absorbable(&all, i, skip) || would_cycle(&all, i, cx->scratch))
+        if (!absorbable(&all, i, skip) || would_cycle(&all, i, cx->scratch) ||
+            kf_report_forbidden(cx, s->g, &s->g->nodes.data[i], &s->g->nodes.data[s->root]))
             continue;
         all.owned[i] = any = true;
         all.copied[i] = false;
@@ -310,15 +311,12 @@ void kf_selection_grow(kf_selection *s, const bool *skip, kf_pass_ctx *cx)
 {
     if (grow_at_once(s, skip, cx))
         return;
-    kf_str root = kf_node_title(cx->scratch, s->g, &s->g->nodes.data[s->root]);
     for (uint32_t i = 0; i < s->g->nodes.len; i++) {
-        const kf_node *n = &s->g->nodes.data[i];
-        if (!absorbable(s, i, skip))
+        const kf_node *n = &s->g->nodes.data[i], *root = &s->g->nodes.data[s->root];
+        if (!absorbable(s, i, skip) || kf_report_forbidden(cx, s->g, n, root))
             continue;
-        kf_str joins = kf_node_title(cx->scratch, s->g, n);
         if (would_cycle(s, i, cx->scratch)) {
-            kf_report_refused(cx, s->g, n->loc, KF_REASON_F0210, (kf_str){0}, "%.*s -> %.*s",
-                              KF_STR_ARG(joins), KF_STR_ARG(root));
+            kf_report_not_joined(cx, s->g, n, root, KF_REASON_F0210, (kf_str){"", 0});
             continue;
         }
         kf_selection with = copy_selection(s, cx->scratch);
@@ -328,7 +326,6 @@ void kf_selection_grow(kf_selection *s, const bool *skip, kf_pass_ctx *cx)
         if (try_match(&with, cx, &why))
             *s = with;
         else
-            kf_report_refused(cx, s->g, n->loc, KF_REASON_F0209, kf_sbuf_view(&why), "%.*s -> %.*s",
-                              KF_STR_ARG(joins), KF_STR_ARG(root));
+            kf_report_not_joined(cx, s->g, n, root, KF_REASON_F0209, kf_sbuf_view(&why));
     }
 }

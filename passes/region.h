@@ -41,10 +41,6 @@ bool kf_node_is_loose(const kf_node *n);
  * anew. */
 bool kf_node_is_row_value(const kf_graph *g, const kf_node *n);
 
-/** Adds to |s| as copied everything cheap that owned nodes read: values of one number a row, views
- * of arguments. */
-void kf_selection_pull_cheap(kf_selection *s);
-
 /** Grows |s| by loose consumers of its results, all at once where the target agrees, else one by
  * one, with a refusal logged for each that it cannot take. |skip| marks nodes that must stay
  * outside (by index). */

@@ -4,7 +4,8 @@
  * It is not where candidates are printed (driver) nor where contracts are read (contract.c).
  */
 #include "base/check.h"
-#include "passes/passes.h"
+#include "passes/contract.h"
+#include "passes/match.h"
 
 #include <string.h>
 
@@ -94,20 +95,24 @@ static bool is_logged(const kf_pass_ctx *cx, const kf_candidate *c)
     return false;
 }
 
-static void log_candidate(kf_pass_ctx *cx, const kf_graph *g, kf_loc loc, kf_reason reason,
-                          kf_str detail, kf_str subject)
+/* Logs |c|; false if it was to be fused and a contract forbids it: it is then logged as refused. */
+static bool log_candidate(kf_pass_ctx *cx, const kf_graph *g, kf_candidate c)
 {
-    kf_candidate c = {.pass = cx->current,
-                      .reason = reason,
-                      .subject = subject,
-                      .detail = detail.len ? kf_str_dup(cx->arena, detail) : detail,
-                      .func = g->name,
-                      .loc = loc};
-    bool known = kf_subject_parse(subject, &c.parts);
+    bool known = kf_subject_parse(c.subject, &c.parts);
 
     KF_ASSERT(known || !KF_CHECKS, "the subject of a candidate is made of kinds (kinds.def)");
+    c.pass = cx->current;
+    c.func = g->name;
+    if (c.detail.len)
+        c.detail = kf_str_dup(cx->arena, c.detail);
+    const kf_pattern *by = c.reason == KF_REASON_NONE ? kf_contract_forbids(cx, &c) : NULL;
+    if (by) {
+        c.reason = KF_REASON_F0290;
+        c.detail = kf_strf(cx->arena, "'%.*s'", KF_STR_ARG(by->text));
+    }
     if (!is_logged(cx, &c))
         kf_vec_push(cx->arena, &cx->candidates, c);
+    return by == NULL;
 }
 
 static kf_str vformat(kf_arena *a, const char *fmt, va_list ap)
@@ -120,12 +125,25 @@ static kf_str vformat(kf_arena *a, const char *fmt, va_list ap)
 
 bool kf_report_fused(kf_pass_ctx *cx, const kf_graph *g, kf_loc loc, const char *fmt, ...)
 {
+    kf_candidate c = {.loc = loc};
     va_list ap;
 
     va_start(ap, fmt);
-    log_candidate(cx, g, loc, KF_REASON_NONE, (kf_str){"", 0}, vformat(cx->arena, fmt, ap));
+    c.subject = vformat(cx->arena, fmt, ap);
     va_end(ap);
-    return true;
+    return log_candidate(cx, g, c);
+}
+
+void kf_report_refused(kf_pass_ctx *cx, const kf_graph *g, kf_loc loc, kf_reason reason,
+                       kf_str detail, const char *fmt, ...)
+{
+    kf_candidate c = {.loc = loc, .reason = reason, .detail = detail};
+    va_list ap;
+
+    va_start(ap, fmt);
+    c.subject = vformat(cx->arena, fmt, ap);
+    va_end(ap);
+    log_candidate(cx, g, c);
 }
 
 void kf_report_withdraw(kf_pass_ctx *cx, uint32_t from)
@@ -135,16 +153,68 @@ void kf_report_withdraw(kf_pass_ctx *cx, uint32_t from)
         if (c->reason != KF_REASON_NONE)
             continue;
         c->reason = KF_REASON_F0290;
-        c->detail = KF_STR("forbidden for another part of the same rewrite");
+        c->detail = KF_STR("for another part of the same rewrite");
     }
 }
 
-void kf_report_refused(kf_pass_ctx *cx, const kf_graph *g, kf_loc loc, kf_reason reason,
-                       kf_str detail, const char *fmt, ...)
-{
-    va_list ap;
+/* ---- ops that join a region ------------------------------------------------------------------ */
 
-    va_start(ap, fmt);
-    log_candidate(cx, g, loc, reason, detail, vformat(cx->arena, fmt, ap));
-    va_end(ap);
+static kf_candidate join_of(kf_pass_ctx *cx, const kf_graph *g, const kf_node *n,
+                            const kf_node *root)
+{
+    kf_str from = kf_node_title(cx->arena, g, n), to = kf_node_title(cx->arena, g, root);
+    kf_str subject = kf_strf(cx->arena, "%.*s -> %.*s", KF_STR_ARG(from), KF_STR_ARG(to));
+
+    return (kf_candidate){.loc = n->loc, .subject = subject, .serial = n->serial};
+}
+
+bool kf_report_joined(kf_pass_ctx *cx, const kf_graph *g, const kf_node *n, const kf_node *root)
+{
+    return log_candidate(cx, g, join_of(cx, g, n, root));
+}
+
+void kf_report_not_joined(kf_pass_ctx *cx, const kf_graph *g, const kf_node *n, const kf_node *root,
+                          kf_reason reason, kf_str detail)
+{
+    kf_candidate c = join_of(cx, g, n, root);
+
+    c.reason = reason;
+    c.detail = detail;
+    log_candidate(cx, g, c);
+}
+
+bool kf_report_forbidden(kf_pass_ctx *cx, const kf_graph *g, const kf_node *n, const kf_node *root)
+{
+    kf_candidate c = join_of(cx, g, n, root);
+    bool known = kf_subject_parse(c.subject, &c.parts);
+
+    c.func = g->name;
+    return known && kf_contract_forbids(cx, &c) && !log_candidate(cx, g, c);
+}
+
+bool kf_candidate_is_same(const kf_candidate *a, const kf_candidate *b)
+{
+    if (!kf_str_eq(a->func, b->func))
+        return false;
+    if (a->serial && a->serial == b->serial)
+        return true;
+    return kf_str_eq(a->subject, b->subject) && a->loc.line == b->loc.line &&
+           a->loc.col == b->loc.col && a->loc.file == b->loc.file;
+}
+
+bool kf_candidate_is_overcome(const kf_pass_ctx *cx, const kf_candidate *c)
+{
+    if (c->reason == KF_REASON_NONE)
+        return false;
+    for (uint32_t i = 0; i < cx->candidates.len; i++) {
+        const kf_candidate *k = &cx->candidates.data[i];
+        if (k->reason == KF_REASON_NONE && kf_candidate_is_same(k, c))
+            return true;
+    }
+    return false;
+}
+
+kf_str kf_candidate_file(const kf_module *m, const kf_candidate *c)
+{
+    return c->loc.file ? m->files.data[c->loc.file - 1] : (kf_str){"", 0};
 }
