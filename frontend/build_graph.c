@@ -4,6 +4,7 @@
 
 #include "base/check.h"
 #include "frontend/build_impl.h"
+#include "ir/plan.h"
 
 #include <string.h>
 
@@ -32,6 +33,11 @@ static kf_str unique_name(const kf_graph_builder *b, const char *name)
     }
 }
 
+static kf_str tensor_name(const kf_graph_builder *b, const kf_spec_param *p)
+{
+    return kf_strf(b->arena, "%.*s%.*s", KF_STR_ARG(b->part), KF_STR_ARG(p->name));
+}
+
 /* How a parameter is stored: as the user said for matrices, else as the checkpoint has it, else
  * `dtype`. */
 static kf_dtype param_dtype(const kf_graph_builder *b, const kf_spec_param *p)
@@ -41,7 +47,7 @@ static kf_dtype param_dtype(const kf_graph_builder *b, const kf_spec_param *p)
 
     if (p->rank == 2 && kf_src_given(s->build.weights.src))
         return s->build.weights.v;
-    kf_str full = kf_strf(b->arena, "%.*s%.*s", KF_STR_ARG(b->prefix), KF_STR_ARG(p->name));
+    kf_str full = kf_plan_tensor_name(b->arena, b->prefix, 0, tensor_name(b, p));
     if (b->stored && b->stored->find(b->stored, full, &info))
         return info.dtype;
     return kf_src_given(s->dtype.src) ? s->dtype.v : KF_DTYPE_f32;
@@ -51,7 +57,7 @@ static kf_value add_param(kf_graph_builder *b, const kf_spec_param *p, const cha
 {
     kf_dim dims[2] = {kf_dim_static(p->dim[0]), kf_dim_static(p->rank > 1 ? p->dim[1] : 0)};
     kf_type t = kf_type_tensor(param_dtype(b, p), p->rank, dims);
-    const kf_recipe *r = kf_recipe_load(b->arena, p->name, t);
+    const kf_recipe *r = kf_recipe_load(b->arena, tensor_name(b, p), t);
 
     for (uint32_t i = 0; i < b->g->params.len; i++)
         if (kf_recipe_eq(b->g->recipes.data[i], r))
@@ -297,9 +303,10 @@ static void each_attention(kf_graph_builder *b, kf_blocks blocks, bool into_repe
             each_attention(b, k->u.residual.body, into_repeats, layers, visit, user);
         for (uint32_t j = 0; k->kind == KF_BLOCK_PARALLEL && j < k->u.parallel.n_branches; j++)
             each_attention(b, k->u.parallel.branch[j], into_repeats, layers, visit, user);
-        if (k->kind == KF_BLOCK_REPEAT && into_repeats)
-            each_attention(b, b->spec->block[k->u.repeat.block_index].body, true,
-                           (uint32_t)k->u.repeat.times.v, visit, user);
+        for (uint32_t j = 0; k->kind == KF_BLOCK_REPEAT && into_repeats && j < k->u.repeat.block.n;
+             j++)
+            each_attention(b, kf_repeat_body(b->spec, &k->u.repeat, j), true,
+                           (uint32_t)k->u.repeat.times.v / k->u.repeat.block.n, visit, user);
     }
 }
 
@@ -370,26 +377,91 @@ static void add_call_inputs(kf_graph_builder *b)
     b->in.past = add_arg(b, "past", KF_DTYPE_i32, 1, s, s);
 }
 
-/* The function of a repeated block; arguments: rows, caches, call inputs, rotary tables. */
+/* The function's name: those of its blocks, with a number where that is taken. */
+static kf_str callee_name(const kf_graph_builder *b, const kf_spec_repeat *r)
+{
+    kf_sbuf joined = {.arena = b->arena};
+
+    for (uint32_t i = 0; i < r->block.n; i++)
+        kf_sbuf_printf(&joined, "%s%.*s", i ? "_" : "", KF_STR_ARG(r->block.v[i]));
+    kf_str first = kf_sbuf_view(&joined), name = first;
+    for (uint32_t n = 2; kf_module_find_func(b->m, name); n++)
+        name = kf_strf(b->arena, "%.*s%u", KF_STR_ARG(first), n);
+    return name;
+}
+
+/* What stands before the first hole of |weights|: the prefix of a function of several blocks. */
+static kf_str common_prefix(kf_str weights)
+{
+    uint32_t factor, offset, n = 0;
+
+    while (n < weights.len &&
+           !kf_layer_hole((kf_str){weights.ptr + n, weights.len - n}, &factor, &offset))
+        n++;
+    return (kf_str){weights.ptr, n};
+}
+
+/* |pattern| and a dot for block |k| of rounds of |n|: block k of round i is number n*i + k. */
+static kf_str part_prefix(kf_arena *arena, kf_str pattern, uint32_t n, uint32_t k)
+{
+    kf_sbuf out = {.arena = arena};
+
+    for (uint32_t i = 0, len; i < pattern.len; i += len) {
+        uint32_t factor, offset;
+        len = kf_layer_hole((kf_str){pattern.ptr + i, pattern.len - i}, &factor, &offset);
+        if (len)
+            kf_sbuf_printf(&out, factor * k + offset ? "{%ui+%u}" : "{%ui}", factor * n,
+                           factor * k + offset);
+        else
+            kf_sbuf_char(&out, pattern.ptr[i + len++]);
+    }
+    kf_sbuf_char(&out, '.');
+    return kf_sbuf_view(&out);
+}
+
+static kf_str callee_prefix(kf_arena *arena, const kf_spec_repeat *r)
+{
+    if (r->block.n == 1)
+        return kf_strf(arena, "%.*s.", KF_STR_ARG(r->weights.v));
+    return common_prefix(r->weights.v);
+}
+
+/* The blocks of a repeat in turn. */
+static kf_value build_round(kf_graph_builder *b, const kf_spec_repeat *r, kf_value x)
+{
+    kf_str weights = r->weights.v;
+    uint32_t common = common_prefix(weights).len;
+
+    for (uint32_t i = 0; i < r->block.n; i++) {
+        if (r->block.n > 1)
+            b->part = part_prefix(b->arena, (kf_str){weights.ptr + common, weights.len - common},
+                                  r->block.n, i);
+        x = build_blocks(b, kf_repeat_body(b->spec, r, i), x);
+    }
+    return x;
+}
+
+/* Every attention block of one round. */
+static void each_attention_of_round(kf_graph_builder *b, const kf_spec_repeat *r,
+                                    attention_fn visit, void *user)
+{
+    for (uint32_t i = 0; i < r->block.n; i++)
+        each_attention(b, kf_repeat_body(b->spec, r, i), false, 1, visit, user);
+}
+
+/* The function of repeated blocks; arguments: rows, caches, call inputs, rotary tables. */
 static kf_graph *build_callee(kf_graph_builder *outer, const kf_block *block, int64_t width)
 {
     const kf_spec_repeat *r = &block->u.repeat;
-    const kf_spec_block *body = &outer->spec->block[r->block_index];
     kf_graph_builder b = *outer;
     bool ok = true;
-    kf_str name = body->name;
 
-    for (uint32_t n = 2; kf_module_find_func(b.m, name); n++)
-        name = kf_strf(b.arena, "%.*s%u", KF_STR_ARG(body->name), n);
-    b.g = kf_module_add_func(b.m, name);
-    b.g->loc = kf_build_loc(&b, body->src.loc);
+    b.g = kf_module_add_func(b.m, callee_name(&b, r));
+    b.g->loc = kf_build_loc(&b, b.spec->block[r->block_index[0]].src.loc);
     b.n_caches = b.next_cache = 0;
-    b.prefix = kf_strf(b.arena, "%.*s.", KF_STR_ARG(r->weights.v));
-    const char *hole = strstr(b.prefix.ptr, "{i}");
-    if (hole)
-        b.prefix = kf_strf(b.arena, "%.*s0%s", (int)(hole - b.prefix.ptr), b.prefix.ptr, hole + 3);
+    b.prefix = callee_prefix(b.arena, r);
     kf_value x = add_arg(&b, "x", KF_DTYPE_f32, 2, kf_dim_sym(KF_SYM_N), kf_dim_static(width));
-    each_attention(&b, body->body, false, 1, add_cache, &ok);
+    each_attention_of_round(&b, r, add_cache, &ok);
     if (!ok)
         return NULL;
     add_call_inputs(&b);
@@ -397,7 +469,7 @@ static kf_graph *build_callee(kf_graph_builder *outer, const kf_block *block, in
     for (uint32_t i = 0; i < b.n_ropes; i++)
         b.in.rope[i] = kf_graph_add_arg(b.g, *kf_value_type(outer->g, outer->in.rope[i]),
                                         kf_strf(b.arena, i ? "rope%u" : "rope", i), KF_NO_LOC);
-    kf_graph_add_result(b.g, build_blocks(&b, body->body, x));
+    kf_graph_add_result(b.g, build_round(&b, r, x));
     for (uint32_t i = 0; i < b.n_caches; i++)
         kf_graph_add_result(b.g, b.cache[i]);
     return b.g;
@@ -414,10 +486,10 @@ static kf_value build_repeat(kf_graph_builder *b, const kf_block *block, kf_valu
 
     if (!callee)
         return x;
-    each_attention(b, b->spec->block[r->block_index].body, false, 1, count_cache, &caches);
-    attr->times = r->times.v;
+    each_attention_of_round(b, r, count_cache, &caches);
+    attr->times = r->times.v / r->block.n;
     attr->callee = callee->name;
-    attr->weights = kf_strf(b->arena, "%.*s.", KF_STR_ARG(r->weights.v));
+    attr->weights = callee_prefix(b->arena, r);
     attr->iter = 1;
     in[n++] = x;
     for (uint32_t i = 0; i < caches; i++)

@@ -21,8 +21,10 @@ typedef struct kf_graph_builder {
     const kf_spec *spec;
     const kf_tensor_source *stored;
     kf_module *m;
-    kf_graph *g;   /* function under construction */
-    kf_str prefix; /* checkpoint prefix of its parameters, with {i} as 0, for looking up dtypes */
+    kf_graph *g; /* function under construction */
+    /* Checkpoint names of its parameters: |prefix| is that of the function, |part| that of the
+     * block of a repeat's list which is being built, below it. */
+    kf_str prefix, part;
     kf_call_inputs in;
     uint32_t n_caches; /* of the function under construction */
     kf_value cache[KF_MAX_CACHES];

@@ -100,7 +100,7 @@ static bool find_decoder(const kf_spec *spec, decoder *d)
         find_branch(&spec->block[0].body.block[0], KF_BLOCK_ATTENTION, d->eps);
     const kf_block *glu = find_branch(&spec->block[0].body.block[1], KF_BLOCK_GLU, d->eps);
     if (attention == NULL || glu == NULL || d->head->bias.v || d->head->act.expr != NULL ||
-        !kf_str_eq_c(d->repeat->weights.v, "model.layers.{i}") ||
+        d->repeat->block.n != 1 || !kf_str_eq_c(d->repeat->weights.v, "model.layers.{i}") ||
         !has_default_names(&spec->model) || !has_default_names(&spec->block[0].body))
         return false;
     d->attention = &attention->u.attention;

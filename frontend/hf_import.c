@@ -133,6 +133,7 @@ typedef struct importer {
     kf_src src;              /* of the architecture's name */
     pair_list out;
     pair_list generation;
+    pair_list rope;
     bool ok;
 } importer;
 
@@ -195,7 +196,9 @@ static void apply_key(importer *m, const kf_config_key *row, const kf_yaml_pair 
     const char *name = row->arg != NULL ? row->arg : row->key;
     switch (row->action) {
     case KF_CONFIG_COPY:
-        if (!is_null(pair->value))
+        if (!is_null(pair->value) && strncmp(name, "rope.", 5) == 0)
+            add_pair(m, &m->rope, name + 5, pair->value);
+        else if (!is_null(pair->value))
             add_pair(m, &m->out, name, pair->value);
         return;
     case KF_CONFIG_GENERATION:
@@ -333,6 +336,15 @@ static void warn_rope_keys(importer *m, const kf_yaml_node *map)
     }
 }
 
+/** Nothing where |key| is there already: an architecture's own key of config.json came first. */
+static void add_to_rope(importer *m, const char *key, kf_yaml_node *value)
+{
+    for (uint32_t i = 0; i < m->rope.len; i++)
+        if (kf_str_eq_c(m->rope.data[i].key->text, key))
+            return;
+    add_if_given(m, &m->rope, key, value);
+}
+
 /** |map|: rope_scaling or rope_parameters. Returns the scaling mapping, or NULL for none. */
 static kf_yaml_node *rope_scaling(importer *m, const kf_yaml_node *map)
 {
@@ -354,7 +366,7 @@ static kf_yaml_node *rope_scaling(importer *m, const kf_yaml_node *map)
 }
 
 /** partial_rotary_factor: inside |map| where it is there, else in config.json itself. */
-static void apply_fraction(importer *m, const kf_yaml_node *map, pair_list *list)
+static void apply_fraction(importer *m, const kf_yaml_node *map)
 {
     const kf_yaml_pair *fraction = kf_yaml_find(map, "partial_rotary_factor");
     if (fraction == NULL)
@@ -362,15 +374,14 @@ static void apply_fraction(importer *m, const kf_yaml_node *map, pair_list *list
     if (fraction == NULL || is_null(fraction->value))
         return;
     if (m->arch->rope == KF_ARCH_ROPE_PARTIAL)
-        add_pair(m, list, "fraction", fraction->value);
+        add_to_rope(m, "fraction", fraction->value);
     else if (!is_neutral(fraction->value, "1|1.0"))
         changes_maths(m, fraction->key, "is not part of this architecture's mathematics");
 }
 
-static void apply_rope(importer *m)
+/** theta, fraction and scaling from rope_parameters or rope_scaling. */
+static void read_rope(importer *m)
 {
-    if (m->arch->rope == KF_ARCH_ROPE_NONE)
-        return;
     const kf_yaml_node *parameters = value_of(m, "rope_parameters");
     const kf_yaml_node *map = parameters != NULL ? parameters : value_of(m, "rope_scaling");
     if (map != NULL && !kf_expect_kind(m->r, map, KF_YAML_MAP,
@@ -384,16 +395,21 @@ static void apply_rope(importer *m)
                           "is a rope of its own for some layers, which is not supported");
             return;
         }
-    pair_list list = {0};
     kf_yaml_node *theta = kf_yaml_get(map, "rope_theta");
-    add_if_given(m, &list, "theta", is_null(theta) ? value_of(m, "rope_theta") : theta);
-    apply_fraction(m, map, &list);
+    add_to_rope(m, "theta", is_null(theta) ? value_of(m, "rope_theta") : theta);
+    apply_fraction(m, map);
     kf_yaml_node *scaling = rope_scaling(m, map);
     if (scaling != NULL)
-        add_pair(m, &list, "scaling", scaling);
+        add_to_rope(m, "scaling", scaling);
     warn_rope_keys(m, map);
-    add_pair(m, &m->out, "rope",
-             new_map(m, &list, map != NULL ? (kf_src){map->loc, KF_ORIGIN_CONFIG} : m->src));
+}
+
+static void apply_rope(importer *m)
+{
+    if (m->arch->rope != KF_ARCH_ROPE_NONE)
+        read_rope(m);
+    if (m->rope.len > 0)
+        add_pair(m, &m->out, "rope", new_map(m, &m->rope, m->src));
 }
 
 /* ---- the rest -------------------------------------------------------------------------------- */

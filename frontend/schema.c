@@ -642,6 +642,10 @@ void kf_print_yaml_str(kf_str s, kf_sbuf *out)
 
 static void print_strs(const kf_sv_strs *sv, kf_sbuf *out)
 {
+    if (sv->n == 1) {
+        kf_print_yaml_str(sv->v[0], out);
+        return;
+    }
     kf_sbuf_char(out, '[');
     for (uint32_t i = 0; i < sv->n; i++) {
         kf_sbuf_c(out, i > 0 ? ", " : "");

@@ -197,12 +197,13 @@ typedef struct kf_spec_linear {
     kf_sv_expr act;          /* expr NULL: the value itself */
 } kf_spec_linear;
 
-/** |block| applied |times| times with parameters named |weights| + "." + name, {i} = 0, 1, ... */
+/** |times| blocks, gone through in turn, with parameters named |weights| + "." + name; {i} is the
+ * block's number: 0, 1, ... */
 typedef struct kf_spec_repeat {
-    kf_sv_int times;
-    kf_sv_str block;
+    kf_sv_int times; /* a multiple of block.n */
+    kf_sv_strs block;
     kf_sv_str weights;
-    uint32_t block_index; /* into kf_spec.blocks */
+    const uint32_t *block_index; /* into kf_spec.block, per block.v */
 } kf_spec_repeat;
 
 struct kf_block {
@@ -301,6 +302,12 @@ kf_spec *kf_spec_load_text(kf_arena *arena, kf_diags *diags, const char *path, c
 /** Appends the normalized open composition: YAML that reads back as an equal Spec. |origins|: a
  * comment behind each value that did not come from the spec file itself says where it came from. */
 void kf_spec_print(const kf_spec *spec, bool origins, kf_sbuf *out);
+
+/** The body of the |i|-th block of a repeat's list. */
+static inline kf_blocks kf_repeat_body(const kf_spec *spec, const kf_spec_repeat *r, uint32_t i)
+{
+    return spec->block[r->block_index[i]].body;
+}
 
 /** Parameter of |block| by role, or NULL. */
 const kf_spec_param *kf_block_param(const kf_block *block, kf_param_role role);

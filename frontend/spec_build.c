@@ -53,9 +53,11 @@ static void add_blocks(const kf_spec *spec, const kf_blocks *blocks, double time
             add_blocks(spec, &b->u.residual.body, times, elem_bytes, t);
         for (uint32_t j = 0; b->kind == KF_BLOCK_PARALLEL && j < b->u.parallel.n_branches; j++)
             add_blocks(spec, &b->u.parallel.branch[j], times, elem_bytes, t);
-        if (b->kind == KF_BLOCK_REPEAT)
-            add_blocks(spec, &spec->block[b->u.repeat.block_index].body,
-                       times * (double)b->u.repeat.times.v, elem_bytes, t);
+        for (uint32_t j = 0; b->kind == KF_BLOCK_REPEAT && j < b->u.repeat.block.n; j++) {
+            kf_blocks body = kf_repeat_body(spec, &b->u.repeat, j);
+            add_blocks(spec, &body, times * (double)(b->u.repeat.times.v / b->u.repeat.block.n),
+                       elem_bytes, t);
+        }
     }
 }
 

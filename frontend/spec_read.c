@@ -8,6 +8,7 @@
 
 #include "base/vec.h"
 #include "frontend/presets/preset.h"
+#include "ir/plan.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -444,24 +445,47 @@ static bool read_parallel(scope *s, kf_block *b, const kf_yaml_node *node)
     return ok;
 }
 
-static bool find_block(kf_reader *r, kf_spec_repeat *u)
+/** Whether 'blocks:' has |name|; its index. */
+static bool find_block(kf_reader *r, kf_str name, kf_loc loc, uint32_t *out_index)
 {
     kf_str names[64];
     uint32_t n = 0;
     for (uint32_t i = 0; i < r->spec->n_blocks; i++) {
         if (n < 64)
             names[n++] = r->spec->block[i].name;
-        if (!kf_str_eq(r->spec->block[i].name, u->block.v))
+        if (!kf_str_eq(r->spec->block[i].name, name))
             continue;
-        u->block_index = i;
+        *out_index = i;
         r->spec->block[i].used = true;
         return true;
     }
-    kf_diag *d = kf_diag_add(r->diags, KF_E0111, u->block.src.loc, "'blocks:' has no '%.*s'",
-                             KF_STR_ARG(u->block.v));
-    kf_str near = kf_str_nearest(u->block.v, names, n);
+    kf_diag *d = kf_diag_add(r->diags, KF_E0111, loc, "'blocks:' has no '%.*s'", KF_STR_ARG(name));
+    kf_str near = kf_str_nearest(name, names, n);
     if (near.len > 0)
         kf_diag_hint(r->diags, d, "did you mean '%.*s'?", KF_STR_ARG(near));
+    return false;
+}
+
+static bool find_blocks(kf_reader *r, kf_spec_repeat *u)
+{
+    uint32_t *index = KF_NEW_N(r->arena, uint32_t, u->block.n + 1);
+    bool ok = true;
+    for (uint32_t i = 0; i < u->block.n; i++)
+        ok = find_block(r, u->block.v[i], u->block.src.loc, &index[i]) && ok;
+    u->block_index = index;
+    if (ok && (u->block.n == 0 || u->times.v % u->block.n != 0))
+        return inconsistent(r, u->times.src.loc, "%lld blocks are no whole number of rounds of %u",
+                            (long long)u->times.v, u->block.n);
+    return ok;
+}
+
+/** A prefix that more than one layer has needs a hole for their numbers. */
+static bool has_hole(kf_str s)
+{
+    uint32_t factor, offset;
+    for (uint32_t i = 0; i < s.len; i++)
+        if (kf_layer_hole((kf_str){s.ptr + i, s.len - i}, &factor, &offset) > 0 && factor > 0)
+            return true;
     return false;
 }
 
@@ -479,19 +503,23 @@ static bool read_repeat(scope *s, kf_block *b, const kf_yaml_node *map)
                     later[i]);
         return false;
     }
-    if (!kf_schema_read(r, KF_SCOPE_REPEAT, KF_SCOPE_COUNT, map, b->src, u) || !find_block(r, u))
+    if (!kf_schema_read(r, KF_SCOPE_REPEAT, KF_SCOPE_COUNT, map, b->src, u) || !find_blocks(r, u))
         return false;
-    if (strstr(u->weights.v.ptr, "{i}") == NULL && u->times.v > 1) {
+    if (!has_hole(u->weights.v) && u->times.v > 1) {
         kf_diag_add(r->diags, KF_E0116, u->weights.src.loc,
                     "the prefix needs '{i}' to tell %lld layers apart", (long long)u->times.v);
         return false;
     }
-    const kf_spec_block *block = &r->spec->block[u->block_index];
     if (b->in_dim != r->spec->hidden_size.v)
         return keeps_width(r, b->src.loc, "'repeat'",
                            &(kf_blocks){&(kf_block){.out_dim = r->spec->hidden_size.v}, 1},
                            b->in_dim);
-    return keeps_width(r, block->src.loc, "a repeated block", &block->body, b->in_dim);
+    for (uint32_t i = 0; i < u->block.n; i++) {
+        const kf_spec_block *block = &r->spec->block[u->block_index[i]];
+        if (!keeps_width(r, block->src.loc, "a repeated block", &block->body, b->in_dim))
+            return false;
+    }
+    return true;
 }
 
 /* ---- sequences ------------------------------------------------------------------------------- */
@@ -775,29 +803,15 @@ typedef struct visitor {
     kf_str prefix; /* of the current layer; empty in the model */
 } visitor;
 
-/** |pattern| with every {i} replaced. */
-static kf_str fill_number(kf_arena *arena, kf_str pattern, int64_t number)
-{
-    kf_sbuf b = {.arena = arena};
-    for (uint32_t i = 0; i < pattern.len; i++) {
-        if (strncmp(pattern.ptr + i, "{i}", 3) != 0) {
-            kf_sbuf_char(&b, pattern.ptr[i]);
-            continue;
-        }
-        kf_sbuf_printf(&b, "%lld", (long long)number);
-        i += 2;
-    }
-    return kf_sbuf_view(&b);
-}
-
 static bool visit_blocks(const visitor *v, const kf_blocks *blocks);
 
 static bool visit_repeat(const visitor *v, const kf_spec_repeat *u)
 {
     visitor inner = *v;
     for (int64_t i = 0; i < u->times.v; i++) {
-        inner.prefix = fill_number(v->arena, u->weights.v, i);
-        if (!visit_blocks(&inner, &v->spec->block[u->block_index].body))
+        kf_blocks body = kf_repeat_body(v->spec, u, (uint32_t)i % u->block.n);
+        inner.prefix = kf_plan_tensor_name(v->arena, u->weights.v, (uint32_t)i, KF_STR(""));
+        if (!visit_blocks(&inner, &body))
             return false;
     }
     return true;

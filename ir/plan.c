@@ -27,17 +27,51 @@ int64_t kf_tile_count(const kf_tile_expr *e, const int64_t *sym_values)
     return n;
 }
 
+/** A whole number at |*p|, or |none| where no digit stands. */
+static uint32_t read_number(const char **p, const char *end, uint32_t none)
+{
+    uint32_t v = 0;
+    if (*p == end || **p < '0' || **p > '9')
+        return none;
+    for (; *p < end && **p >= '0' && **p <= '9' && v < 1000000; (*p)++)
+        v = 10 * v + (uint32_t)(**p - '0');
+    return v;
+}
+
+uint32_t kf_layer_hole(kf_str s, uint32_t *out_factor, uint32_t *out_offset)
+{
+    const char *p = s.ptr + 1, *end = s.ptr + s.len;
+    if (s.len < 3 || s.ptr[0] != '{')
+        return 0;
+    *out_factor = read_number(&p, end, 1);
+    *out_offset = 0;
+    if (p == end || *p++ != 'i')
+        return 0;
+    if (p < end && *p == '+') {
+        p++;
+        *out_offset = read_number(&p, end, 0);
+    }
+    return p < end && *p == '}' ? (uint32_t)(p + 1 - s.ptr) : 0;
+}
+
+static void fill_holes(kf_sbuf *out, kf_str pattern, uint32_t layer)
+{
+    for (uint32_t i = 0; i < pattern.len; i++) {
+        uint32_t factor, offset;
+        uint32_t n = kf_layer_hole((kf_str){pattern.ptr + i, pattern.len - i}, &factor, &offset);
+        if (n > 0) {
+            kf_sbuf_printf(out, "%" PRIu32, factor * layer + offset);
+            i += n - 1;
+        } else {
+            kf_sbuf_char(out, pattern.ptr[i]);
+        }
+    }
+}
+
 kf_str kf_plan_tensor_name(kf_arena *arena, kf_str prefix, uint32_t layer, kf_str tensor)
 {
     kf_sbuf name = {.arena = arena};
-    for (uint32_t i = 0; i < prefix.len; i++) {
-        if (i + 3 <= prefix.len && memcmp(prefix.ptr + i, "{i}", 3) == 0) {
-            kf_sbuf_printf(&name, "%" PRIu32, layer);
-            i += 2;
-        } else {
-            kf_sbuf_char(&name, prefix.ptr[i]);
-        }
-    }
-    kf_sbuf_str(&name, tensor);
+    fill_holes(&name, prefix, layer);
+    fill_holes(&name, tensor, layer);
     return kf_sbuf_view(&name);
 }

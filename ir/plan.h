@@ -72,7 +72,7 @@ typedef struct kf_plan_phase {
 } kf_plan_phase;
 
 /** A packed weight: made by |recipe| for each of |layers| layers (names relative to |prefix|, "{i}"
- * is the layer), stored with type.layout. */
+ * is the layer, see kf_layer_hole), stored with type.layout. */
 typedef struct kf_plan_weight {
     kf_str name;
     kf_type type; /* layout set */
@@ -114,7 +114,11 @@ bool kf_plan_verify(const kf_plan *p, kf_sbuf *out);
 int64_t kf_cost_at(const kf_cost *c, int64_t tokens, int64_t rows, int64_t keys);
 /** Total tiles of a launch at these symbol values. */
 int64_t kf_tile_count(const kf_tile_expr *e, const int64_t *sym_values);
-/** Name of layer |layer|'s tensor: prefix with {i} replaced, then the recipe's tensor name. */
+/** A hole of a layer's number at the start of |s|: "{i}", "{2i}", "{2i+1}" stand for factor * layer
+ * + offset. Returns its length, 0 for none. */
+uint32_t kf_layer_hole(kf_str s, uint32_t *out_factor, uint32_t *out_offset);
+/** Name of layer |layer|'s tensor: prefix, then the recipe's tensor name, the holes of both filled.
+ */
 kf_str kf_plan_tensor_name(kf_arena *arena, kf_str prefix, uint32_t layer, kf_str tensor);
 
 #endif
