@@ -251,7 +251,7 @@ kb_value kf_pw_row_stat(kf_pw *pw, const kf_node *n, const kf_coord *ix)
     kb_value hi = kb_min(b, kb_addi(b, lo, attr->block), size);
     s.size = kb_sub(b, hi, lo);
     run_sweeps(&s, lo, hi, (uint32_t)attr->block);
-    return s.done[0];
+    return s.done[attr->acc.n - 1];
 }
 
 /* ---- products of two activations ------------------------------------------------------------- */

@@ -272,7 +272,9 @@ bool kf_eval_row_stat(kf_eval_call *c)
     for (int64_t r = 0; r < x->dim[0]; r++) {
         for (int64_t b = 0; b < blocks; b++) {
             int64_t first = b * a->block, count = n - first < a->block ? n - first : a->block;
-            reduce_row(&a->acc, x->data + r * n + first, count, &out->data[r * blocks + b]);
+            double acc[KF_MAX_ACCS];
+            reduce_row(&a->acc, x->data + r * n + first, count, acc);
+            out->data[r * blocks + b] = acc[a->acc.n - 1];
         }
     }
     return true;

@@ -23,7 +23,8 @@ enum {
     KF_STATE = 1 << 5,
     KF_CALL = 1 << 6,
     KF_REGION = 1 << 7,
-    KF_LEAF = 1 << 8
+    KF_LEAF = 1 << 8,
+    KF_CHEAP = 1 << 9 /* an instruction or so: may be computed again instead of stored */
 };
 
 /** Rows of fn.def come first (KF_OP_add == (kf_op)KF_FN_add, ORDER), then ops.def. */

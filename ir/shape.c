@@ -393,8 +393,10 @@ bool kf_shape_row_stat(kf_shape_query *q)
     if (!kf_shape_want_rank(q, 0, "x", 2) || !kf_shape_want_float(q, 0, "x"))
         return false;
     const kf_type *x = kf_shape_operand(q, 0);
-    if (a->acc.n != 1 || kf_acc_infos[a->acc.acc[0]].needs != KF_ACC_none)
-        return kf_shape_fail(q, "takes one accumulator that needs no other");
+    if (!check_accs(q, &a->acc))
+        return false;
+    if (a->acc.n == 0)
+        return kf_shape_fail(q, "needs an accumulator");
     if (a->block < 1 || x->dim[1].sym)
         return kf_shape_fail(q, "blocks of %" PRId64 " columns of %s", a->block,
                              kf_shape_text(q, x));

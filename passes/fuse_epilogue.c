@@ -19,6 +19,8 @@
  */
 #include "passes/region.h"
 
+#include <string.h>
+
 /* A product with a parameter vector, gathered rows or a reshape: what may stand in front of a
  * product. */
 static bool is_row_maker(const kf_graph *g, const kf_node *n)
@@ -61,10 +63,12 @@ static void pull_prologue(kf_selection *s, kf_value rows, const bool *prologue, 
     pull_prologue(s, n->in[0], prologue, cx);
 }
 
-static bool matches(const kf_selection *s, kf_pass_ctx *cx)
+static bool matches(kf_selection *s, kf_pass_ctx *cx)
 {
     kf_value_list operands, results;
     kf_sbuf why = {.arena = cx->scratch};
+
+    kf_selection_pull_cheap(s, cx);
     kf_graph *body = kf_selection_body(s, &operands, &results);
 
     return kf_region_family(cx->target, body, &why) != KF_FAMILY_COUNT;
@@ -80,14 +84,16 @@ static void form(kf_graph *g, uint32_t root, kf_pass_ctx *cx)
 
     if (kf_node_is_linear(g, &n)) {
         pull_prologue(&s, n.in[0], prologue, cx);
-        if (!matches(&s, cx)) /* the rows are stored first, then */
+        if (!matches(&s, cx)) { /* the rows are stored first, then */
             s = kf_selection_new(g, root, cx->scratch);
+            memset(s.recompute.again, 0, g->nodes.len * sizeof *s.recompute.again);
+        }
     }
     if (!matches(&s, cx))
         return; /* form_regions says so, if it cannot help either */
     bool *skip = KF_NEW_N(cx->scratch, bool, g->nodes.len);
     for (uint32_t i = 0; i < g->nodes.len; i++)
-        skip[i] = prologue[i] || kf_node_is_row_value(g, &g->nodes.data[i]);
+        skip[i] = prologue[i] || s.recompute.row_value[i] || s.recompute.again[i];
     kf_selection_grow(&s, skip, cx);
     kf_graph *body = kf_selection_body(&s, &operands, &results);
     kf_family family = kf_region_family(cx->target, body, &why);

@@ -31,9 +31,10 @@ static bool form(kf_graph *g, uint32_t root, kf_pass_ctx *cx)
     const kf_node n = g->nodes.data[root];
 
     for (uint32_t i = 0; i < g->nodes.len; i++)
-        skip[i] = kf_node_is_row_value(g, &g->nodes.data[i]);
+        skip[i] = s.recompute.row_value[i] || s.recompute.again[i];
+    kf_selection_pull_cheap(&s, cx);
     kf_selection_grow(&s, skip, cx);
-    if (count(s.owned, g->nodes.len) < 2)
+    if (count(s.owned, g->nodes.len) + count(s.copied, g->nodes.len) < 2)
         return false;
     kf_family family =
         kf_region_family(cx->target, kf_selection_body(&s, &operands, &results), &why);
@@ -43,9 +44,12 @@ static bool form(kf_graph *g, uint32_t root, kf_pass_ctx *cx)
     return true;
 }
 
-static bool is_root(const kf_node *n)
+static bool is_root(const kf_graph *g, uint32_t index, const kf_recompute *r)
 {
-    return kf_node_is_loose(n) && !(kf_op_infos[n->op].traits & (KF_CONTRACT | KF_STATE));
+    const kf_node *n = &g->nodes.data[index];
+
+    return kf_node_is_loose(n) && !(kf_op_infos[n->op].traits & (KF_CONTRACT | KF_STATE)) &&
+           !r->row_value[index] && !r->again[index];
 }
 
 bool kf_pass_fuse_rows(kf_module *m, kf_pass_ctx *cx)
@@ -54,9 +58,11 @@ bool kf_pass_fuse_rows(kf_module *m, kf_pass_ctx *cx)
 
     KF_EACH_FUNC(m, g)
     {
+        kf_recompute r = kf_recompute_find(g, cx->scratch);
         uint32_t i = 0;
         while (i < g->nodes.len) {
-            if (is_root(&g->nodes.data[i]) && form(g, i, cx)) {
+            if (is_root(g, i, &r) && form(g, i, cx)) {
+                r = kf_recompute_find(g, cx->scratch);
                 progress = true;
                 i = 0; /* numbers have changed */
                 continue;

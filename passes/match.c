@@ -72,31 +72,42 @@ static bool inst_uses_param(const kf_slot *s, uint32_t root, uint32_t param)
     return uses[root];
 }
 
-static bool inst_is_param(const kf_slot *s, uint32_t root, uint32_t param)
+/* |root| without parameter 0, which it is proportional to: v * a / b gives a / b. */
+static bool factor_out(kf_slot_builder *b, const kf_slot *s, uint32_t root, uint32_t *out)
 {
-    return s->inst[root].op == KF_SLOT_PARAM && s->inst[root].index == param;
+    const kf_slot_inst *in = &s->inst[root];
+
+    if (in->op == KF_SLOT_PARAM && in->index == 0) {
+        *out = kf_slot_const(b, 1.0);
+        return true;
+    }
+    if (in->op != KF_SLOT_FN || (in->fn != KF_FN_mul && in->fn != KF_FN_div))
+        return false;
+    uint32_t v_side = inst_uses_param(s, in->arg[0], 0) ? 0 : 1, inner;
+    uint32_t other = in->arg[1 - v_side];
+    if (inst_uses_param(s, other, 0) || (v_side == 1 && in->fn == KF_FN_div))
+        return false;
+    if (!factor_out(b, s, in->arg[v_side], &inner))
+        return false;
+    const kf_slot_inst *v = &s->inst[in->arg[v_side]];
+    if (v->op != KF_SLOT_PARAM)
+        *out = kf_slot_fn(b, in->fn, inner, rebuild(b, s, other), 0);
+    else if (in->fn == KF_FN_mul)
+        *out = rebuild(b, s, other);
+    else
+        *out = kf_slot_fn(b, KF_FN_recip, rebuild(b, s, other), 0, 0);
+    return true;
 }
 
 bool kf_slot_row_scale(kf_arena *a, const kf_slot *map, const kf_slot **out_scale)
 {
     static const char *const names[] = {"v", "s"};
-
-    if (map->n_params != 2 || map->captures)
-        return false;
-    const kf_slot_inst *root = &map->inst[map->n_insts - 1];
-    if (root->op != KF_SLOT_FN || (root->fn != KF_FN_mul && root->fn != KF_FN_div))
-        return false;
-    uint32_t v_side = inst_is_param(map, root->arg[0], 0) ? 0 : 1;
-    if (v_side == 1 && (root->fn == KF_FN_div || !inst_is_param(map, root->arg[1], 0)))
-        return false;
-    uint32_t scale = root->arg[1 - v_side];
-    if (inst_uses_param(map, scale, 0))
-        return false;
     kf_slot_builder *b = kf_slot_builder_create(a, 2, names, 0);
-    uint32_t g = rebuild(b, map, scale);
-    if (root->fn == KF_FN_div)
-        g = kf_slot_fn(b, KF_FN_recip, g, 0, 0);
-    *out_scale = kf_slot_finish(b, g);
+    uint32_t scale;
+
+    if (map->n_params != 2 || map->captures || !factor_out(b, map, map->n_insts - 1, &scale))
+        return false;
+    *out_scale = kf_slot_finish(b, scale);
     return true;
 }
 

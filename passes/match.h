@@ -19,8 +19,8 @@ const kf_recipe *kf_value_recipe(const kf_graph *g, kf_value v);
  */
 bool kf_node_is_linear(const kf_graph *g, const kf_node *n);
 
-/** If the slot is v * g(s) (or v / g(s)) of its two parameters with g free of v, true and g as a
- * slot of one parameter in |out_scale| (arena of |a|). */
+/** If the slot is a product of its first parameter with what depends on the second alone, true and
+ * the rest of the product as a slot of both in |out_scale| (arena of |a|). */
 bool kf_slot_row_scale(kf_arena *a, const kf_slot *map, const kf_slot **out_scale);
 
 /** Joins the weights of |n| linear matmuls of one input, group by group (kf_recipe CONCAT), and

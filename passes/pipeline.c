@@ -23,7 +23,7 @@ const kf_pass_id kf_pipeline[] = {
     /* 6. Storage order of weights, which decides what one kernel can do. */
     P(layout),
     /* 7. Regions: contractions with their surroundings, rows, and the rest. */
-    P(fuse_epilogue), P(fuse_rows), P(form_regions), P(dce),
+    P(fuse_epilogue), P(dce), P(fuse_rows), P(form_regions), P(dce),
 };
 const uint32_t kf_pipeline_length = sizeof kf_pipeline / sizeof kf_pipeline[0];
 

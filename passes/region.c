@@ -9,7 +9,7 @@
 kf_selection kf_selection_new(kf_graph *g, uint32_t root, kf_arena *scratch)
 {
     kf_selection s = {g, root, KF_NEW_N(scratch, bool, g->nodes.len),
-                      KF_NEW_N(scratch, bool, g->nodes.len)};
+                      KF_NEW_N(scratch, bool, g->nodes.len), kf_recompute_find(g, scratch)};
 
     s.owned[root] = true;
     return s;
@@ -178,12 +178,6 @@ void kf_selection_commit(const kf_selection *s, kf_family family, kf_str name, k
 
 /* ---- what may be copied in ------------------------------------------------------------------- */
 
-bool kf_node_is_row_value(const kf_graph *g, const kf_node *n)
-{
-    return n->op == KF_OP_row_reduce && !KF_ATTR_OF(n, row_reduce)->keep &&
-           kf_value_type(g, n->in[0])->rank == 2;
-}
-
 /* A gather of partial statistics, or a view of an argument: index work only. */
 static bool is_cheap_view(const kf_graph *g, const kf_node *n)
 {
@@ -200,17 +194,16 @@ static bool pull(kf_selection *s, kf_value v, kf_pass_ctx *cx)
 
     if (!n || !kf_node_is_loose(n) || selected(s, n))
         return false;
-    if (!kf_node_is_row_value(s->g, n) && !is_cheap_view(s->g, n))
+    size_t i = (size_t)(n - s->g->nodes.data);
+    if (!s->recompute.row_value[i] && !s->recompute.again[i] && !is_cheap_view(s->g, n))
         return false;
     if (kf_report_forbidden(cx, s->g, n, &s->g->nodes.data[s->root]))
         return false;
-    s->copied[n - s->g->nodes.data] = true;
+    s->copied[i] = true;
     return true;
 }
 
-/* Adds as copied everything cheap that the selection reads: values of one number a row, views of
- * arguments. */
-static void pull_cheap(kf_selection *s, kf_pass_ctx *cx)
+void kf_selection_pull_cheap(kf_selection *s, kf_pass_ctx *cx)
 {
     bool again = true;
 
@@ -226,61 +219,65 @@ static void pull_cheap(kf_selection *s, kf_pass_ctx *cx)
 
 /* ---- growing --------------------------------------------------------------------------------- */
 
-static bool reads_owned(const kf_selection *s, const kf_node *n)
-{
-    for (uint32_t j = 0; j < n->n_in; j++) {
-        const kf_node *def = kf_value_node(s->g, n->in[j]);
-        if (def && s->owned[def - s->g->nodes.data])
-            return true;
-    }
-    return false;
-}
+/** What lies behind the selection, by value. |at_hand|: owned, or computed again from what is.
+ * |waits|: depends on a stored result, so whoever reads it waits for the region to end. */
+typedef struct frontier {
+    bool *at_hand, *waits;
+} frontier;
 
-/* A node outside that lies between the region and |n| would make the region wait for itself. */
-static bool would_cycle(const kf_selection *s, uint32_t index, kf_arena *scratch)
+static frontier find_frontier(const kf_selection *s, kf_arena *scratch)
 {
     const kf_graph *g = s->g;
-    bool *tainted =
-        KF_NEW_N(scratch, bool, g->values.len); /* depends on the region through others */
+    frontier f = {KF_NEW_N(scratch, bool, g->values.len), KF_NEW_N(scratch, bool, g->values.len)};
 
-    for (uint32_t i = 0; i < index; i++) {
+    for (uint32_t i = 0; i < g->nodes.len; i++) {
         const kf_node *n = &g->nodes.data[i];
-        if (n->op == KF_OP_NONE || s->owned[i])
-            continue;
-        bool behind = reads_owned(s, n);
-        for (uint32_t j = 0; j < n->n_in; j++)
-            behind |= tainted[n->in[j]];
-        for (uint32_t r = 0; r < n->n_out; r++)
-            tainted[n->out[r]] = behind;
+        bool reads = false, waits = false;
+        for (uint32_t j = 0; n->op != KF_OP_NONE && j < n->n_in; j++) {
+            reads |= f.at_hand[n->in[j]];
+            waits |= f.waits[n->in[j]];
+        }
+        bool copy = s->recompute.again[i] && !waits;
+        for (uint32_t r = 0; r < n->n_out && n->op != KF_OP_NONE; r++) {
+            f.at_hand[n->out[r]] = s->owned[i] || (reads && copy);
+            f.waits[n->out[r]] = !s->owned[i] && (waits || (reads && !copy));
+        }
     }
-    for (uint32_t j = 0; j < g->nodes.data[index].n_in; j++)
-        if (tainted[g->nodes.data[index].in[j]])
+    return f;
+}
+
+static bool reads_any(const kf_node *n, const bool *set)
+{
+    for (uint32_t j = 0; j < n->n_in; j++)
+        if (set[n->in[j]])
             return true;
     return false;
 }
 
 /* Contractions are roots of their own regions and are never swallowed. */
-static bool absorbable(const kf_selection *s, uint32_t index, const bool *skip)
+static bool absorbable(const kf_selection *s, uint32_t index, const bool *skip, const frontier *f)
 {
     const kf_node *n = &s->g->nodes.data[index];
 
     return kf_node_is_loose(n) && !s->owned[index] && !skip[index] &&
-           !(kf_op_infos[n->op].traits & KF_CONTRACT) && reads_owned(s, n);
+           !(kf_op_infos[n->op].traits & KF_CONTRACT) && reads_any(n, f->at_hand);
 }
 
 static bool try_match(kf_selection *s, kf_pass_ctx *cx, kf_sbuf *why)
 {
     kf_value_list operands, results;
 
-    pull_cheap(s, cx);
+    kf_selection_pull_cheap(s, cx);
     kf_graph *body = kf_selection_body(s, &operands, &results);
     return kf_region_family(cx->target, body, why) != KF_FAMILY_COUNT;
 }
 
 static kf_selection copy_selection(const kf_selection *s, kf_arena *scratch)
 {
-    kf_selection c = kf_selection_new(s->g, s->root, scratch);
+    kf_selection c = *s;
 
+    c.owned = KF_NEW_N(scratch, bool, s->g->nodes.len);
+    c.copied = KF_NEW_N(scratch, bool, s->g->nodes.len);
     memcpy(c.owned, s->owned, s->g->nodes.len * sizeof *c.owned);
     memcpy(c.copied, s->copied, s->g->nodes.len * sizeof *c.copied);
     return c;
@@ -291,14 +288,16 @@ static bool grow_at_once(kf_selection *s, const bool *skip, kf_pass_ctx *cx)
 {
     kf_selection all = copy_selection(s, cx->scratch);
     kf_sbuf why = {.arena = cx->scratch};
+    frontier f = find_frontier(&all, cx->scratch);
     bool any = false;
 
     for (uint32_t i = 0; i < s->g->nodes.len; i++) {
-        if (!absorbable(&all, i, skip) || would_cycle(&all, i, cx->scratch) ||
+        if (!absorbable(&all, i, skip, &f) || reads_any(&s->g->nodes.data[i], f.waits) ||
             kf_report_forbidden(cx, s->g, &s->g->nodes.data[i], &s->g->nodes.data[s->root]))
             continue;
         all.owned[i] = any = true;
         all.copied[i] = false;
+        f = find_frontier(&all, cx->scratch);
     }
     if (any && !try_match(&all, cx, &why))
         return false;
@@ -311,11 +310,12 @@ void kf_selection_grow(kf_selection *s, const bool *skip, kf_pass_ctx *cx)
 {
     if (grow_at_once(s, skip, cx))
         return;
+    frontier f = find_frontier(s, cx->scratch);
     for (uint32_t i = 0; i < s->g->nodes.len; i++) {
         const kf_node *n = &s->g->nodes.data[i], *root = &s->g->nodes.data[s->root];
-        if (!absorbable(s, i, skip) || kf_report_forbidden(cx, s->g, n, root))
+        if (!absorbable(s, i, skip, &f) || kf_report_forbidden(cx, s->g, n, root))
             continue;
-        if (would_cycle(s, i, cx->scratch)) {
+        if (reads_any(n, f.waits)) {
             kf_report_not_joined(cx, s->g, n, root, KF_REASON_F0210, (kf_str){"", 0});
             continue;
         }
@@ -323,9 +323,11 @@ void kf_selection_grow(kf_selection *s, const bool *skip, kf_pass_ctx *cx)
         kf_sbuf why = {.arena = cx->scratch};
         with.owned[i] = true;
         with.copied[i] = false;
-        if (try_match(&with, cx, &why))
+        if (try_match(&with, cx, &why)) {
             *s = with;
-        else
+            f = find_frontier(s, cx->scratch);
+        } else {
             kf_report_not_joined(cx, s->g, n, root, KF_REASON_F0209, kf_sbuf_view(&why));
+        }
     }
 }

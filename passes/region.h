@@ -4,7 +4,7 @@
 #ifndef KF_PASSES_REGION_H
 #define KF_PASSES_REGION_H
 
-#include "passes/match.h"
+#include "passes/recompute.h"
 
 /** A selection of nodes of |g|, by node index. |owned| nodes move into the region; |copied| ones
  * are computed inside as well and stay for their other users. */
@@ -13,6 +13,7 @@ typedef struct kf_selection {
     uint32_t root; /* what the others join; owned from the start */
     bool *owned;
     bool *copied;
+    kf_recompute recompute; /* what is never owned where it can be copied */
 } kf_selection;
 
 kf_selection kf_selection_new(kf_graph *g, uint32_t root, kf_arena *scratch);
@@ -36,10 +37,9 @@ void kf_selection_commit(const kf_selection *s, kf_family family, kf_str name, k
 /** True if node |n| may still be put into a region. */
 bool kf_node_is_loose(const kf_node *n);
 
-/** One number a row, made from a few numbers a row: a finished row statistic. It needs all column
- * blocks of its row, so it never joins the region that makes them; regions that read it compute it
- * anew. */
-bool kf_node_is_row_value(const kf_graph *g, const kf_node *n);
+/** Adds to |s| as copied everything cheap that its nodes read: what is computed again
+ * (recompute.h), views of arguments. */
+void kf_selection_pull_cheap(kf_selection *s, kf_pass_ctx *cx);
 
 /** Grows |s| by loose consumers of its results, all at once where the target agrees, else one by
  * one, with a refusal logged for each that it cannot take. |skip| marks nodes that must stay

@@ -86,30 +86,43 @@ static kf_value plain_argument(const parts *p)
     return plain && kf_value_type(p->g, p->a)->dim[1].size % 2 == 0 ? v : KF_NO_VALUE;
 }
 
-/* Collects the row reductions of the prologue; whole rows cannot be normalised there. */
-static bool check_prologue(parts *p, kf_value v, bool *seen, kf_sbuf *why)
+/* What no prologue can hold: other kernels' work, and rows that need whole rows first. */
+static bool check_prologue_op(const kf_node *n, kf_sbuf *why)
+{
+    const kf_op op = n->op;
+    if (op == KF_OP_row_reduce && KF_ATTR_OF(n, row_reduce)->keep)
+        return kf_refuse(why, "a row_reduce in the prologue has to give one value a row");
+    if (op == KF_OP_matmul || op == KF_OP_kv_append || op == KF_OP_kv_read ||
+        op == KF_OP_kv_index || op == KF_OP_attention || op == KF_OP_row_stat ||
+        op == KF_OP_rope_table)
+        return kf_refuse(why, "%s cannot stand in the prologue of a matmul", kf_op_infos[op].name);
+    return true;
+}
+
+/* Walks the prologue and collects its row values: what is one number for each row of A, computed
+ * once a tile. Nothing is collected inside one. |seen|, by value: walked inside a row value (1), or
+ * outside too (2). */
+static bool check_prologue(parts *p, kf_value v, uint8_t how, uint8_t *seen, kf_sbuf *why)
 {
     const kf_node *n = kf_value_node(p->g, v);
-    if (!n || seen[v])
+    const kf_type *t = kf_value_type(p->g, v);
+    if (!n || seen[v] >= how)
         return true;
-    seen[v] = true;
-    if (n->op == KF_OP_matmul || n->op == KF_OP_kv_append || n->op == KF_OP_kv_read ||
-        n->op == KF_OP_kv_index || n->op == KF_OP_attention || n->op == KF_OP_row_stat ||
-        n->op == KF_OP_rope_table)
-        return kf_refuse(why, "%s cannot stand in the prologue of a matmul",
-                         kf_op_infos[n->op].name);
-    if (n->op == KF_OP_row_reduce) {
-        const kf_type *t = kf_value_type(p->g, v);
-        if (KF_ATTR_OF(n, row_reduce)->keep || t->rank != 2 ||
-            !kf_dim_eq(t->dim[0], kf_value_type(p->g, p->a)->dim[0]))
-            return kf_refuse(why, "a row_reduce in the prologue has to give one value a row");
+    seen[v] = how;
+    const bool row_value = t->rank == 2 && kf_dim_eq(t->dim[1], kf_dim_static(1)) &&
+                           kf_dim_eq(t->dim[0], kf_value_type(p->g, p->a)->dim[0]);
+    if (!check_prologue_op(n, why))
+        return false;
+    if (n->op == KF_OP_row_reduce && !row_value && how == 2)
+        return kf_refuse(why, "a row_reduce in the prologue has to give one value a row");
+    if (row_value && how == 2) {
         if (p->n_rows == sizeof p->row_value / sizeof p->row_value[0])
             return kf_refuse(why, "the prologue needs more than %u values a row", p->n_rows);
         p->row_value[p->n_rows++] = v;
-        return true;
+        how = 1;
     }
     for (uint32_t i = 0; i < n->n_in; i++)
-        if (!check_prologue(p, n->in[i], seen, why))
+        if (!check_prologue(p, n->in[i], how, seen, why))
             return false;
     return true;
 }
@@ -155,7 +168,7 @@ static bool take_apart(const kf_target *t, const kf_graph *g, kf_arena *arena, p
     *p = (parts){.g = g};
     if (!kf_body_is_pointwise(g, why) || !find_matmul(p, why) || !check_weight(t, p, why))
         return false;
-    if (!check_prologue(p, p->a, KF_NEW_N(arena, bool, g->values.len), why))
+    if (!check_prologue(p, p->a, 2, KF_NEW_N(arena, uint8_t, g->values.len), why))
         return false;
     p->plain_a = plain_argument(p);
     return kf_columns_trace(g, p->node->out[0], arena, &p->columns, why) &&
