@@ -53,35 +53,29 @@ static kf_dtype param_dtype(const kf_graph_builder *b, const kf_spec_param *p)
     return kf_src_given(s->dtype.src) ? s->dtype.v : KF_DTYPE_f32;
 }
 
-static kf_value add_param(kf_graph_builder *b, const kf_spec_param *p, const char *name, kf_loc loc)
+const kf_recipe *kf_build_recipe(kf_graph_builder *b, const kf_spec_param *p)
 {
     kf_dim dims[2] = {kf_dim_static(p->dim[0]), kf_dim_static(p->rank > 1 ? p->dim[1] : 0)};
-    kf_type t = kf_type_tensor(param_dtype(b, p), p->rank, dims);
-    const kf_recipe *r = kf_recipe_load(b->arena, tensor_name(b, p), t);
 
-    for (uint32_t i = 0; i < b->g->params.len; i++)
-        if (kf_recipe_eq(b->g->recipes.data[i], r))
-            return b->g->params.data[i]; /* tied: one parameter */
-    return kf_graph_add_param(b->g, r, unique_name(b, name), loc);
+    return kf_recipe_load(b->arena, tensor_name(b, p),
+                          kf_type_tensor(param_dtype(b, p), p->rank, dims));
+}
+
+kf_value kf_build_part(kf_graph_builder *b, const kf_block *block, kf_param_role role,
+                       kf_param_part part, const char *name)
+{
+    const kf_spec_param *p = kf_block_part(block, role, part);
+    kf_loc loc = kf_build_loc(b, block->src.loc);
+
+    if (!p)
+        return KF_NO_VALUE;
+    return kf_graph_param_of(b->g, kf_build_recipe(b, p), unique_name(b, name), loc);
 }
 
 kf_value kf_build_param(kf_graph_builder *b, const kf_block *block, kf_param_role role,
                         const char *name)
 {
-    const kf_spec_param *p = kf_block_param(block, role);
-
-    return p ? add_param(b, p, name, kf_build_loc(b, block->src.loc)) : KF_NO_VALUE;
-}
-
-kf_value kf_build_linear(kf_graph_builder *b, const kf_block *block, kf_param_role weight,
-                         const char *weight_name, kf_param_role bias, const char *bias_name,
-                         kf_value x)
-{
-    kf_loc loc = kf_build_loc(b, block->src.loc);
-    kf_value y = kf_node_matmul(b->g, x, kf_build_param(b, block, weight, weight_name), true, loc);
-    kf_value add = kf_build_param(b, block, bias, bias_name);
-
-    return add == KF_NO_VALUE ? y : kf_node_2(b->g, KF_OP_add, y, add, loc);
+    return kf_build_part(b, block, role, KF_PART_WHOLE, name);
 }
 
 /* ---- norms ----------------------------------------------------------------------------------- */
@@ -107,16 +101,41 @@ static kf_value times_const(kf_graph_builder *b, kf_value x, double factor, kf_l
     return factor == 1 ? x : kf_node_2(b->g, KF_OP_mul, x, kf_node_const(b->g, factor, loc), loc);
 }
 
-/* The gain of a norm: gain_offset + what is stored; KF_NO_VALUE for none. */
+/* 1 / sqrt(l) in layer l, counted from 1: a number [1] that packing makes. */
+static kf_value depth_scale(kf_graph_builder *b, kf_loc loc)
+{
+    static const char *const names[] = {"layer"};
+    kf_slot_builder *sb = kf_slot_builder_create(b->arena, 1, names, 0);
+    uint32_t rounds = kf_slot_param(sb, 0);
+
+    if (b->round > 1)
+        rounds = kf_slot_fn(sb, KF_FN_mul, rounds, kf_slot_const(sb, b->round), 0);
+    uint32_t depth = kf_slot_fn(sb, KF_FN_add, rounds, kf_slot_const(sb, b->turn + 1.0), 0);
+    const kf_slot *body = kf_slot_finish(sb, kf_slot_fn(sb, KF_FN_rsqrt, depth, 0, 0));
+    const kf_recipe *r = kf_recipe_map(b->arena, KF_DTYPE_f32, body, 0, NULL);
+
+    return kf_graph_param_of(b->g, r, KF_STR("depth_scale"), loc);
+}
+
+/* Times the norm's scale, which it applies to gain and bias alike. |v| may be KF_NO_VALUE. */
+static kf_value scaled(kf_graph_builder *b, const kf_block *block, kf_value v, kf_loc loc)
+{
+    if (block->u.norm.scale.v == KF_NORM_SCALE_NONE)
+        return v;
+    kf_value s = depth_scale(b, loc);
+    return v == KF_NO_VALUE ? s : kf_node_2(b->g, KF_OP_mul, v, s, loc);
+}
+
+/* The gain of a norm: gain_offset + what is stored, scaled; KF_NO_VALUE for none. */
 static kf_value build_gain(kf_graph_builder *b, const kf_block *block)
 {
     kf_loc loc = kf_build_loc(b, block->src.loc);
     kf_value gain = kf_build_param(b, block, KF_PARAM_GAIN, "gain");
     double offset = block->u.norm.gain_offset.v;
 
-    if (gain == KF_NO_VALUE || offset == 0)
-        return gain;
-    return kf_node_2(b->g, KF_OP_add, gain, kf_node_const(b->g, offset, loc), loc);
+    if (gain != KF_NO_VALUE && offset != 0)
+        gain = kf_node_2(b->g, KF_OP_add, gain, kf_node_const(b->g, offset, loc), loc);
+    return scaled(b, block, gain, loc);
 }
 
 /* x * rsqrt(mean(x^2) + eps) * gain (Zhang and Sennrich 2019, arXiv:1910.07467) */
@@ -153,7 +172,31 @@ static kf_value build_layer_norm(kf_graph_builder *b, const kf_block *block, kf_
     kf_value gain = build_gain(b, block);
     kf_value bias = kf_build_param(b, block, KF_PARAM_BIAS, "bias");
     y = gain == KF_NO_VALUE ? y : kf_node_2(b->g, KF_OP_mul, y, gain, loc);
-    return bias == KF_NO_VALUE ? y : kf_node_2(b->g, KF_OP_add, y, bias, loc);
+    return bias == KF_NO_VALUE ? y
+                               : kf_node_2(b->g, KF_OP_add, y, scaled(b, block, bias, loc), loc);
+}
+
+/* x * s + t with s = gain * rsqrt(variance + eps) (+ alpha) and t = bias - mean * gain *
+ * rsqrt(variance + eps), functions of weights alone (Ioffe and Szegedy 2015, arXiv:1502.03167;
+ * alpha: Guo et al. 2024, arXiv:2405.11582). */
+static kf_value build_batch_norm(kf_graph_builder *b, const kf_block *block, kf_value x)
+{
+    kf_graph *g = b->g;
+    kf_loc loc = kf_build_loc(b, block->src.loc);
+    kf_value variance = kf_build_param(b, block, KF_PARAM_VARIANCE, "variance"),
+             mean = kf_build_param(b, block, KF_PARAM_MEAN, "mean"),
+             gain = kf_build_param(b, block, KF_PARAM_GAIN, "gain"),
+             bias = kf_build_param(b, block, KF_PARAM_BIAS, "bias"),
+             alpha = kf_build_param(b, block, KF_PARAM_ALPHA, "alpha");
+    kf_value eps = kf_node_const(g, block->u.norm.eps.v, loc);
+    kf_value s = kf_node_1(g, KF_OP_rsqrt, kf_node_2(g, KF_OP_add, variance, eps, loc), loc);
+
+    s = gain == KF_NO_VALUE ? s : kf_node_2(g, KF_OP_mul, gain, s, loc);
+    kf_value t = kf_node_2(g, KF_OP_mul, mean, s, loc);
+    t = bias == KF_NO_VALUE ? kf_node_1(g, KF_OP_neg, t, loc)
+                            : kf_node_2(g, KF_OP_sub, bias, t, loc);
+    s = alpha == KF_NO_VALUE ? s : kf_node_2(g, KF_OP_add, s, alpha, loc);
+    return kf_node_2(g, KF_OP_add, kf_node_2(g, KF_OP_mul, x, s, loc), t, loc);
 }
 
 /* ---- expressions ----------------------------------------------------------------------------- */
@@ -187,20 +230,25 @@ static kf_value build_blocks(kf_graph_builder *b, kf_blocks blocks, kf_value x);
 
 static kf_value build_glu(kf_graph_builder *b, const kf_block *block, kf_value x)
 {
+    const kf_spec_glu *u = &block->u.glu;
+    kf_linear_cut rows = {0, u->nested.v}, columns = {1, u->nested.v};
     kf_loc loc = kf_build_loc(b, block->src.loc);
-    kf_value gate = kf_build_linear(b, block, KF_PARAM_GATE, "wg", KF_PARAM_GATE_BIAS, "bg", x);
-    kf_value up = kf_build_linear(b, block, KF_PARAM_UP, "wu", KF_PARAM_UP_BIAS, "bu", x);
-    kf_value h = kf_node_2(b->g, KF_OP_mul, build_act(b, &block->u.glu.act, gate), up, loc);
+    kf_value gate =
+        kf_build_linear_cut(b, block, KF_PARAM_GATE, "wg", KF_PARAM_GATE_BIAS, "bg", rows, x);
+    kf_value up = kf_build_linear_cut(b, block, KF_PARAM_UP, "wu", KF_PARAM_UP_BIAS, "bu", rows, x);
+    kf_value h = kf_node_2(b->g, KF_OP_mul, build_act(b, &u->act, gate), up, loc);
 
-    return kf_build_linear(b, block, KF_PARAM_DOWN, "wd", KF_PARAM_DOWN_BIAS, "bd", h);
+    return kf_build_linear_cut(b, block, KF_PARAM_DOWN, "wd", KF_PARAM_DOWN_BIAS, "bd", columns, h);
 }
 
 static kf_value build_mlp(kf_graph_builder *b, const kf_block *block, kf_value x)
 {
-    kf_value up = kf_build_linear(b, block, KF_PARAM_UP, "wu", KF_PARAM_UP_BIAS, "bu", x);
+    const kf_spec_mlp *u = &block->u.mlp;
+    kf_linear_cut rows = {0, u->nested.v}, columns = {1, u->nested.v};
+    kf_value up = kf_build_linear_cut(b, block, KF_PARAM_UP, "wu", KF_PARAM_UP_BIAS, "bu", rows, x);
 
-    return kf_build_linear(b, block, KF_PARAM_DOWN, "wd", KF_PARAM_DOWN_BIAS, "bd",
-                           build_act(b, &block->u.mlp.act, up));
+    return kf_build_linear_cut(b, block, KF_PARAM_DOWN, "wd", KF_PARAM_DOWN_BIAS, "bd", columns,
+                               build_act(b, &u->act, up));
 }
 
 static kf_value build_parallel(kf_graph_builder *b, const kf_block *block, kf_value x)
@@ -234,12 +282,16 @@ static kf_value build_block_linear(kf_graph_builder *b, const kf_block *block, k
 {
     const kf_spec_linear *u = &block->u.linear;
     kf_loc loc = kf_build_loc(b, block->src.loc);
-    kf_value w = u->tied_to ? kf_build_param(b, u->tied_to, KF_PARAM_TABLE, "embed")
-                            : kf_build_param(b, block, KF_PARAM_WEIGHT, "head");
-    kf_value y = kf_node_matmul(b->g, x, w, true, loc);
-    kf_value bias = kf_build_param(b, block, KF_PARAM_BIAS, "head_bias");
+    kf_value y;
 
-    y = bias == KF_NO_VALUE ? y : kf_node_2(b->g, KF_OP_add, y, bias, loc);
+    if (u->tied_to) {
+        kf_value bias = kf_build_param(b, block, KF_PARAM_BIAS, "head_bias");
+        y = kf_node_matmul(b->g, x, kf_build_param(b, u->tied_to, KF_PARAM_TABLE, "embed"), true,
+                           loc);
+        y = bias == KF_NO_VALUE ? y : kf_node_2(b->g, KF_OP_add, y, bias, loc);
+    } else {
+        y = kf_build_linear(b, block, KF_PARAM_WEIGHT, "head", KF_PARAM_BIAS, "head_bias", x);
+    }
     return u->act.expr ? build_act(b, &u->act, y) : y;
 }
 
@@ -260,6 +312,8 @@ static kf_value build_block(kf_graph_builder *b, const kf_block *block, kf_value
         return kf_build_rms(b, x, block->u.norm.eps.v, build_gain(b, block), loc);
     case KF_BLOCK_LAYER_NORM:
         return build_layer_norm(b, block, x);
+    case KF_BLOCK_BATCH_NORM:
+        return build_batch_norm(b, block, x);
     case KF_BLOCK_ATTENTION:
         return kf_build_attention(b, block, x);
     case KF_BLOCK_GLU:
@@ -432,7 +486,9 @@ static kf_value build_round(kf_graph_builder *b, const kf_spec_repeat *r, kf_val
     kf_str weights = r->weights.v;
     uint32_t common = common_prefix(weights).len;
 
+    b->round = r->block.n;
     for (uint32_t i = 0; i < r->block.n; i++) {
+        b->turn = i;
         if (r->block.n > 1)
             b->part = part_prefix(b->arena, (kf_str){weights.ptr + common, weights.len - common},
                                   r->block.n, i);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* build_impl - shared between build_graph.c (blocks, functions) and build_attention.c. Private to
- * the frontend. */
+/* build_impl - shared between build_graph.c (blocks, functions), build_attention.c and
+ * build_linear.c. Private to the frontend. */
 #ifndef KF_FRONTEND_BUILD_IMPL_H
 #define KF_FRONTEND_BUILD_IMPL_H
 
@@ -25,6 +25,7 @@ typedef struct kf_graph_builder {
     /* Checkpoint names of its parameters: |prefix| is that of the function, |part| that of the
      * block of a repeat's list which is being built, below it. */
     kf_str prefix, part;
+    uint32_t round, turn; /* blocks in that list, and which of them it is */
     kf_call_inputs in;
     uint32_t n_caches; /* of the function under construction */
     kf_value cache[KF_MAX_CACHES];
@@ -39,10 +40,22 @@ kf_loc kf_build_loc(kf_graph_builder *b, kf_loc spec_loc);
 /** The parameter of |block| with |role| as a value, or KF_NO_VALUE if the block has none. */
 kf_value kf_build_param(kf_graph_builder *b, const kf_block *block, kf_param_role role,
                         const char *name);
-/** x W^T (+ bias). */
+/** One of the tensors that make it up. */
+kf_value kf_build_part(kf_graph_builder *b, const kf_block *block, kf_param_role role,
+                       kf_param_part part, const char *name);
+/** How the checkpoint's tensor becomes |p|. */
+const kf_recipe *kf_build_recipe(kf_graph_builder *b, const kf_spec_param *p);
+/** x W^T (+ bias); what W is stored as is the description's business. */
 kf_value kf_build_linear(kf_graph_builder *b, const kf_block *block, kf_param_role weight,
                          const char *weight_name, kf_param_role bias, const char *bias_name,
                          kf_value x);
+/** Uses only the first |n| rows (axis 0) or columns (axis 1) of the matrix; n 0: all. */
+typedef struct kf_linear_cut {
+    int64_t axis, n;
+} kf_linear_cut;
+kf_value kf_build_linear_cut(kf_graph_builder *b, const kf_block *block, kf_param_role weight,
+                             const char *weight_name, kf_param_role bias, const char *bias_name,
+                             kf_linear_cut cut, kf_value x);
 /** rms over the last axis, times a gain. */
 kf_value kf_build_rms(kf_graph_builder *b, kf_value x, double eps, kf_value gain, kf_loc loc);
 /** |e| over values for its variables (indexed by kf_expr_var; unused ones KF_NO_VALUE). */

@@ -46,7 +46,7 @@ static const char *find_act(const kf_expr *e)
 static bool is_plain_norm(const kf_block *b, double eps)
 {
     return b->kind == KF_BLOCK_RMS_NORM && b->u.norm.eps.v == eps && b->u.norm.gain.v &&
-           b->u.norm.gain_offset.v == 0;
+           b->u.norm.gain_offset.v == 0 && b->u.norm.scale.v == KF_NORM_SCALE_NONE;
 }
 
 /** residual: [rms_norm, |kind|]; the norm's epsilon must be |eps|. */
@@ -63,7 +63,7 @@ static bool has_default_names(const kf_blocks *blocks)
     for (uint32_t i = 0; i < blocks->n; i++) {
         const kf_block *b = &blocks->block[i];
         for (uint32_t j = 0; j < b->n_params; j++)
-            if (kf_src_given(b->param[j].src))
+            if (kf_src_given(b->param[j].src) || b->param[j].part != KF_PART_WHOLE)
                 return false;
         if (b->kind == KF_BLOCK_RESIDUAL && !has_default_names(&b->u.residual.body))
             return false;
@@ -99,8 +99,9 @@ static bool find_decoder(const kf_spec *spec, decoder *d)
     const kf_block *attention =
         find_branch(&spec->block[0].body.block[0], KF_BLOCK_ATTENTION, d->eps);
     const kf_block *glu = find_branch(&spec->block[0].body.block[1], KF_BLOCK_GLU, d->eps);
-    if (attention == NULL || glu == NULL || d->head->bias.v || d->head->act.expr != NULL ||
-        d->repeat->block.n != 1 || !kf_str_eq_c(d->repeat->weights.v, "model.layers.{i}") ||
+    if (attention == NULL || glu == NULL || glu->u.glu.nested.v != 0 || d->head->bias.v ||
+        d->head->act.expr != NULL || d->repeat->block.n != 1 ||
+        !kf_str_eq_c(d->repeat->weights.v, "model.layers.{i}") ||
         !has_default_names(&spec->model) || !has_default_names(&spec->block[0].body))
         return false;
     d->attention = &attention->u.attention;

@@ -99,9 +99,26 @@ typedef struct kf_param_info {
 extern const kf_block_info kf_block_infos[KF_BLOCK_KIND_COUNT];
 extern const kf_param_info kf_param_infos[KF_PARAM_ROLE_COUNT];
 
+/** The tensors that make up a parameter; rows of PART in blocks.def. */
+typedef enum kf_param_part {
+#define PART(name, word, suffix, summary) KF_PART_##name,
+#include "frontend/blocks.def"
+#undef PART
+    KF_PART_COUNT
+} kf_param_part;
+
+typedef struct kf_param_part_info {
+    const char *word;   /* behind the role in weight_names; "" for the whole */
+    const char *suffix; /* of its checkpoint name by default */
+    const char *summary;
+} kf_param_part_info;
+
+extern const kf_param_part_info kf_param_part_infos[KF_PART_COUNT];
+
 /** One parameter tensor of a block. Matrices are [out, in] as checkpoints store them. */
 typedef struct kf_spec_param {
     kf_param_role role;
+    kf_param_part part;
     kf_str key;  /* "layer.attention.q": how weight_names calls it */
     kf_str name; /* checkpoint name; inside a repeated block relative to the repeat's |weights| */
     kf_src src;  /* of the weight_names entry; origin NONE: the default name */
@@ -159,6 +176,7 @@ typedef struct kf_spec_attention {
 typedef struct kf_spec_glu {
     kf_sv_expr act;
     kf_sv_int intermediate_size;
+    kf_sv_int nested; /* columns inside that are used; 0: all */
     kf_sv_bool bias;
 } kf_spec_glu;
 
@@ -166,15 +184,20 @@ typedef struct kf_spec_glu {
 typedef struct kf_spec_mlp {
     kf_sv_expr act;
     kf_sv_int intermediate_size;
+    kf_sv_int nested; /* 0: all */
     kf_sv_bool bias;
 } kf_spec_mlp;
 
-/** rms_norm (gain) and layer_norm (gain and bias) over hidden_size. */
+typedef enum kf_norm_scale { KF_NORM_SCALE_NONE, KF_NORM_SCALE_INV_SQRT_DEPTH } kf_norm_scale;
+
+/** rms_norm (gain), layer_norm and batch_norm (gain and bias) over hidden_size. */
 typedef struct kf_spec_norm {
     kf_sv_num eps;
     kf_sv_bool gain;
     kf_sv_num gain_offset; /* multiplied is gain_offset + the parameter */
-    kf_sv_bool bias;       /* layer_norm only */
+    kf_sv_bool bias;       /* layer_norm, batch_norm */
+    kf_sv_word scale;      /* kf_norm_scale */
+    kf_sv_bool residual;   /* batch_norm: adds alpha * x */
 } kf_spec_norm;
 
 /** Token embedding, [vocab_size, hidden_size]; first block of the model. */
@@ -251,6 +274,17 @@ typedef struct kf_spec_build {
     kf_sv_strs require, forbid; /* fusion contracts */
 } kf_spec_build;
 
+/** Ways in which a matrix is stored in parts; `adapters:` and `weight_forms:`. */
+typedef enum kf_form { KF_FORM_LORA, KF_FORM_LOW_RANK, KF_FORM_SPECTRAL, KF_FORM_COUNT } kf_form;
+
+typedef struct kf_spec_form {
+    kf_sv_bool present;
+    kf_sv_int rank;
+    kf_sv_num alpha;
+    kf_sv_strs targets;
+    uint64_t roles, used; /* sets of kf_param_role: targets, and those that a block has */
+} kf_spec_form;
+
 /** Defaults of generation; from generation_config.json or config.json. */
 typedef struct kf_spec_generation {
     kf_sv_int bos_token_id; /* valid when given */
@@ -279,6 +313,7 @@ typedef struct kf_spec {
     kf_blocks model;
     const kf_block *embedding; /* first block of the model */
     const kf_block *head;      /* last block of the model: a linear onto the vocabulary */
+    kf_spec_form form[KF_FORM_COUNT];
     kf_spec_generation generation;
     kf_spec_build build;
 } kf_spec;
@@ -311,6 +346,9 @@ static inline kf_blocks kf_repeat_body(const kf_spec *spec, const kf_spec_repeat
 
 /** Parameter of |block| by role, or NULL. */
 const kf_spec_param *kf_block_param(const kf_block *block, kf_param_role role);
+const kf_spec_param *kf_block_part(const kf_block *block, kf_param_role role, kf_param_part part);
+/** The form |which| if matrices of |role| have it, else NULL. */
+const kf_spec_form *kf_form_of(const kf_spec *spec, kf_form which, kf_param_role role);
 
 /** Visits every parameter tensor of the model once, in model order: |name| is the checkpoint name
  * with the layer number filled in, |block| its owner. Stops and returns false when |visit| does. */

@@ -72,6 +72,12 @@ static void write_blocks(kf_sbuf *out)
         "|\n|---|---|\n");
     for (int i = 0; i < KF_PARAM_ROLE_COUNT; i++)
         kf_sbuf_printf(out, "| `%s` | %s |\n", kf_param_infos[i].word, kf_param_infos[i].summary);
+    kf_sbuf_c(out, "\nA matrix that is stored in parts (`adapters:`, `weight_forms:`) has them "
+                   "behind its role, as `layer.attention.q.lora_a`:\n\n"
+                   "| part | is |\n|---|---|\n");
+    for (int i = KF_PART_WHOLE + 1; i < KF_PART_COUNT; i++)
+        kf_sbuf_printf(out, "| `%s` | %s |\n", kf_param_part_infos[i].word,
+                       kf_param_part_infos[i].summary);
     kf_sbuf_char(out, '\n');
 }
 

@@ -111,6 +111,7 @@ static void print_leaf(printer *p, const kf_block *b)
         [KF_BLOCK_LINEAR] = KF_SCOPE_LINEAR,
         [KF_BLOCK_RMS_NORM] = KF_SCOPE_RMS_NORM,
         [KF_BLOCK_LAYER_NORM] = KF_SCOPE_LAYER_NORM,
+        [KF_BLOCK_BATCH_NORM] = KF_SCOPE_BATCH_NORM,
         [KF_BLOCK_ATTENTION] = KF_SCOPE_ATTENTION,
         [KF_BLOCK_GLU] = KF_SCOPE_GLU,
         [KF_BLOCK_MLP] = KF_SCOPE_MLP,
@@ -250,6 +251,21 @@ static void print_top(printer *p)
     }
 }
 
+static void print_forms(printer *p)
+{
+    const kf_spec_form *f = p->spec->form;
+    part lora = {KF_SCOPE_LORA, "lora", &f[KF_FORM_LORA]}, weights[2];
+    uint32_t n = 0;
+
+    if (f[KF_FORM_LORA].present.v)
+        print_mapping(p, "adapters", &lora, 1);
+    if (f[KF_FORM_LOW_RANK].present.v)
+        weights[n++] = (part){KF_SCOPE_LOW_RANK, "low_rank", &f[KF_FORM_LOW_RANK]};
+    if (f[KF_FORM_SPECTRAL].present.v)
+        weights[n++] = (part){KF_SCOPE_SPECTRAL, "spectral", &f[KF_FORM_SPECTRAL]};
+    print_mapping(p, "weight_forms", weights, n);
+}
+
 void kf_spec_print(const kf_spec *spec, bool origins, kf_sbuf *out)
 {
     printer p = {.spec = spec, .out = out, .origins = origins};
@@ -267,6 +283,7 @@ void kf_spec_print(const kf_spec *spec, bool origins, kf_sbuf *out)
     for (uint32_t i = 0; i < spec->n_blocks; i++)
         print_names(&p, &spec->block[i].body, &has_heading);
     print_names(&p, &spec->model, &has_heading);
+    print_forms(&p);
     part generation = {KF_SCOPE_GENERATION, NULL, &spec->generation};
     print_mapping(&p, "generation", &generation, 1);
     part build[] = {{KF_SCOPE_BUILD, NULL, &spec->build},

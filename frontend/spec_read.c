@@ -67,6 +67,8 @@ static int compare_name_keys(const void *a, const void *b)
                       ((const name_entry *)b)->pair->key->text);
 }
 
+static kf_str default_name(const scope *s, const kf_spec_param *p, const char *local);
+
 static void resolve_name(scope *s, kf_spec_param *p, const char *local)
 {
     kf_yaml_node key = {.text = p->key};
@@ -84,29 +86,68 @@ static void resolve_name(scope *s, kf_spec_param *p, const char *local)
         p->src = src_at(value);
         return;
     }
-    const char *name = kf_default_weight_name(local, !s->is_model);
-    p->name = name != NULL ? kf_str_from(name) : s->is_model ? p->key : kf_str_from(local);
+    p->name = default_name(s, p, local);
 }
 
-/** |local|: the label without its scope ("attention2"). */
-static void add_param(scope *s, kf_block *b, kf_param_role role, int64_t d0, const char *why0,
-                      int64_t d1, const char *why1)
+/* Of a part, the name of the whole with another ending. */
+static kf_str default_name(const scope *s, const kf_spec_param *p, const char *local)
 {
-    enum { MAX_PARAMS = 10 };
+    const char *name = kf_default_weight_name(local, !s->is_model);
+    const char *suffix = kf_param_part_infos[p->part].suffix;
+    kf_str whole = kf_str_from(name != NULL ? name : local);
+
+    if (p->part == KF_PART_WHOLE)
+        return name == NULL && s->is_model ? p->key : whole;
+    const char *end = strstr(whole.ptr, ".weight");
+    if (end != NULL && end[strlen(".weight")] == '\0')
+        whole.len = (uint32_t)(end - whole.ptr);
+    return kf_strf(s->r->arena, "%.*s%s", KF_STR_ARG(whole), suffix);
+}
+
+static void add_part(scope *s, kf_block *b, kf_param_role role, kf_param_part part, int64_t d0,
+                     const char *why0, int64_t d1, const char *why1)
+{
+    enum { MAX_PARAMS = 32 };
     if (b->param == NULL)
         b->param = KF_NEW_N(s->r->arena, kf_spec_param, MAX_PARAMS);
     kf_spec_param *p = &b->param[b->n_params++];
-    *p =
-        (kf_spec_param){.role = role, .rank = d1 > 0 ? 2 : 1, .dim = {d0, d1}, .why = {why0, why1}};
-    const char *word = kf_param_infos[role].word;
-    p->key = kf_strf(s->r->arena, "%.*s.%s", KF_STR_ARG(b->label), word);
-    resolve_name(s, p, p->key.ptr + s->name.len + 1);
+    *p = (kf_spec_param){
+        .role = role, .part = part, .rank = d1 > 0 ? 2 : 1, .dim = {d0, d1}, .why = {why0, why1}};
+    kf_str whole = kf_strf(s->r->arena, "%.*s.%s", KF_STR_ARG(b->label), kf_param_infos[role].word);
+    p->key = part == KF_PART_WHOLE ? whole
+                                   : kf_strf(s->r->arena, "%.*s.%s", KF_STR_ARG(whole),
+                                             kf_param_part_infos[part].word);
+    resolve_name(s, p, whole.ptr + s->name.len + 1);
     kf_vec_push(s->r->arena, &s->params, p);
+}
+
+/* The tensors of a matrix, in the forms that the description gives it. */
+static void add_param(scope *s, kf_block *b, kf_param_role role, int64_t d0, const char *why0,
+                      int64_t d1, const char *why1)
+{
+    kf_spec *spec = s->r->spec;
+    const kf_spec_form *product = kf_form_of(spec, KF_FORM_LOW_RANK, role),
+                       *update = kf_form_of(spec, KF_FORM_LORA, role);
+
+    for (int i = 0; i < KF_FORM_COUNT; i++)
+        spec->form[i].used |= UINT64_C(1) << role;
+    if (product) {
+        add_part(s, b, role, KF_PART_FACTOR_A, product->rank.v, "rank", d1, why1);
+        add_part(s, b, role, KF_PART_FACTOR_B, d0, why0, product->rank.v, "rank");
+    } else {
+        add_part(s, b, role, KF_PART_WHOLE, d0, why0, d1, why1);
+    }
+    if (update) {
+        add_part(s, b, role, KF_PART_LORA_A, update->rank.v, "rank", d1, why1);
+        add_part(s, b, role, KF_PART_LORA_B, d0, why0, update->rank.v, "rank");
+    }
+    if (kf_form_of(spec, KF_FORM_SPECTRAL, role))
+        add_part(s, b, role, KF_PART_SCALE, 1, "one", 0, NULL);
 }
 
 static void add_vector(scope *s, kf_block *b, kf_param_role role, int64_t n, const char *why)
 {
-    add_param(s, b, role, n, why, 0, NULL);
+    add_part(s, b, role, KF_PART_WHOLE, n, why, 0, NULL);
 }
 
 static int compare_params(const void *a, const void *b)
@@ -221,16 +262,39 @@ static bool read_linear(scope *s, kf_block *b, const kf_yaml_node *map)
 
 static bool read_norm(scope *s, kf_block *b, const kf_yaml_node *map)
 {
-    bool is_rms = b->kind == KF_BLOCK_RMS_NORM;
-    if (!kf_schema_read(s->r, is_rms ? KF_SCOPE_RMS_NORM : KF_SCOPE_LAYER_NORM, KF_SCOPE_COUNT, map,
-                        b->src, &b->u.norm))
+    static const kf_scope scopes[KF_BLOCK_KIND_COUNT] = {
+        [KF_BLOCK_RMS_NORM] = KF_SCOPE_RMS_NORM,
+        [KF_BLOCK_LAYER_NORM] = KF_SCOPE_LAYER_NORM,
+        [KF_BLOCK_BATCH_NORM] = KF_SCOPE_BATCH_NORM,
+    };
+    kf_spec_norm *u = &b->u.norm;
+    if (!kf_schema_read(s->r, scopes[b->kind], KF_SCOPE_COUNT, map, b->src, u))
         return false;
-    if (b->u.norm.gain.v)
+    if (u->scale.v != KF_NORM_SCALE_NONE && s->is_model) {
+        kf_diag_add(s->r->diags, KF_E0117, u->scale.src.loc,
+                    "'inv_sqrt_depth' counts layers: it stands in a repeated block");
+        return false;
+    }
+    if (u->gain.v)
         add_vector(s, b, KF_PARAM_GAIN, b->in_dim, "hidden_size");
-    if (!is_rms && b->u.norm.bias.v)
+    if (b->kind != KF_BLOCK_RMS_NORM && u->bias.v)
         add_vector(s, b, KF_PARAM_BIAS, b->in_dim, "hidden_size");
+    if (b->kind == KF_BLOCK_BATCH_NORM) {
+        add_vector(s, b, KF_PARAM_MEAN, b->in_dim, "hidden_size");
+        add_vector(s, b, KF_PARAM_VARIANCE, b->in_dim, "hidden_size");
+        if (u->residual.v)
+            add_vector(s, b, KF_PARAM_ALPHA, 1, "one");
+    }
     b->out_dim = b->in_dim;
     return true;
+}
+
+/* Columns inside that are used. */
+static bool check_nested(kf_reader *r, const kf_sv_int *nested, int64_t inner)
+{
+    return nested->v <= inner ||
+           inconsistent(r, nested->src.loc, "nested %lld exceeds intermediate_size %lld",
+                        (long long)nested->v, (long long)inner);
 }
 
 /** scaling: of rope; |u| holds what the rest of rope said. */
@@ -372,6 +436,8 @@ static bool read_glu(scope *s, kf_block *b, const kf_yaml_node *map)
         !kf_read_expr(s->r, map, "act", KF_EXPR_ACT, (kf_expr_env){0}, &u->act))
         return false;
     int64_t inner = u->intermediate_size.v, width = b->in_dim;
+    if (!check_nested(s->r, &u->nested, inner))
+        return false;
     add_param(s, b, KF_PARAM_GATE, inner, "intermediate_size", width, "hidden_size");
     add_param(s, b, KF_PARAM_UP, inner, "intermediate_size", width, "hidden_size");
     add_param(s, b, KF_PARAM_DOWN, width, "hidden_size", inner, "intermediate_size");
@@ -391,6 +457,8 @@ static bool read_mlp(scope *s, kf_block *b, const kf_yaml_node *map)
         !kf_read_expr(s->r, map, "act", KF_EXPR_ACT, (kf_expr_env){0}, &u->act))
         return false;
     int64_t inner = u->intermediate_size.v, width = b->in_dim;
+    if (!check_nested(s->r, &u->nested, inner))
+        return false;
     add_param(s, b, KF_PARAM_UP, inner, "intermediate_size", width, "hidden_size");
     add_param(s, b, KF_PARAM_DOWN, width, "hidden_size", inner, "intermediate_size");
     if (u->bias.v) {
@@ -570,6 +638,7 @@ static bool read_body(scope *s, kf_block *b, const kf_yaml_node *node)
         return read_linear(s, b, map);
     case KF_BLOCK_RMS_NORM:
     case KF_BLOCK_LAYER_NORM:
+    case KF_BLOCK_BATCH_NORM:
         return read_norm(s, b, map);
     case KF_BLOCK_ATTENTION:
         return read_attention(s, b, map);
@@ -772,7 +841,7 @@ static bool check_names_used(kf_reader *r, const scope *s)
 bool kf_read_blocks(kf_reader *r, const kf_yaml_node *root)
 {
     scope base = {.r = r};
-    if (!sort_names(r, kf_yaml_get(root, "weight_names"), &base))
+    if (!kf_read_forms(r, root) || !sort_names(r, kf_yaml_get(root, "weight_names"), &base))
         return false;
     bool ok = read_named_blocks(r, kf_yaml_get(root, "blocks"), &base);
     scope s = base;
@@ -782,68 +851,5 @@ bool kf_read_blocks(kf_reader *r, const kf_yaml_node *root)
     s.loc = model->loc;
     ok = read_sequence(&s, model, "model", r->spec->hidden_size.v, &r->spec->model) &&
          check_unique_names(&s) && ok;
-    return ok && check_names_used(r, &base) && check_model(r);
-}
-
-/* ---- parameters of a finished Spec ----------------------------------------------------------- */
-
-const kf_spec_param *kf_block_param(const kf_block *block, kf_param_role role)
-{
-    for (uint32_t i = 0; i < block->n_params; i++)
-        if (block->param[i].role == role)
-            return &block->param[i];
-    return NULL;
-}
-
-typedef struct visitor {
-    kf_arena *arena;
-    const kf_spec *spec;
-    kf_spec_visit_fn visit;
-    void *user;
-    kf_str prefix; /* of the current layer; empty in the model */
-} visitor;
-
-static bool visit_blocks(const visitor *v, const kf_blocks *blocks);
-
-static bool visit_repeat(const visitor *v, const kf_spec_repeat *u)
-{
-    visitor inner = *v;
-    for (int64_t i = 0; i < u->times.v; i++) {
-        kf_blocks body = kf_repeat_body(v->spec, u, (uint32_t)i % u->block.n);
-        inner.prefix = kf_plan_tensor_name(v->arena, u->weights.v, (uint32_t)i, KF_STR(""));
-        if (!visit_blocks(&inner, &body))
-            return false;
-    }
-    return true;
-}
-
-static bool visit_block(const visitor *v, const kf_block *b)
-{
-    for (uint32_t i = 0; i < b->n_params; i++) {
-        kf_str name = b->param[i].name;
-        if (v->prefix.len > 0)
-            name = kf_strf(v->arena, "%.*s.%.*s", KF_STR_ARG(v->prefix), KF_STR_ARG(name));
-        if (!v->visit(v->user, name, &b->param[i], b))
-            return false;
-    }
-    if (b->kind == KF_BLOCK_RESIDUAL && !visit_blocks(v, &b->u.residual.body))
-        return false;
-    for (uint32_t i = 0; b->kind == KF_BLOCK_PARALLEL && i < b->u.parallel.n_branches; i++)
-        if (!visit_blocks(v, &b->u.parallel.branch[i]))
-            return false;
-    return b->kind != KF_BLOCK_REPEAT || visit_repeat(v, &b->u.repeat);
-}
-
-static bool visit_blocks(const visitor *v, const kf_blocks *blocks)
-{
-    for (uint32_t i = 0; i < blocks->n; i++)
-        if (!visit_block(v, &blocks->block[i]))
-            return false;
-    return true;
-}
-
-bool kf_spec_each_param(kf_arena *arena, const kf_spec *spec, kf_spec_visit_fn visit, void *user)
-{
-    visitor v = {.arena = arena, .spec = spec, .visit = visit, .user = user};
-    return visit_blocks(&v, &spec->model);
+    return ok && check_names_used(r, &base) && kf_check_forms(r) && check_model(r);
 }

@@ -9,6 +9,11 @@
  * whose scalars (vocab_size, hidden_size) are there already. */
 bool kf_read_blocks(kf_reader *r, const kf_yaml_node *root);
 
+/** Reads `adapters:` and `weight_forms:`; before the blocks, whose parameters they change. */
+bool kf_read_forms(kf_reader *r, const kf_yaml_node *root);
+/** Reports targets that no block has; after the blocks. */
+bool kf_check_forms(kf_reader *r);
+
 /** Reads `build:` and `generation:`, and checks the bounds and the memory limit; needs the blocks.
  */
 bool kf_read_build(kf_reader *r, const kf_yaml_node *root);

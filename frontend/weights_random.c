@@ -60,7 +60,8 @@ static void generate(const random_tensor *t, kf_dtype dtype, uint64_t first, uin
 
 static bool is_gain(kf_param_role role)
 {
-    return role == KF_PARAM_GAIN || role == KF_PARAM_Q_NORM || role == KF_PARAM_K_NORM;
+    return role == KF_PARAM_GAIN || role == KF_PARAM_Q_NORM || role == KF_PARAM_K_NORM ||
+           role == KF_PARAM_VARIANCE;
 }
 
 static bool add_tensor(void *user, kf_str name, const kf_spec_param *p, const kf_block *block)
@@ -74,7 +75,7 @@ static bool add_tensor(void *user, kf_str name, const kf_spec_param *p, const kf
                              .dim = p->dim}};
     kf_hash h = kf_hash_bytes(name.ptr, name.len);
     r.key = splitmix64(s->seed ^ h.lo);
-    r.mean = is_gain(p->role) ? 1 : 0;
+    r.mean = is_gain(p->role) || p->part == KF_PART_SCALE ? 1 : 0;
     r.spread = p->rank == 2       ? (float)(1 / sqrt((double)p->dim[1]))
                : is_gain(p->role) ? 0.1f
                                   : 0.02f;
