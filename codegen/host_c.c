@@ -132,8 +132,8 @@ static void emit_head(const emitter *e)
 
 static void emit_work(const emitter *e, const kf_cost *c)
 {
-    kf_sbuf_printf(e->out, "{%" PRId64 ", {0, %" PRId64 ", %" PRId64 ", 0, %" PRId64 "}}", c->fixed,
-                   c->per_token, c->per_row, c->per_key);
+    kf_sbuf_printf(e->out, "{%" PRId64 ", {0, %" PRId64 ", %" PRId64 ", %" PRId64 ", %" PRId64 "}}",
+                   c->fixed, c->per_token, c->per_row, c->per_key, c->per_pair);
 }
 
 static void emit_tiles(const emitter *e, const kf_tile_expr *t)

@@ -22,7 +22,6 @@
 #include <unistd.h>
 
 #define MAX_NPY_BYTES (1u << 30)
-#define UNFUSED_OFF   "fuse_*,carry_stats,fold_weights"
 
 /** Logits [n, vocab] of one form. */
 typedef struct form {
@@ -252,7 +251,7 @@ static void verify_forms(check *k)
     kf_compilation *c = k->c;
 
     if (!kf_compilation_graph(c) || !evaluate(k, KF_EVAL_IDEAL, "reference") ||
-        !evaluate(k, KF_EVAL_ROUNDED, "rounded") || !compile_form(k, UNFUSED_OFF) ||
+        !evaluate(k, KF_EVAL_ROUNDED, "rounded") || !compile_form(k, KF_UNFUSED_OFF) ||
         !compile_form(k, NULL))
         return;
     double slack = 1e-5 * largest(k, k->form[0].logits);

@@ -84,7 +84,7 @@ typedef struct kf_node {
     kf_str name;                  /* region: kernel name hint, else empty */
     kf_loc loc;
     uint32_t
-        serial; /* given when the node is made, kept by clones: which one it was, for reports */
+        serial; /* given when the node is made, kept by copies: which one it was, for reports */
 } kf_node;
 
 struct kf_graph {

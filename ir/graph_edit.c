@@ -240,6 +240,8 @@ kf_value kf_graph_copy_node(kf_graph *to, const kf_graph *from, const kf_node *n
         first =
             kf_node_add(to, n->op, n->attr, n->n_in, in, kf_value_type(from, n->out[0]), n->loc);
     }
+    if (to->module == from->module)
+        to->nodes.data[to->nodes.len - 1].serial = n->serial;
     for (uint8_t i = 0; i < n->n_out; i++)
         map[n->out[i]] = first + i;
     return first;

@@ -14,9 +14,10 @@ int64_t kf_config_get(const kf_config *c, const char *key)
     return -1;
 }
 
-int64_t kf_cost_at(const kf_cost *c, int64_t tokens, int64_t rows, int64_t keys)
+int64_t kf_cost_at(const kf_cost *c, const kf_cost_point *at)
 {
-    return c->fixed + c->per_token * tokens + c->per_row * rows + c->per_key * keys;
+    return c->fixed + c->per_token * at->tokens + c->per_row * at->rows + c->per_key * at->keys +
+           c->per_pair * at->pairs;
 }
 
 int64_t kf_tile_count(const kf_tile_expr *e, const int64_t *sym_values)

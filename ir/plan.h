@@ -28,11 +28,18 @@ typedef struct kf_kernel {
     kf_loc loc;
 } kf_kernel;
 
-/** An amount that grows with the call: fixed + per token + per wanted logit row + per visible key
- * of a token. */
+/** An amount that grows with the call. */
 typedef struct kf_cost {
-    int64_t fixed, per_token, per_row, per_key;
+    int64_t fixed, per_token, per_row;
+    int64_t per_key;  /* key in view of a sequence */
+    int64_t per_pair; /* token and key that it may see */
 } kf_cost;
+
+/** A call: its tokens, the logit rows it wants, the keys in view (past and new, over all
+ * sequences), and the keys that each token may see, summed over the tokens. */
+typedef struct kf_cost_point {
+    int64_t tokens, rows, keys, pairs;
+} kf_cost_point;
 
 typedef struct kf_launch {
     uint32_t kernel;
@@ -40,6 +47,8 @@ typedef struct kf_launch {
     kf_operand *operand; /* body arguments, then results */
     kf_cost flops;
     kf_cost bytes; /* moved to or from memory, each operand and result once */
+    uint32_t ops;  /* of the graph that it is made of: the launches of the unfused program */
+    kf_cost alone; /* bytes that these move, each on its own */
     kf_loc loc;
 } kf_launch;
 
@@ -109,9 +118,7 @@ kf_plan *kf_plan_parse(kf_arena *arena, kf_diags *d, kf_str path, kf_str text);
 /** Buffers in range and not overlapping while alive, operands typed like the body, kernels matched;
  * all errors in |out|. */
 bool kf_plan_verify(const kf_plan *p, kf_sbuf *out);
-/** The amount at |tokens| tokens, |rows| logit rows and |keys| visible keys summed over the tokens.
- */
-int64_t kf_cost_at(const kf_cost *c, int64_t tokens, int64_t rows, int64_t keys);
+int64_t kf_cost_at(const kf_cost *c, const kf_cost_point *at);
 /** Total tiles of a launch at these symbol values. */
 int64_t kf_tile_count(const kf_tile_expr *e, const int64_t *sym_values);
 /** A hole of a layer's number at the start of |s|: "{i}", "{2i}", "{2i+1}" stand for factor * layer

@@ -257,8 +257,8 @@ static bool read_operand(plan_reader *r, kf_operand *out)
 
 static bool read_cost(plan_reader *r, const char *what, kf_cost *out)
 {
-    int64_t term[4] = {0};
-    static const char *const units[] = {"N", "R", "K"}; /* ORDER: kf_cost behind fixed */
+    int64_t term[5] = {0};
+    static const char *const units[] = {"N", "R", "K", "P"}; /* ORDER: kf_cost behind fixed */
     if (!kf_lex_expect(r->lx, what))
         return false;
     do {
@@ -266,11 +266,11 @@ static bool read_cost(plan_reader *r, const char *what, kf_cost *out)
         int unit = 0;
         if (!kf_lex_int(r->lx, -max_bytes, max_bytes, &amount))
             return false;
-        for (int i = 0; i < 3 && unit == 0; i++)
+        for (int i = 0; i < 4 && unit == 0; i++)
             unit = kf_lex_accept(r->lx, units[i]) ? i + 1 : 0;
         term[unit] = amount;
     } while (kf_lex_accept(r->lx, "+"));
-    *out = (kf_cost){term[0], term[1], term[2], term[3]};
+    *out = (kf_cost){term[0], term[1], term[2], term[3], term[4]};
     return true;
 }
 
@@ -289,6 +289,19 @@ static bool read_operands(plan_reader *r, operand_list *out)
             break;
     }
     return kf_lex_expect(r->lx, ")");
+}
+
+/* What is not written is one op, which moves what the launch moves. */
+static bool read_alone(plan_reader *r, kf_launch *l)
+{
+    int64_t ops = 1;
+
+    l->alone = l->bytes;
+    if (kf_lex_accept(r->lx, "ops") &&
+        (!kf_lex_int(r->lx, 0, UINT32_MAX, &ops) || !read_cost(r, "alone", &l->alone)))
+        return false;
+    l->ops = (uint32_t)ops;
+    return true;
 }
 
 static bool read_launch(plan_reader *r)
@@ -317,7 +330,7 @@ static bool read_launch(plan_reader *r)
     l.n_operands = operands.len;
     l.operand = operands.data;
     if (!read_cost(r, "flops", &l.flops) || !read_cost(r, "bytes", &l.bytes) ||
-        !kf_parse_loc(lx, r->p->module, &l.loc))
+        !read_alone(r, &l) || !kf_parse_loc(lx, r->p->module, &l.loc))
         return false;
     kf_vec_push(r->p->arena, &r->ph->launches, l);
     return true;

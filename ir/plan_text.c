@@ -11,14 +11,14 @@
 
 /* ---- printing -------------------------------------------------------------------------------- */
 
-static const char *const cost_units[] = {"", " N", " R", " K"}; /* ORDER: kf_cost */
+static const char *const cost_units[] = {"", " N", " R", " K", " P"}; /* ORDER: kf_cost */
 
 static void print_cost(const char *what, const kf_cost *c, kf_sbuf *out)
 {
-    const int64_t term[] = {c->fixed, c->per_token, c->per_row, c->per_key};
+    const int64_t term[] = {c->fixed, c->per_token, c->per_row, c->per_key, c->per_pair};
     bool any = false;
     kf_sbuf_printf(out, " %s ", what);
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < 5; i++) {
         if (term[i])
             kf_sbuf_printf(out, "%s%" PRId64 "%s", any ? " + " : "", term[i], cost_units[i]);
         any |= term[i] != 0;
@@ -100,6 +100,10 @@ static void print_launch(const kf_plan *p, const kf_plan_phase *ph, const kf_lau
     kf_sbuf_char(out, ')');
     print_cost("flops", &l->flops, out);
     print_cost("bytes", &l->bytes, out);
+    if (l->ops != 1) {
+        kf_sbuf_printf(out, " ops %" PRIu32, l->ops);
+        print_cost("alone", &l->alone, out);
+    }
     kf_loc_print(p->module, l->loc, flags, out);
     kf_sbuf_char(out, '\n');
 }

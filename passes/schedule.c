@@ -29,6 +29,7 @@ typedef struct frame {
     kf_str weight_scope; /* "" or "layer." */
     kf_str prefix;       /* of tensor names */
     uint32_t layers;
+    kf_serials counted; /* nodes whose cost alone has been counted */
     bool repeated; /* a callee: its launches are one step of its loop, also when it runs once */
 } frame;
 
@@ -132,11 +133,15 @@ static uint32_t state_arg(const kf_graph *body, kf_value v)
     return n ? state_arg(body, n->in[0]) : body->values.data[v].def;
 }
 
-static void push_launch(scheduler *s, uint32_t kernel, uint32_t n, kf_operand *operand, kf_loc loc)
+/* |body| is the region's own: a kernel that it shares with another one has that one's nodes.
+ * |counted| as in kf_region_alone. */
+static void push_launch(scheduler *s, uint32_t kernel, const kf_graph *body, kf_serials *counted,
+                        uint32_t n, kf_operand *operand, kf_loc loc)
 {
     kf_launch l = {.kernel = kernel, .n_operands = n, .operand = operand, .loc = loc};
 
-    kf_region_cost(s->p->kernels.data[kernel].body, &l.flops, &l.bytes);
+    kf_region_cost(body, &l.flops, &l.bytes);
+    kf_region_alone(body, s->arena, counted, &l.ops, &l.alone);
     kf_vec_push(s->arena, &s->phase->launches, l);
 }
 
@@ -155,7 +160,7 @@ static void schedule_region(scheduler *s, frame *f, const kf_node *n)
             f->at[n->out[r]] = new_buffer(s, t);
         operand[n->n_in + r] = f->at[n->out[r]];
     }
-    push_launch(s, get_kernel(s, n), total, operand, n->loc);
+    push_launch(s, get_kernel(s, n), n->body, &f->counted, total, operand, n->loc);
 }
 
 /* A launch that copies |from| to |to|. */
@@ -172,7 +177,8 @@ static void schedule_copy(scheduler *s, const kf_type *t, kf_operand from, kf_op
 
     operand[0] = from;
     operand[1] = to;
-    push_launch(s, get_kernel(s, &region), 2, operand, loc);
+    kf_serials counted = {0};
+    push_launch(s, get_kernel(s, &region), body, &counted, 2, operand, loc);
 }
 
 /* ---- functions ------------------------------------------------------------------------------- */
@@ -188,7 +194,12 @@ static void push_step(scheduler *s, uint32_t first, uint32_t times, bool loop)
 static frame new_frame(scheduler *s, const kf_graph *g, kf_str scope, kf_str prefix,
                        uint32_t layers, bool repeated)
 {
-    frame f = {g, KF_NEW_N(s->arena, kf_operand, g->values.len), scope, prefix, layers, repeated};
+    frame f = {.g = g,
+               .at = KF_NEW_N(s->arena, kf_operand, g->values.len),
+               .weight_scope = scope,
+               .prefix = prefix,
+               .layers = layers,
+               .repeated = repeated};
 
     for (uint32_t v = 0; v < g->values.len; v++)
         f.at[v] = (kf_operand){KF_SPACE_BUFFER, UINT32_MAX};
