@@ -71,7 +71,8 @@ static bool is_softmax(const kf_node *n)
     const kf_attr_row_reduce *a = KF_ATTR_OF(n, row_reduce);
     const kf_slot *s = a->map;
 
-    if (!a->keep || a->acc.n != 2 || a->acc.acc[0] != KF_ACC_max || a->acc.acc[1] != KF_ACC_sum_exp)
+    if (!s || !a->keep || a->acc.n != 2 || a->acc.acc[0] != KF_ACC_max ||
+        a->acc.acc[1] != KF_ACC_sum_exp)
         return false;
     uint32_t root = s->n_insts - 1;
     if (is_exp_ratio(s, root))

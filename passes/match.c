@@ -105,7 +105,8 @@ bool kf_slot_row_scale(kf_arena *a, const kf_slot *map, const kf_slot **out_scal
     kf_slot_builder *b = kf_slot_builder_create(a, 2, names, 0);
     uint32_t scale;
 
-    if (map->n_params != 2 || map->captures || !factor_out(b, map, map->n_insts - 1, &scale))
+    if (!map || map->n_params != 2 || map->captures ||
+        !factor_out(b, map, map->n_insts - 1, &scale))
         return false;
     *out_scale = kf_slot_finish(b, scale);
     return true;

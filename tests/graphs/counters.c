@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* counters - see counters.h. */
+#include "tests/graphs/counters.h"
+
+#include <stdio.h>
+
+/* ---- counting -------------------------------------------------------------------------------- */
+
+typedef struct seen {
+    bool op[KF_OP_COUNT], fn[KF_FN_COUNT], acc[KF_ACC_COUNT];
+} seen;
+
+static void see_slot(seen *s, const kf_slot *slot)
+{
+    for (uint32_t i = 0; slot && i < slot->n_insts; i++)
+        if (slot->inst[i].op == KF_SLOT_FN)
+            s->fn[slot->inst[i].fn] = true;
+}
+
+static void see_attr(seen *s, const kf_node *n)
+{
+    const kf_attr_info *info = &kf_attr_infos[kf_op_infos[n->op].attr];
+
+    for (uint32_t i = 0; i < info->n_fields; i++) {
+        const void *field = (const char *)n->attr + info->field[i].offset;
+        if (info->field[i].type == KF_FIELD_slot)
+            see_slot(s, *(const kf_field_slot *)field);
+        if (info->field[i].type == KF_FIELD_accs)
+            for (uint8_t a = 0; a < ((const kf_accs *)field)->n; a++)
+                s->acc[((const kf_accs *)field)->acc[a]] = true;
+    }
+}
+
+static uint32_t see_graph(seen *s, const kf_graph *g)
+{
+    uint32_t n = g->nodes.len;
+
+    for (uint32_t i = 0; i < g->nodes.len; i++) {
+        const kf_node *node = &g->nodes.data[i];
+        s->op[node->op] = true;
+        see_attr(s, node);
+        if (node->body)
+            n += see_graph(s, node->body);
+    }
+    return n;
+}
+
+void counters_add_module(counters *c, const kf_module *m)
+{
+    seen s = {{0}, {0}, {0}};
+
+    for (uint32_t i = 0; i < m->funcs.len; i++)
+        c->nodes += see_graph(&s, m->funcs.data[i]);
+    for (uint32_t i = 0; i < KF_OP_COUNT; i++)
+        c->op[i] += s.op[i];
+    for (uint32_t i = 0; i < KF_FN_COUNT; i++)
+        c->fn[i] += s.fn[i];
+    for (uint32_t i = 0; i < KF_ACC_COUNT; i++)
+        c->acc[i] += s.acc[i];
+}
+
+void counters_add_passes(counters *c, const kf_pass_ctx *cx, const kf_pass_runs *runs)
+{
+    bool fired[KF_PASS_COUNT] = {0}, refused[KF_PASS_COUNT] = {0}, idle[KF_PASS_COUNT] = {0};
+    bool reason[KF_REASON_COUNT] = {0};
+
+    for (uint32_t i = 0; i < cx->candidates.len; i++) {
+        const kf_candidate *k = &cx->candidates.data[i];
+        (k->reason ? refused : fired)[k->pass] = true;
+        reason[k->reason] = true;
+    }
+    for (uint32_t i = 0; i < runs->len; i++)
+        (runs->data[i].progress ? fired : idle)[runs->data[i].pass] = true;
+    for (uint32_t p = 0; p < KF_PASS_COUNT; p++) {
+        c->fired[p] += fired[p];
+        c->refused[p] += refused[p];
+        c->idle[p] += idle[p];
+    }
+    for (uint32_t r = 0; r < KF_REASON_COUNT; r++)
+        c->reason[r] += reason[r];
+}
+
+/* ---- reporting ------------------------------------------------------------------------------- */
+
+void counters_print(const counters *c)
+{
+    printf(
+        "%u modules, %u failed, %u nodes each; %u with adversarial values, %u searched for values "
+        "without NaN, %u without such values; %u planned, %u with an op without a kernel, %u run\n",
+        c->modules, c->failed, c->modules ? c->nodes / c->modules : 0, c->adversarial, c->searched,
+        c->not_finite, c->planned, c->no_kernel, c->ran);
+    for (int i = 0; i < KF_OP_COUNT; i++)
+        printf("%s%s %u", i % 8 ? "  " : "\n  ", kf_op_infos[i].name, c->op[i]);
+    printf("\nin slots:");
+    for (int i = 0; i < KF_FN_COUNT; i++)
+        printf("%s%s %u", i % 8 ? "  " : "\n  ", kf_fn_infos[i].name, c->fn[i]);
+    printf("\naccumulators:");
+    for (int i = 0; i < KF_ACC_COUNT; i++)
+        printf("  %s %u", kf_acc_infos[i].name, c->acc[i]);
+    printf("\n%-16s %6s %7s %6s\n", "pass", "fired", "refused", "idle");
+    for (int i = 0; i < KF_PASS_COUNT; i++)
+        printf("%-16s %6u %7u %6u\n", kf_pass_infos[i].name, c->fired[i], c->refused[i],
+               c->idle[i]);
+    for (int i = 1; i < KF_REASON_COUNT; i++)
+        printf("%s %u  ", kf_reason_codes[i], c->reason[i]);
+    printf("\n");
+}
+
+static bool reached(uint32_t n, const char *what, const char *name)
+{
+    if (!n)
+        printf("not reached: %s %s\n", what, name);
+    return n > 0;
+}
+
+bool counters_complete(const counters *c)
+{
+    bool ok = true;
+
+    for (int i = 0; i < KF_OP_COUNT; i++)
+        ok &= reached(c->op[i], "op", kf_op_infos[i].name);
+    for (int i = 0; i < KF_FN_COUNT; i++)
+        ok &= reached(c->fn[i], "word in a slot", kf_fn_infos[i].name);
+    for (int i = 0; i < KF_ACC_COUNT; i++)
+        ok &= reached(c->acc[i], "accumulator", kf_acc_infos[i].name);
+    /* A pass that logs candidates refuses some; the others leave some modules as they are. */
+    for (int i = 0; i < KF_PASS_COUNT; i++) {
+        ok &= reached(c->fired[i], "fired:", kf_pass_infos[i].name);
+        ok &= reached(c->refused[i] + c->idle[i], "refused or idle:", kf_pass_infos[i].name);
+    }
+    return ok;
+}

@@ -1,0 +1,312 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* forms - see forms.h. */
+#include "tests/graphs/forms.h"
+
+#include "codegen/target_cpu.h"
+#include "ir/eval.h"
+#include "ir/text.h"
+#include "ir/verify.h"
+#include "tests/unit/support.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { SEQS = 3, CALLS = 3, MAX_TOKENS = 4 };
+
+/** Tokens of each sequence in each call; the second call is a decode step. */
+static const uint32_t n_tokens[CALLS][SEQS] = {{3, 1, 4}, {1, 1, 1}, {2, 0, 1}};
+
+/** Logits of all calls, one behind the other. */
+typedef struct output {
+    double *v;
+    int64_t n;
+    bool finite;
+} output;
+
+typedef struct checker {
+    kf_arena *arena; /* outputs */
+    const kf_module *m;
+    const forms_choice *how;
+    const kf_tensor_source *weights;
+    int32_t tokens[CALLS][SEQS][MAX_TOKENS];
+    output ref, rounded;
+    double bound; /* of the rounded evaluator */
+    counters *c;
+    kf_sbuf *why;
+} checker;
+
+static bool fail(checker *k, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+static bool fail(checker *k, const char *fmt, ...)
+{
+    va_list ap;
+
+    va_start(ap, fmt);
+    kf_sbuf_vprintf(k->why, fmt, ap);
+    va_end(ap);
+    return false;
+}
+
+/* ---- evaluating ------------------------------------------------------------------------------ */
+
+static uint32_t sequences(const kf_module *m)
+{
+    int64_t hi = m->syms.data[KF_SYM_S].hi;
+
+    return hi < SEQS ? (uint32_t)hi : SEQS;
+}
+
+static bool call(checker *k, kf_eval *e, const kf_module *m, uint32_t number, kf_tensor *out)
+{
+    const char *split = number == 1 ? "main.decode" : "main.prefill";
+    const char *func = kf_module_find_func(m, kf_str_from(split)) ? split : "main";
+    uint32_t seq[SEQS], tokens[SEQS];
+    const int32_t *ids[SEQS];
+    kf_eval_step step = {0, seq, tokens, ids};
+
+    for (uint32_t s = 0; s < sequences(m); s++) {
+        if (!n_tokens[number][s])
+            continue;
+        seq[step.n_seqs] = s;
+        tokens[step.n_seqs] = n_tokens[number][s];
+        ids[step.n_seqs++] = k->tokens[number][s];
+    }
+    return kf_eval_run(e, func, &step, true, out, k->why);
+}
+
+static bool evaluate(checker *k, const kf_module *m, kf_eval_mode mode, output *o)
+{
+    kf_arena *a = kf_arena_create("eval");
+    kf_eval *e = kf_eval_create(a, m, mode, k->weights, SEQS);
+    bool ok = true;
+
+    *o = (output){.finite = true};
+    for (uint32_t i = 0; ok && i < CALLS; i++) {
+        kf_tensor t;
+        ok = call(k, e, m, i, &t);
+        if (!ok)
+            break;
+        o->v = kf_arena_grow(k->arena, o->v, (size_t)o->n * sizeof *o->v,
+                             (size_t)(o->n + t.n) * sizeof *o->v, 8);
+        memcpy(o->v + o->n, t.data, (size_t)t.n * sizeof *o->v);
+        o->n += t.n;
+    }
+    for (int64_t i = 0; i < o->n; i++)
+        o->finite &= isfinite(o->v[i]) != 0;
+    kf_arena_destroy(a);
+    return ok;
+}
+
+/* ---- comparing ------------------------------------------------------------------------------- */
+
+static double largest(const output *o)
+{
+    double most = 0;
+
+    for (int64_t i = 0; i < o->n; i++)
+        most = fmax(most, fabs(o->v[i]));
+    return most;
+}
+
+static double rms(const output *a, const output *b)
+{
+    double sum = 0;
+
+    for (int64_t i = 0; i < a->n; i++)
+        sum += (a->v[i] - b->v[i]) * (a->v[i] - b->v[i]);
+    return a->n ? sqrt(sum / (double)a->n) : 0;
+}
+
+/* Adversarial values may leave the range of f32 where a form stores what another keeps: such a form
+ * is compared in f64 only. */
+static bool compare(checker *k, const kf_module *m, const char *form, double *out_rms)
+{
+    output ideal, rounded;
+
+    if (!evaluate(k, m, KF_EVAL_IDEAL, &ideal) || !evaluate(k, m, KF_EVAL_ROUNDED, &rounded))
+        return fail(k, " in the form '%s'", form);
+    if (ideal.n != k->ref.n)
+        return fail(k, "the form '%s' has %lld outputs, not %lld", form, (long long)ideal.n,
+                    (long long)k->ref.n);
+    double most = largest(&k->ref), off = rms(&ideal, &k->ref);
+    /* Rows without variance leave nothing but the noise of f64, enlarged by 1 / sqrt(eps). */
+    double noise = k->how->how == FILL_CONSTANT ? 1e-10 : 1e-14;
+    if (!(off <= 1e-9 * most + noise))
+        return fail(k, "the form '%s' is off by %.3e RMS in f64; the largest output is %.3e", form,
+                    off, most);
+    *out_rms = rms(&rounded, &k->ref);
+    bool skip = k->how->how >= FILL_SEARCHED && (!rounded.finite || !k->rounded.finite);
+    if (!skip && !(*out_rms <= k->bound))
+        return fail(k, "the form '%s' is off by %.3e RMS rounded; allowed are %.3e", form, *out_rms,
+                    k->bound);
+    return true;
+}
+
+/* ---- forms ----------------------------------------------------------------------------------- */
+
+typedef struct form {
+    const char *name;
+    const char *passes, *off; /* of the pipeline */
+    bool count;               /* passes and ops of this form */
+    double rms;
+} form;
+
+typedef struct fused {
+    kf_arena *arena, *scratch;
+    kf_module *m;
+    kf_pass_ctx cx;
+    kf_pass_runs runs;
+} fused;
+
+static fused run_passes(const kf_module *m, const char *passes, const char *off, bool verify)
+{
+    fused f = {.arena = kf_arena_create("form"), .scratch = kf_arena_create("scratch")};
+    kf_pipeline_options p = {.passes = passes, .off = off, .verify_each = verify, .out = stderr};
+
+    f.m = kf_module_clone(m, f.arena);
+    f.cx = (kf_pass_ctx){.arena = f.arena,
+                         .scratch = f.scratch,
+                         .target = kf_target_cpu(f.arena, "x86-64-v3"),
+                         .diags = kf_diags_create(f.arena)};
+    kf_pipeline_run(f.m, &f.cx, &p, &f.runs);
+    return f;
+}
+
+static void drop(fused *f)
+{
+    kf_arena_destroy(f->arena);
+    kf_arena_destroy(f->scratch);
+}
+
+static kf_str plan_text(const kf_plan *p, kf_arena *a)
+{
+    kf_sbuf text = {.arena = a};
+
+    kf_plan_print(p, KF_PRINT_LOCS, &text);
+    return kf_sbuf_view(&text);
+}
+
+/* The plan of a whole form is valid and reads back as itself. */
+static bool check_plan(checker *k, fused *f, const char *name)
+{
+    if (kf_diags_errors(f->cx.diags)) {
+        k->c->no_kernel++;
+        return true;
+    }
+    if (!kf_module_verify(f->m, KF_VERIFY_FUSED, k->why))
+        return fail(k, "the form '%s' is not wholly in regions", name);
+    kf_plan *p = kf_schedule(f->m, f->cx.target, f->arena);
+    if (!kf_plan_verify(p, k->why))
+        return fail(k, "the plan of the form '%s' is not valid", name);
+    kf_str text = plan_text(p, f->scratch);
+    kf_plan *again = kf_plan_parse(f->scratch, f->cx.diags, KF_STR("plan.kir"), text);
+    if (!again || !kf_str_eq(text, plan_text(again, f->scratch)))
+        return fail(k, "the plan of the form '%s' does not read back as itself", name);
+    k->c->planned++;
+    return true;
+}
+
+static bool check_form(checker *k, form *how)
+{
+    fused f = run_passes(k->m, how->passes, how->off, true);
+    bool ok =
+        compare(k, f.m, how->name, &how->rms) && (how->passes || check_plan(k, &f, how->name));
+
+    if (ok && how->count) {
+        counters_add_passes(k->c, &f.cx, &f.runs);
+        counters_add_module(k->c, f.m);
+    }
+    drop(&f);
+    return ok;
+}
+
+/* Each chosen pass alone, and the pipeline without it. */
+static bool check_single_passes(checker *k)
+{
+    for (uint32_t i = 0; i < k->how->n; i++) {
+        const kf_pass_info *p = &kf_pass_infos[(k->how->first + i) % KF_PASS_COUNT];
+        form alone = {.name = kf_strf(k->arena, "only %s", p->name).ptr, .passes = p->name};
+        form without = {.name = kf_strf(k->arena, "without %s", p->name).ptr, .off = p->name};
+        if (!check_form(k, &alone) || (p->kind != KF_PASS_LOWER && !check_form(k, &without)))
+            return false;
+    }
+    return true;
+}
+
+/* ---- values ---------------------------------------------------------------------------------- */
+
+static void draw_tokens(checker *k)
+{
+    uint64_t state = k->how->seed;
+    int64_t vocabulary = module_vocabulary(k->m);
+
+    for (int i = 0; i < CALLS; i++)
+        for (int s = 0; s < SEQS; s++)
+            for (int t = 0; t < MAX_TOKENS; t++)
+                k->tokens[i][s][t] = (int32_t)(random_u64(&state) % (uint64_t)vocabulary);
+}
+
+/* The module as written in f64 and rounded, with weights that give no NaN or infinity, if some are
+ * found; |out_found| tells. */
+static bool find_weights(checker *k, bool *out_found)
+{
+    bool fixed = k->how->how >= FILL_SEARCHED;
+
+    *out_found = false;
+    for (uint32_t i = 0; i < (fixed ? 1 : 2 * FILL_SEARCHED) && !*out_found; i++) {
+        fill how = fixed ? k->how->how : (fill)(i % FILL_SEARCHED);
+        k->weights = module_weights(k->arena, k->m, how, k->how->seed + i / FILL_SEARCHED);
+        if (!evaluate(k, k->m, KF_EVAL_IDEAL, &k->ref) ||
+            !evaluate(k, k->m, KF_EVAL_ROUNDED, &k->rounded))
+            return false;
+        *out_found = k->ref.finite && (fixed || k->rounded.finite);
+        k->c->searched += i == 1;
+    }
+    k->c->not_finite += !*out_found;
+    return true;
+}
+
+/* Twice what rounding costs the written module, or the form with one kernel an op. */
+static double bound_of(double error, const checker *k)
+{
+    return 2 * error + 1e-5 * largest(&k->ref);
+}
+
+bool forms_check(const kf_module *m, const forms_choice *how, counters *c, kf_sbuf *why)
+{
+    checker k = {.arena = kf_arena_create("check"), .m = m, .how = how, .c = c, .why = why};
+    form unfused = {.name = "unfused", .off = "fuse_*,carry_stats,fold_weights"};
+    form all = {.name = "fused", .count = true};
+    bool found;
+
+    counters_add_module(c, m);
+    draw_tokens(&k);
+    bool ok = find_weights(&k, &found);
+    if (ok && found) {
+        double error = k.rounded.finite ? rms(&k.rounded, &k.ref) : INFINITY;
+        k.bound = bound_of(error, &k);
+        ok = check_form(&k, &unfused);
+        k.bound = bound_of(fmax(error, unfused.rms), &k);
+        ok = ok && check_form(&k, &all) && check_single_passes(&k);
+    }
+    kf_arena_destroy(k.arena);
+    return ok;
+}
+
+void forms_count(const kf_module *m, counters *c)
+{
+    fused f = run_passes(m, NULL, NULL, false);
+
+    counters_add_module(c, m);
+    counters_add_passes(c, &f.cx, &f.runs);
+    counters_add_module(c, f.m);
+    fused again = run_passes(f.m, NULL, NULL, false); /* where nothing is left to do */
+    counters_add_passes(c, &again.cx, &again.runs);
+    drop(&again);
+    drop(&f);
+    for (int i = 0; i < KF_PASS_COUNT; i++) {
+        f = run_passes(m, kf_pass_infos[i].name, NULL, false);
+        counters_add_passes(c, &f.cx, &f.runs);
+        drop(&f);
+    }
+}

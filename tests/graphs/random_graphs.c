@@ -1,0 +1,256 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* random_graphs - random modules through every pass and the evaluator.
+ *
+ *   random_graphs FIRST COUNT [KEEP-DIR]   modules FIRST .. FIRST + COUNT - 1; a failing one is
+ *                                          shrunk and kept as .kir
+ *   random_graphs --count FIRST COUNT      only what they reach; fails if anything is not
+ *   random_graphs --print SEED             the module
+ *   random_graphs --replay FILE...         kept failures
+ *
+ * Each module is checked in a child with a limit of CPU time, so that an assertion, a crash or a
+ * loop is a failure of that module only.
+ */
+#include "base/fs.h"
+#include "ir/smaller.h"
+#include "ir/text.h"
+#include "tests/graphs/forms.h"
+#include "tests/graphs/gen.h"
+#include "tests/unit/support.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum { LIMIT_S = 5, TEXT = 4096 };
+
+/** Seen by the child and by us. */
+typedef struct shared {
+    counters c;
+    char why[TEXT];
+} shared;
+
+typedef enum outcome { OK, WRONG, CRASHED, TOO_SLOW } outcome;
+static const char *const outcome_names[] = {"ok", "wrong", "crashed", "over the time limit"};
+
+/* ---- one module ------------------------------------------------------------------------------ */
+
+static _Noreturn void child(const kf_module *m, const forms_choice *how, shared *s, bool quiet)
+{
+    const rlim_t limit = LIMIT_S * 100 / (scaled(100) ? scaled(100) : 1);
+    struct rlimit cpu = {limit, limit + 1};
+    kf_arena *a = kf_arena_create("why");
+    kf_sbuf why = {.arena = a};
+
+    setrlimit(RLIMIT_CPU, &cpu);
+    if (quiet)
+        dup2(open("/dev/null", O_WRONLY | O_CLOEXEC), 2);
+    bool ok = forms_check(m, how, &s->c, &why);
+    snprintf(s->why, sizeof s->why, "%.*s", (int)why.len, why.ptr ? why.ptr : "");
+    _exit(ok ? 0 : 1);
+}
+
+static outcome check(const kf_module *m, const forms_choice *how, shared *s, bool quiet)
+{
+    int status = 0;
+
+    fflush(NULL);
+    s->why[0] = 0;
+    pid_t pid = fork();
+    if (pid == 0)
+        child(m, how, s, quiet);
+    if (pid < 0 || waitpid(pid, &status, 0) < 0)
+        return CRASHED;
+    if (WIFEXITED(status))
+        return WEXITSTATUS(status) == 0 ? OK : WEXITSTATUS(status) == 1 ? WRONG : CRASHED;
+    return WTERMSIG(status) == SIGXCPU || WTERMSIG(status) == SIGKILL ? TOO_SLOW : CRASHED;
+}
+
+/* ---- keeping --------------------------------------------------------------------------------- */
+
+static kf_str module_text(kf_arena *a, const kf_module *m)
+{
+    kf_sbuf text = {.arena = a};
+
+    kf_module_print(m, 0, &text);
+    return kf_sbuf_view(&text);
+}
+
+/* As few nodes as still fail in the same way. */
+static kf_module *shrink(kf_arena *a, const kf_module *m, const forms_choice *how, outcome want)
+{
+    shared *s = mmap(NULL, sizeof *s, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    kf_module *best = kf_module_clone(m, a);
+    uint32_t step = 0, last_success = 0, tries = 0;
+    bool end = false;
+
+    while (s != MAP_FAILED && tries++ < 2000) {
+        kf_module *small = kf_module_smaller(a, best, step, &end);
+        if (end && !last_success)
+            break;
+        if (end) { /* once more from the start */
+            step = last_success = 0;
+            continue;
+        }
+        if (small && check(small, how, s, true) == want) {
+            best = small;
+            last_success = 1;
+            continue; /* the step now stands for something else */
+        }
+        step++;
+    }
+    if (s != MAP_FAILED)
+        munmap(s, sizeof *s);
+    return best;
+}
+
+static void keep(const kf_module *m, uint64_t seed, const forms_choice *how, outcome what,
+                 const char *why, const char *dir)
+{
+    kf_arena *a = kf_arena_create("keep");
+    kf_module *small = shrink(a, m, how, what);
+    kf_str text = module_text(a, small);
+
+    printf("shrunk:\n%.*s\n", KF_STR_ARG(text));
+    if (dir) {
+        mkdir(dir, 0777);
+        const char *path = kf_strf(a, "%s/graph-%llu.kir", dir, (unsigned long long)seed).ptr;
+        size_t line = strcspn(why, "\n");
+        kf_str file =
+            kf_strf(a, "; seed %llu, values %s: %s %.*s\n%.*s", (unsigned long long)seed,
+                    fill_names[how->how], outcome_names[what], (int)line, why, KF_STR_ARG(text));
+        if (!kf_fs_write(path, file, 0644))
+            printf("kept as %s\n", path);
+    }
+    kf_arena_destroy(a);
+}
+
+/* ---- runs ------------------------------------------------------------------------------------ */
+
+/* A tenth of the modules gets adversarial values; passes take turns. */
+static forms_choice choice(uint64_t seed)
+{
+    forms_choice how = {.seed = seed, .first = (uint32_t)(seed * 2), .n = 2};
+
+    how.how = FILL_USUAL;
+    if (seed % 10 == 3)
+        how.how = (fill)(FILL_SEARCHED + seed / 10 % (FILL_COUNT - FILL_SEARCHED));
+    return how;
+}
+
+static bool one(uint64_t seed, shared *s, const char *dir)
+{
+    kf_arena *a = kf_arena_create("module");
+    kf_module *m = gen_module(a, seed);
+    forms_choice how = choice(seed);
+    outcome o = check(m, &how, s, false);
+
+    s->c.modules++;
+    s->c.adversarial += how.how >= FILL_SEARCHED;
+    if (o != OK) {
+        char why[TEXT];
+        memcpy(why, s->why, sizeof why);
+        s->c.failed++;
+        printf("FAILED: module %llu, values %s: %s %s\n", (unsigned long long)seed,
+               fill_names[how.how], outcome_names[o], why);
+        keep(m, seed, &how, o, why, dir);
+    }
+    kf_arena_destroy(a);
+    return o == OK;
+}
+
+static int run(uint64_t first, uint32_t count, const char *dir)
+{
+    shared *s = mmap(NULL, sizeof *s, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+    if (s == MAP_FAILED)
+        return perror("mmap"), 1;
+    for (uint32_t i = 0; i < count; i++)
+        one(first + i, s, dir);
+    counters_print(&s->c);
+    return s->c.failed != 0;
+}
+
+static int count(uint64_t first, uint32_t n)
+{
+    counters c = {0};
+
+    for (uint32_t i = 0; i < n; i++) {
+        kf_arena *a = kf_arena_create("module");
+        forms_count(gen_module(a, first + i), &c);
+        c.modules++;
+        kf_arena_destroy(a);
+    }
+    counters_print(&c);
+    return !counters_complete(&c);
+}
+
+static int print(uint64_t seed)
+{
+    kf_arena *a = kf_arena_create("module");
+    kf_str text = module_text(a, gen_module(a, seed));
+
+    printf("%.*s", KF_STR_ARG(text));
+    kf_arena_destroy(a);
+    return 0;
+}
+
+/* Usual and adversarial values, every pass alone and switched off. */
+static int replay(const char *path, shared *s)
+{
+    kf_arena *a = kf_arena_create("module");
+    kf_diags *d = kf_diags_create(a);
+    kf_str text;
+    int failed = 0;
+
+    if (kf_fs_read(a, path, 1u << 22, &text))
+        return printf("cannot read %s\n", path), 1;
+    kf_module *m = kf_module_parse(a, d, kf_str_from(path), text);
+    if (!m)
+        return kf_diags_print(d, stdout, false), 1;
+    for (int how = FILL_USUAL; how < FILL_COUNT; how++) {
+        forms_choice k = {.how = (fill)how, .seed = 1, .n = KF_PASS_COUNT};
+        outcome o = how == FILL_SMALL || how == FILL_POSITIVE ? OK : check(m, &k, s, false);
+        if (o == OK)
+            continue;
+        printf("FAILED: %s, values %s: %s %s\n", path, fill_names[how], outcome_names[o], s->why);
+        failed = 1;
+    }
+    kf_arena_destroy(a);
+    return failed;
+}
+
+static int replay_all(int n, char **path)
+{
+    shared *s = mmap(NULL, sizeof *s, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    int failed = 0;
+
+    if (s == MAP_FAILED)
+        return perror("mmap"), 1;
+    for (int i = 0; i < n; i++)
+        failed |= replay(path[i], s);
+    return failed;
+}
+
+int main(int argc, char **argv)
+{
+    const char *verb = argc > 1 ? argv[1] : "";
+
+    if (!strcmp(verb, "--replay"))
+        return replay_all(argc - 2, argv + 2);
+    if (!strcmp(verb, "--print") && argc == 3)
+        return print(strtoull(argv[2], NULL, 10));
+    if (!strcmp(verb, "--count") && argc == 4)
+        return count(strtoull(argv[2], NULL, 10), (uint32_t)strtoul(argv[3], NULL, 10));
+    if (argc == 3 || argc == 4)
+        return run(strtoull(argv[1], NULL, 10), scaled((uint32_t)strtoul(argv[2], NULL, 10)),
+                   argc == 4 ? argv[3] : NULL);
+    fprintf(stderr, "usage: random_graphs [--count] FIRST COUNT [KEEP-DIR] | --print SEED | "
+                    "--replay FILE...\n");
+    return 2;
+}
