@@ -371,6 +371,24 @@ static void compare(kf_case *c, run *r, uint32_t i)
     }
 }
 
+/* The worst row of result |i|. */
+static void compare_rows(const kf_case *c, const run *r, uint32_t i)
+{
+    const kf_tensor *want = &r->want[i];
+    const int64_t rows = want->dim[0], n = want->n / rows;
+    const kf_dtype dtype = kf_value_type(c->body, c->body->results.data[i])->dtype;
+    for (int64_t row = 0; row < rows; row++) {
+        double error = 0, squares = 0;
+        for (int64_t j = row * n; j < (row + 1) * n; j++) {
+            const double d = get(c->result[i], dtype, j) - want->data[j];
+            error += d * d;
+            squares += want->data[j] * want->data[j];
+        }
+        if (!(error <= c->nmse * squares))
+            fail_msg("result %u row %d: NMSE %.3g", i, (int)row, error / squares);
+    }
+}
+
 void kf_case_run(kf_case *c, kf_family family)
 {
     run r = {0};
@@ -397,6 +415,8 @@ void kf_case_run(kf_case *c, kf_family family)
         if (r.ptr[n_args + i]) {
             check_guard(r.ptr[n_args + i], bytes[i], n_args + i);
             compare(c, &r, i);
+            if (c->nmse > 0)
+                compare_rows(c, &r, i);
         }
     for (uint32_t i = 0; i < r.n_caches; i++)
         cache_rows(c, &r.caches[i], true);

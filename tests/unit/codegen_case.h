@@ -24,6 +24,7 @@ typedef struct kf_case {
     const double *given[CASE_MAX_ARGS];
     uint64_t seed;
     double rtol, atol;
+    double nmse; /* limit of the squared error of each row over its squares; 0: none */
     /* of the last run */
     const char *text; /* LLVM assembly, when keep_text */
     bool keep_text;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* attention kernels against the evaluator, and their independence of how a call is cut. */
-#include "codegen/families/attention_mask.h"
+#include "ir/slot_text.h"
 #include "tests/unit/codegen_case.h"
+#include "tests/unit/support.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -15,127 +16,241 @@
 #define S(x) kf_dim_static(x)
 
 static const char *const archs[] = {"x86-64-v3", "native"};
-static const char *const mask_names[] = {"h", "q", "k"};
-static const char *const score_names[] = {"s", "h", "q", "k"};
 
-typedef enum mask_kind { NO_MASK, CAUSAL, WINDOW, NOTHING, DOCUMENT } mask_kind;
+/* ---- building -------------------------------------------------------------------------------- */
 
-static const kf_slot *mask_of(kf_case *c, mask_kind kind)
-{
-    if (kind == NO_MASK)
-        return NULL;
-    kf_slot_builder *b = kf_slot_builder_create(c->arena, 3, mask_names, kind == DOCUMENT ? 1 : 0);
-    uint32_t q = kf_slot_param(b, 1), k = kf_slot_param(b, 2);
-    uint32_t causal = kf_slot_fn(b, KF_FN_le, k, q, 0), out = causal;
-    if (kind == WINDOW)
-        out = kf_slot_fn(
-            b, KF_FN_and, causal,
-            kf_slot_fn(b, KF_FN_lt, kf_slot_fn(b, KF_FN_sub, q, k, 0), kf_slot_const(b, 40), 0), 0);
-    if (kind == NOTHING) /* rows with an even position see nothing */
-        out = kf_slot_fn(
-            b, KF_FN_and, causal,
-            kf_slot_fn(
-                b, KF_FN_ne,
-                kf_slot_fn(b, KF_FN_mul, kf_slot_const(b, 2),
-                           kf_slot_fn(b, KF_FN_floor,
-                                      kf_slot_fn(b, KF_FN_mul, q, kf_slot_const(b, 0.5), 0), 0, 0),
-                           0),
-                q, 0),
-            0);
-    if (kind == DOCUMENT)
-        out = kf_slot_fn(b, KF_FN_eq, kf_slot_load(b, 0, &q, 1), kf_slot_load(b, 0, &k, 1), 0);
-    return kf_slot_finish(b, out);
-}
-
-/* Scores capped by tanh. */
-static const kf_slot *soft_cap(kf_case *c, uint8_t captures)
-{
-    kf_slot_builder *b = kf_slot_builder_create(c->arena, 4, score_names, captures);
-    uint32_t t = kf_slot_fn(
-        b, KF_FN_tanh, kf_slot_fn(b, KF_FN_div, kf_slot_param(b, 0), kf_slot_const(b, 5), 0), 0, 0);
-    uint32_t s = kf_slot_fn(b, KF_FN_mul, t, kf_slot_const(b, 5), 0);
-    if (captures) { /* ALiBi: slopes[h] * (k - q) */
-        uint32_t h = kf_slot_param(b, 1);
-        uint32_t far = kf_slot_fn(b, KF_FN_sub, kf_slot_param(b, 3), kf_slot_param(b, 2), 0);
-        s = kf_slot_fn(b, KF_FN_add, s, kf_slot_fn(b, KF_FN_mul, kf_slot_load(b, 0, &h, 1), far, 0),
-                       0);
-    }
-    return kf_slot_finish(b, s);
-}
-
-typedef struct options {
+/* Bodies of slots, NULL for none. Captures, the same in each: $0 i32[1024] of 0..2 by position,
+ * $1 f32[heads], $2 f32[33, heads], $3 i32[heads] of 1..60. */
+typedef struct form {
     uint32_t heads, group, d;
     kf_dtype kv;
-    mask_kind mask;
-    int score; /* 0 none, 1 cap, 2 cap and ALiBi */
-} options;
+    const char *score, *mask, *prob, *sink;
+    bool plain, stored; /* plain: without a normaliser */
+} form;
 
-static kf_value build(kf_case *c, const options *o)
+static const kf_slot *slot_of(kf_case *c, const char *params, const char *body)
 {
-    kf_case_call call = kf_case_cache(c, o->kv, o->heads, o->d);
-    kf_value q =
-        kf_case_arg(c, KF_DTYPE_f32, 3, (kf_dim[]){N, S(o->heads * o->group), S(o->d)}, "q");
+    kf_lexer lx;
+    if (!body)
+        return NULL;
+    const bool loads = strchr(body, '$');
+    kf_str text = kf_strf(c->arena, "(%s%s) { %s }", params, loads ? " | 4" : "", body);
+    kf_diags *d = kf_diags_create(c->arena);
+    kf_lex_start(&lx, c->arena, d, KF_STR("slot"), text);
+    const kf_slot *s = kf_slot_read(&lx);
+    if (!s)
+        fail_msg("'%s': %s", body, kf_diags_first(d)->message.ptr);
+    return s;
+}
+
+static bool loads(const kf_slot *s)
+{
+    return s && s->captures;
+}
+
+static kf_value attend(kf_case *c, const form *f, kf_case_call *call)
+{
+    const uint32_t heads = f->heads * f->group;
+    *call = kf_case_cache(c, f->kv, f->heads, f->d);
+    kf_value q = kf_case_arg(c, KF_DTYPE_f32, 3, (kf_dim[]){N, S(heads), S(f->d)}, "q");
     kf_attr_attention *a = KF_ATTR_NEW(c->arena, attention);
     a->scale = 0.7;
-    a->mask = mask_of(c, o->mask);
-    a->score = o->score ? soft_cap(c, (uint8_t)(o->score - 1)) : NULL;
-    kf_value in[8] = {q, call.kv, call.pos, call.seq, call.seq_start, call.past, call.pages};
+    a->score = slot_of(c, "s, h, q, k", f->score);
+    a->mask = slot_of(c, "h, q, k", f->mask);
+    a->prob = slot_of(c, "h, q, k", f->prob);
+    a->sink = slot_of(c, "h", f->sink);
+    a->normaliser = f->plain ? KF_NORMALISER_NONE : KF_NORMALISER_SOFTMAX;
+    a->stored = f->stored;
+    kf_value in[11] = {q, call->kv, call->pos, call->seq, call->seq_start, call->past, call->pages};
     uint32_t n = 7;
-    if (o->mask == DOCUMENT) {
+    if (loads(a->score) || loads(a->mask) || loads(a->prob) || loads(a->sink)) {
         in[n++] = kf_case_arg(c, KF_DTYPE_i32, 1, (kf_dim[]){S(1024)}, "doc");
+        in[n++] = kf_case_arg(c, KF_DTYPE_f32, 1, (kf_dim[]){S(heads)}, "slope");
+        in[n++] = kf_case_arg(c, KF_DTYPE_f32, 2, (kf_dim[]){S(33), S(heads)}, "table");
+        in[n++] = kf_case_arg(c, KF_DTYPE_i32, 1, (kf_dim[]){S(heads)}, "length");
         kf_case_ints(c, in[7], 0, 3);
-    } else if (o->score == 2) {
-        in[n++] = kf_case_arg(c, KF_DTYPE_f32, 1, (kf_dim[]){S(o->heads * o->group)}, "slope");
+        kf_case_ints(c, in[10], 1, 60);
     }
     return kf_node_add(c->body, KF_OP_attention, a, n, in, NULL, KF_NO_LOC);
 }
 
+/* ---- against the evaluator ------------------------------------------------------------------- */
+
+/* Sequences, tokens, and what the first one has stored; the second has half of that. */
+static const int64_t calls[][3] = {{2, 40, 300}, {1, 1, 0},   {1, 1, 130},
+                                   {3, 3, 70},   {2, 75, 60}, {1, 33, 0}};
+enum { CALLS = sizeof calls / sizeof calls[0] };
+
+static void run_form(const form *f, uint32_t call, const char *arch, double nmse)
+{
+    const int64_t *at = calls[call];
+    kf_case c = kf_case_begin(at[0], at[1], 1, at[1] + at[0] * at[2]);
+    kf_case_call inputs;
+    c.arch = arch;
+    c.rows_hi = at[1] <= 8 ? 8 : 512;
+    c.atol = f->plain ? 1e-4 : 1e-5; /* sums of values up to 1, weighted, or hundreds of them */
+    c.nmse = nmse;
+    for (int64_t s = 0; s < at[0]; s++)
+        c.past[s] = at[2] - (s == 1 ? at[2] / 2 : 0);
+    kf_value out = attend(&c, f, &inputs);
+    const int64_t width = f->heads * f->group * (int64_t)f->d;
+    if (call % 2 == 0)
+        out = kf_node_reshape(c.body, out, 2, (kf_dim[]){N, S(width)}, KF_NO_LOC);
+    kf_graph_add_result(c.body, out);
+    kf_case_run(&c, KF_FAMILY_attention);
+    kf_case_end(&c);
+}
+
+#define CAUSAL "le(k, q)"
+#define SIDES  "lt(abs(sub(q, k)), 40)"
+#define ALIBI  "add(s, mul($1[h], sub(k, q)))"
+#define BUCKET "add(s, $2[min(max(add(sub(k, q), 16), 0), 32), h])"
+#define CAP    "mul(5, tanh(div(s, 5)))"
+#define EVEN   "eq(mul(2, floor(mul(q, 0.5))), q)"
+
+/* clang-format off */
+static const form forms[] = {
+    {2, 3, 16, KF_DTYPE_f32,  NULL, CAUSAL, NULL, NULL, false, false},
+    {1, 8, 64, KF_DTYPE_bf16, NULL, CAUSAL, NULL, NULL, false, false},
+    {3, 1, 20, KF_DTYPE_f32,  CAP, "and(le(k, q), lt(sub(q, k), 40))", NULL, NULL, false, false},
+    {2, 2, 8,  KF_DTYPE_f32,  ALIBI, "and(le(k, q), not(" EVEN "))", NULL, NULL, false, false},
+    {2, 1, 40, KF_DTYPE_f16,  NULL, NULL, NULL, NULL, false, false},
+    {1, 5, 36, KF_DTYPE_f32,  NULL, "eq($0[q], $0[k])", NULL, NULL, false, false},
+    {2, 2, 16, KF_DTYPE_f32,  BUCKET, NULL, NULL, NULL, false, false},
+    {2, 2, 16, KF_DTYPE_bf16, BUCKET, SIDES, NULL, "$1[h]", false, false},
+    {1, 3, 24, KF_DTYPE_f32,  NULL, "or(le(k, q), lt(k, 20))", NULL, "mul(h, 3)", false, false},
+    {2, 4, 16, KF_DTYPE_f32,  NULL, "and(le(k, q), lt(sub(q, k), $3[h]))", "$1[h]", NULL, false, false},
+    {2, 2, 16, KF_DTYPE_f32,  "mul(s, 40)", "or(lt(h, 2), " SIDES ")", NULL, NULL, false, false},
+    {1, 4, 32, KF_DTYPE_f32,  ALIBI, "eq(floor(div(k, 48)), floor(div(q, 48)))", NULL, NULL, false, false},
+    {2, 2, 16, KF_DTYPE_f32,  "div(relu(s), add(q, 1))", CAUSAL, NULL, NULL, true, false},
+    {1, 3, 20, KF_DTYPE_bf16, NULL, SIDES, "mul($1[h], div(1, add(1, abs(sub(q, k)))))", NULL, true, false},
+    {2, 2, 16, KF_DTYPE_f32,  CAP, CAUSAL, "select(lt($0[k], 1), 0, 1.25)", NULL, false, false},
+    {2, 2, 16, KF_DTYPE_f32,  NULL, NULL, NULL, NULL, false, true},
+    {1, 4, 24, KF_DTYPE_f16,  "add(s, mul($1[h], $0[k]))", "ge(k, 10)", NULL, "$1[h]", false, true},
+    {1, 1, 16, KF_DTYPE_f32,  NULL, "lt(k, sub(q, 400))", NULL, "neg(h)", false, false},
+};
+/* clang-format on */
+enum { FORMS = sizeof forms / sizeof forms[0] };
+
 static void test_forms(void **state)
 {
     (void)state;
-    static const options forms[] = {
-        {2, 3, 16, KF_DTYPE_f32, CAUSAL, 0},  {1, 8, 64, KF_DTYPE_bf16, CAUSAL, 0},
-        {3, 1, 20, KF_DTYPE_f32, WINDOW, 1},  {2, 2, 8, KF_DTYPE_f32, NOTHING, 2},
-        {2, 1, 40, KF_DTYPE_f16, NO_MASK, 0}, {1, 5, 36, KF_DTYPE_f32, DOCUMENT, 0},
-    };
-    static const int64_t calls[][3] = {{2, 40, 300}, {1, 1, 0},   {1, 1, 130},
-                                       {3, 3, 70},   {2, 75, 60}, {1, 33, 0}};
-    for (uint32_t a = 0; a < 2; a++)
-        for (uint32_t f = 0; f < 6; f++)
-            for (uint32_t i = 0; i < 6; i++) {
-                if (!kf_case_chosen(43))
-                    continue;
-                kf_case c = kf_case_begin(calls[i][0], calls[i][1], 1,
-                                          calls[i][1] + calls[i][0] * calls[i][2]);
-                c.arch = archs[a];
-                c.rows_hi = calls[i][1] <= 8 ? 8 : 512;
-                c.atol = 1e-5; /* weighted sums of values up to 1 */
-                for (int64_t s = 0; s < calls[i][0]; s++)
-                    c.past[s] = calls[i][2] - (s == 1 ? calls[i][2] / 2 : 0);
-                kf_value at = build(&c, &forms[f]);
-                const int64_t width = forms[f].heads * forms[f].group * (int64_t)forms[f].d;
-                kf_graph_add_result(
-                    c.body,
-                    i % 2 ? at
-                          : kf_node_reshape(c.body, at, 2, (kf_dim[]){N, S(width)}, KF_NO_LOC));
-                kf_case_run(&c, KF_FAMILY_attention);
-                kf_case_end(&c);
-            }
+    for (uint32_t f = 0; f < FORMS; f++)
+        for (uint32_t a = 0; a < 2; a++)
+            run_form(&forms[f], (f + 2 * a) % CALLS, archs[a], 1e-11);
 }
+
+/* Slots of different forms together; some amplify what goes in. */
+static void test_mixed_forms(void **state)
+{
+    (void)state;
+    uint64_t seed = test_seed(11);
+    for (uint32_t i = 0; i < scaled(8); i++) {
+        form f = forms[random_u64(&seed) % FORMS];
+        f.score = forms[random_u64(&seed) % FORMS].score;
+        f.mask = forms[random_u64(&seed) % FORMS].mask;
+        f.prob = forms[random_u64(&seed) % FORMS].prob;
+        f.sink = f.plain ? NULL : forms[random_u64(&seed) % FORMS].sink;
+        f.stored = random_u64(&seed) % 4 == 0;
+        run_form(&f, (uint32_t)(random_u64(&seed) % CALLS), archs[i % 2], 1e-9);
+    }
+}
+
+/* What stands behind the attention, element by element. */
+static void test_results(void **state)
+{
+    (void)state;
+    for (uint32_t i = 0; i < 4; i++) {
+        const form f = {2,    2,    i & 1 ? 16 : 20, KF_DTYPE_f32, NULL, CAUSAL,
+                        NULL, NULL, i & 2,           false};
+        const int64_t width = 4 * f.d;
+        kf_case c = kf_case_begin(2, 20, 1, 60);
+        kf_case_call call;
+        c.past[0] = c.past[1] = 20;
+        c.atol = 1e-4;
+        kf_value out = attend(&c, &f, &call);
+        out = kf_node_reshape(c.body, out, 2, (kf_dim[]){N, S(width)}, KF_NO_LOC);
+        kf_value gate = kf_case_arg(&c, KF_DTYPE_bf16, 2, (kf_dim[]){N, S(width)}, "gate");
+        kf_value gain = kf_case_arg(&c, KF_DTYPE_f32, 1, (kf_dim[]){S(width)}, "gain");
+        out = kf_node_2(c.body, KF_OP_mul, kf_node_1(c.body, KF_OP_sigmoid, gate, KF_NO_LOC), out,
+                        KF_NO_LOC);
+        out = kf_node_2(c.body, KF_OP_mul, out, gain, KF_NO_LOC);
+        kf_graph_add_result(c.body, out);
+        kf_case_run(&c, KF_FAMILY_attention);
+        kf_case_end(&c);
+    }
+}
+
+static void test_refusals(void **state)
+{
+    (void)state;
+    const form f = {2, 2, 16, KF_DTYPE_f32, NULL, CAUSAL, NULL, NULL, false, false};
+    kf_attr_perm perm = {.perm = {3, {1, 0, 2}}};
+    for (uint32_t i = 0; i < 2; i++) {
+        kf_case c = kf_case_begin(1, 20, 1, 20);
+        kf_case_call call;
+        kf_value out = attend(&c, &f, &call);
+        kf_graph_add_result(
+            c.body,
+            i ? out : kf_node_add(c.body, KF_OP_transpose, &perm, 1, &out, NULL, KF_NO_LOC));
+        if (i)
+            kf_graph_add_result(c.body, kf_node_1(c.body, KF_OP_neg, out, KF_NO_LOC));
+        kf_case_refused(&c, KF_FAMILY_attention,
+                        i ? "gives one value" : "transpose cannot stand behind attention");
+        kf_case_end(&c);
+    }
+}
+
+/* ---- what is read, and in which order -------------------------------------------------------- */
+
+/* Pages out of sight of every row are not touched: they hold NaN, which a factor 0 would show. */
+static void test_reach(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *mask;
+        int64_t first, last; /* pages in sight of positions 600..603 */
+    } rows[] = {
+        {"and(le(k, q), lt(sub(q, k), 64))", 8, 9},
+        {"lt(abs(sub(q, k)), $3[h])", 8, 9},
+        {"lt(k, 100)", 0, 1},
+        {"and(ge(k, 130), lt(k, 260))", 2, 4},
+        {"eq(floor(div(k, 100)), sub(floor(div(q, 100)), 3))", 4, 6},
+    };
+    for (uint32_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        const form f = {1, 3, 16, KF_DTYPE_f32, NULL, rows[i].mask, NULL, NULL, false, false};
+        kf_case c = kf_case_begin(1, 4, 1, 604);
+        kf_case_call call;
+        c.past[0] = 600;
+        kf_graph_add_result(c.body, attend(&c, &f, &call));
+        double *page = KF_NEW_N(c.arena, double, 16);
+        for (int64_t p = 0; p < 16; p++) /* those of another sequence are never filled */
+            page[p] = (double)((p + (p < rows[i].first || p > rows[i].last ? 16 : 0)) * 5 % 128);
+        c.given[c.body->values.data[call.pages].def] = page;
+        kf_case_run(&c, KF_FAMILY_attention);
+        kf_case_end(&c);
+    }
+}
+
+static const form chunked[] = {
+    {2, 4, 32, KF_DTYPE_f32, NULL, CAUSAL, NULL, NULL, false, false},
+    {2, 4, 32, KF_DTYPE_f32, NULL, "and(le(k, q), lt(sub(q, k), 29))", "div(1, add(k, 1))", "1",
+     false, false},
+};
 
 /* Result bytes of rows |from|.. of one sequence with |past| + |n| tokens, computed as a call of its
  * own. */
-static void rows_of_call(int64_t past, int64_t n, int64_t from, float *out, int64_t rows,
-                         int64_t rows_hi)
+static void rows_of_call(const form *f, int64_t past, int64_t n, int64_t from, float *out,
+                         int64_t rows, int64_t rows_hi)
 {
-    const options o = {2, 4, 32, KF_DTYPE_f32, CAUSAL, 0};
     kf_case c = kf_case_begin(1, n, 1, n + past);
     const int64_t width = 2 * 4 * 32;
     double *q = KF_NEW_N(c.arena, double, n *width);
+    kf_case_call call;
     c.past[0] = past;
     c.atol = 1e-5;
     c.rows_hi = rows_hi;
-    kf_graph_add_result(c.body, build(&c, &o));
+    kf_graph_add_result(c.body, attend(&c, f, &call));
     for (int64_t i = 0; i < n * width; i++) /* q of a position is the same in every call */
         q[i] = (double)((past * width + i) * 7919 % 2001) / 1000.0 - 1.0;
     c.given[6] = q;
@@ -150,56 +265,21 @@ static void test_chunks(void **state)
 {
     (void)state;
     static float whole[20 * 256], chunk[20 * 256], step[256];
-    rows_of_call(0, 100, 80, whole, 20, 512);
-    rows_of_call(80, 20, 0, chunk, 20, 512);
-    rows_of_call(99, 1, 0, step, 1, 1);
-    assert_memory_equal(whole, chunk, sizeof whole);
-    assert_memory_equal(whole + 19 * 256, step, sizeof step);
-}
-
-/* Every spelling of a window is understood, and what only looks like one is not. */
-static void test_mask_bounds(void **state)
-{
-    (void)state;
-    static const struct {
-        kf_fn fn;
-        bool distance, swapped; /* q - k < c, or q - c < k; sides exchanged */
-        double c;
-        int64_t window;
-    } rows[] = {
-        {KF_FN_lt, true, false, 40, 40},          {KF_FN_le, true, false, 40, 41},
-        {KF_FN_gt, true, true, 40, 40},           {KF_FN_ge, true, true, 39.5, 40},
-        {KF_FN_lt, true, false, 2.5, 3},          {KF_FN_lt, false, false, 8, 8},
-        {KF_FN_le, false, false, 8, 9},           {KF_FN_gt, false, true, 8, 8},
-        {KF_FN_gt, true, false, 8, KF_NO_WINDOW}, {KF_FN_lt, true, false, 0, KF_NO_WINDOW},
-    };
-    kf_case c = kf_case_begin(1, 1, 1, 1);
-    for (uint32_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-        kf_slot_builder *b = kf_slot_builder_create(c.arena, 3, mask_names, 0);
-        uint32_t q = kf_slot_param(b, 1), k = kf_slot_param(b, 2), n = kf_slot_const(b, rows[i].c);
-        uint32_t small = kf_slot_fn(b, KF_FN_sub, q, rows[i].distance ? k : n, 0);
-        uint32_t large = rows[i].distance ? n : k;
-        uint32_t order = kf_slot_fn(b, rows[i].fn, rows[i].swapped ? large : small,
-                                    rows[i].swapped ? small : large, 0);
-        uint32_t causal = kf_slot_fn(b, KF_FN_ge, q, k, 0);
-        kf_mask_bounds got =
-            kf_mask_bounds_of(kf_slot_finish(b, kf_slot_fn(b, KF_FN_and, order, causal, 0)));
-        assert_int_equal(got.window, rows[i].window);
-        assert_true(got.causal);
-        assert_false(got.only_causal);
-        got = kf_mask_bounds_of(kf_slot_finish(b, kf_slot_fn(b, KF_FN_or, order, causal, 0)));
-        assert_false(got.causal);
-        assert_int_equal(got.window, KF_NO_WINDOW);
+    for (uint32_t i = 0; i < 2; i++) {
+        rows_of_call(&chunked[i], 0, 100, 80, whole, 20, 512);
+        rows_of_call(&chunked[i], 80, 20, 0, chunk, 20, 512);
+        rows_of_call(&chunked[i], 99, 1, 0, step, 1, 1);
+        assert_memory_equal(whole, chunk, sizeof whole);
+        assert_memory_equal(whole + 19 * 256, step, sizeof step);
     }
-    kf_case_end(&c);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_forms),
-        cmocka_unit_test(test_mask_bounds),
-        cmocka_unit_test(test_chunks),
+        cmocka_unit_test(test_forms),   cmocka_unit_test(test_mixed_forms),
+        cmocka_unit_test(test_results), cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_reach),   cmocka_unit_test(test_chunks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* attention_impl - what the files of the attention family share; not for others.
+ *
+ * attention.c       match, configuration; tiles, sequences and pages; results
+ * attention_group.c scores, weights and weighted values of a few rows on one page
+ * attention_slot.c  bodies of slots at a row and keys
+ */
+#ifndef KF_CODEGEN_FAMILIES_ATTENTION_IMPL_H
+#define KF_CODEGEN_FAMILIES_ATTENTION_IMPL_H
+
+#include "codegen/families/attention_mask.h"
+#include "codegen/families/family.h"
+#include "codegen/kv.h"
+
+/* Sums of a group in registers, and its pairs at most: fewer pairs take more vectors, so that the
+ * latency of the additions stays hidden. A sum's order does not depend on the shape. */
+enum { KF_ATT_SUMS = 8, KF_ATT_PAIRS = 4 };
+
+/** Operands of the attention op. */
+enum {
+    KF_ATT_Q,
+    KF_ATT_KV,
+    KF_ATT_POS,
+    KF_ATT_SEQ,
+    KF_ATT_SEQ_START,
+    KF_ATT_PAST,
+    KF_ATT_PAGES,
+    KF_ATT_CAPTURES
+};
+
+typedef struct kf_att_sizes {
+    int64_t heads, group, dim, page;
+    int64_t pairs;                           /* of a tile */
+    int64_t q, o, p, m, l, lo, bound, bytes; /* scratch offsets */
+} kf_att_sizes;
+
+/** Elements that are being stored: |lanes| from |d| on of |pair|. */
+typedef struct kf_att_out {
+    kb_value pair, d;
+    uint32_t lanes;
+} kf_att_out;
+
+/** One kernel under emission. */
+typedef struct kf_att {
+    const kf_emit *e;
+    kb *b;
+    kf_pw pw;
+    const kf_node *n;
+    const kf_attr_attention *attr;
+    kf_att_sizes z;
+    uint32_t lanes;
+    kf_kv kv;
+    kf_mask_bounds mask;
+    bool softmax; /* or weights as they are */
+    kf_att_out out;
+    kb_value scratch, row0, row1, head; /* head: of the cache */
+} kf_att;
+
+/** A row and a query head that shares the kv head. */
+typedef struct kf_att_pair {
+    kb_value lo, bound; /* i64: first key, and behind the last key, that it may see */
+    kb_value pos, head; /* f32 */
+} kf_att_pair;
+
+/** Pairs that walk the keys of a page together. */
+typedef struct kf_att_group {
+    uint32_t n;       /* pairs */
+    uint32_t vectors; /* of keys at a time */
+    kb_value pair0;
+    kb_value page;        /* address of the page */
+    kb_value base;        /* position of its first key */
+    kb_value first, keys; /* places in the page: from the first key that one sees, to the last */
+    kf_att_pair pair[KF_ATT_PAIRS];
+    kb_value alpha[KF_ATT_PAIRS]; /* NULL without a normaliser */
+} kf_att_group;
+
+/** Address of f32 or i32 |index| (i64) of the scratch array at |array|. */
+static inline kb_value kf_att_cell(kf_att *t, int64_t array, kb_value index)
+{
+    return kb_index(t->b, kb_offset_c(t->b, t->scratch, array), KB_F32, index);
+}
+
+static inline kb_value kf_att_load(kf_att *t, int64_t array, kb_value index)
+{
+    return kb_load(t->b, KB_F32, 1, kf_att_cell(t, array, index), 4);
+}
+
+/** Scores, weights and values of the group's page, added to what its pairs have. */
+void kf_att_page(kf_att *t, kf_att_group *g);
+
+/** The number of slot |s| (with parameters from |h| on) at |pair|, one lane. */
+kb_value kf_att_row_slot(kf_att *t, const kf_slot *s, const kf_att_pair *pair);
+/** The same with parameters h, q, k - after |score|, unless NULL - at the keys |first|.. (i64);
+ * |t->lanes| numbers, or predicates. */
+kb_value kf_att_key_slot(kf_att *t, const kf_slot *s, const kf_att_pair *pair, kb_value score,
+                         kb_value first);
+
+#endif
