@@ -29,16 +29,29 @@ bool kf_node_is_linear(const kf_graph *g, const kf_node *n)
            kf_value_type(g, n->in[0])->rank == 2;
 }
 
-/* Instructions of |s| up to |root|, rebuilt in |b| with parameter |from| as |to|. In order, not by
- * descent: a value that is used twice at each of many levels would be visited as often as it has
- * paths. */
-static uint32_t rebuild(kf_slot_builder *b, const kf_slot *s, uint32_t root)
+/* In order, not by descent: a value that is used twice at each of many levels would be visited as
+ * often as it has paths. */
+static void mark_reached(const kf_slot *s, uint32_t root, bool *reached)
+{
+    for (uint32_t i = 0; i < root; i++)
+        reached[i] = false;
+    reached[root] = true;
+    for (uint32_t i = root + 1; i-- > 0;)
+        for (uint32_t k = 0; reached[i] && k < s->inst[i].n_args; k++)
+            reached[s->inst[i].arg[k]] = true;
+}
+
+uint32_t kf_slot_rebuild(kf_slot_builder *b, const kf_slot *s, uint32_t root, const uint32_t *param)
 {
     uint32_t number[KF_SLOT_MAX_INSTS];
+    bool reached[KF_SLOT_MAX_INSTS];
 
+    mark_reached(s, root, reached);
     for (uint32_t i = 0; i <= root; i++) {
         const kf_slot_inst *in = &s->inst[i];
         uint32_t arg[KF_SLOT_MAX_ARGS] = {0};
+        if (!reached[i])
+            continue;
         for (uint32_t k = 0; k < in->n_args; k++)
             arg[k] = number[in->arg[k]];
         switch (in->op) {
@@ -46,7 +59,7 @@ static uint32_t rebuild(kf_slot_builder *b, const kf_slot *s, uint32_t root)
             number[i] = kf_slot_const(b, in->value);
             break;
         case KF_SLOT_PARAM:
-            number[i] = kf_slot_param(b, in->index);
+            number[i] = kf_slot_param(b, param ? param[in->index] : in->index);
             break;
         case KF_SLOT_LOAD:
             number[i] = kf_slot_load(b, in->index, arg, in->n_args);
@@ -91,11 +104,11 @@ static bool factor_out(kf_slot_builder *b, const kf_slot *s, uint32_t root, uint
         return false;
     const kf_slot_inst *v = &s->inst[in->arg[v_side]];
     if (v->op != KF_SLOT_PARAM)
-        *out = kf_slot_fn(b, in->fn, inner, rebuild(b, s, other), 0);
+        *out = kf_slot_fn(b, in->fn, inner, kf_slot_rebuild(b, s, other, NULL), 0);
     else if (in->fn == KF_FN_mul)
-        *out = rebuild(b, s, other);
+        *out = kf_slot_rebuild(b, s, other, NULL);
     else
-        *out = kf_slot_fn(b, KF_FN_recip, rebuild(b, s, other), 0, 0);
+        *out = kf_slot_fn(b, KF_FN_recip, kf_slot_rebuild(b, s, other, NULL), 0, 0);
     return true;
 }
 

@@ -19,6 +19,11 @@ const kf_recipe *kf_value_recipe(const kf_graph *g, kf_value v);
  */
 bool kf_node_is_linear(const kf_graph *g, const kf_node *n);
 
+/** Instruction |root| of |s| and what it needs, built again in |b|; parameter i is param[i] there,
+ * or itself with |param| NULL. */
+uint32_t kf_slot_rebuild(kf_slot_builder *b, const kf_slot *s, uint32_t root,
+                         const uint32_t *param);
+
 /** If the slot is a product of its first parameter with what depends on the second alone, true and
  * the rest of the product as a slot of both in |out_scale| (arena of |a|). */
 bool kf_slot_row_scale(kf_arena *a, const kf_slot *map, const kf_slot **out_scale);

@@ -11,7 +11,7 @@
 /* clang-format off */
 const kf_pass_id kf_pipeline[] = {
     /* 1. One spelling of everything that users and importers write. */
-    P(canonicalize), P(fold_const), P(cse), P(dce),
+    P(canonicalize), P(fold_const), P(cse), P(dce), P(raise_fn), P(raise_norm), P(cse), P(dce),
     /* 2. Attention is recognised while its parts are still apart. */
     P(fuse_attention), P(canonicalize), P(cse), P(dce),
     /* 3. One function per phase; from here on prefill and decode may differ. */
@@ -28,6 +28,8 @@ const kf_pass_id kf_pipeline[] = {
 const uint32_t kf_pipeline_length = sizeof kf_pipeline / sizeof kf_pipeline[0];
 
 const kf_pass_order kf_pass_orders[] = {
+    {P(raise_fn), P(fuse_attention), "an activation is one op in every pattern"},
+    {P(raise_norm), P(fuse_norm), "a norm is one op there"},
     {P(fuse_attention), P(phases), "the written-out form is matched once, not per phase"},
     {P(fold_weights), P(fuse_norm), "a folded gain is a column scale less in the prologue"},
     {P(fuse_norm), P(fuse_gated), "the row scale must stand behind gate and up before they are joined"},
