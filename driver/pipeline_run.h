@@ -9,9 +9,6 @@
 #include "frontend/weights.h"
 #include "passes/passes.h"
 
-/** Passes that fuse, for --pass-off: without them every op is a kernel of its own. */
-#define KF_UNFUSED_OFF "fuse_*,carry_stats,fold_weights"
-
 /** One model on its way. Stages fill it from top to bottom; a stage that fails leaves its field
  * NULL. */
 typedef struct kf_compilation {

@@ -125,6 +125,9 @@ bool kf_pass_find(kf_str name, kf_pass_id *out_id);
 #include "passes/passes.def"
 #undef PASS
 
+/** Passes that fuse, for |off|: without them every op is a kernel of its own. */
+#define KF_UNFUSED_OFF "fuse_*,carry_stats,fold_weights"
+
 /** What the user asked of the runner. Lists are comma separated names or globs ("fuse_*", "all").
  */
 typedef struct kf_pipeline_options {
