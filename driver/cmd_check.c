@@ -16,7 +16,7 @@ static bool count_param(void *user, kf_str name, const kf_spec_param *param, con
 
     (void)name;
     (void)block;
-    *n += (uint64_t)(param->dim[0] * (param->rank > 1 ? param->dim[1] : 1));
+    *n += (uint64_t)(param->tensor_rows * (param->rank > 1 ? param->dim[1] : 1));
     return true;
 }
 

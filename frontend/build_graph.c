@@ -55,10 +55,18 @@ static kf_dtype param_dtype(const kf_graph_builder *b, const kf_spec_param *p)
 
 const kf_recipe *kf_build_recipe(kf_graph_builder *b, const kf_spec_param *p)
 {
-    kf_dim dims[2] = {kf_dim_static(p->dim[0]), kf_dim_static(p->rank > 1 ? p->dim[1] : 0)};
+    int64_t shape[2];
+    kf_spec_tensor_shape(p, shape);
+    kf_dim dims[2] = {kf_dim_static(shape[0]), kf_dim_static(shape[1])};
+    kf_type t = kf_type_tensor(param_dtype(b, p), p->rank, dims);
+    const kf_recipe *r = kf_recipe_load(b->arena, tensor_name(b, p), t);
 
-    return kf_recipe_load(b->arena, tensor_name(b, p),
-                          kf_type_tensor(param_dtype(b, p), p->rank, dims));
+    if (p->view.transposed.v)
+        r = kf_recipe_transpose(b->arena, r);
+    if (p->tensor_rows == p->dim[0])
+        return r;
+    return kf_recipe_slice(b->arena, r, 0, p->view.groups.v, p->first_row,
+                           p->first_row + p->dim[0] / p->view.groups.v);
 }
 
 kf_value kf_build_part(kf_graph_builder *b, const kf_block *block, kf_param_role role,
@@ -126,16 +134,27 @@ static kf_value scaled(kf_graph_builder *b, const kf_block *block, kf_value v, k
     return v == KF_NO_VALUE ? s : kf_node_2(b->g, KF_OP_mul, v, s, loc);
 }
 
-/* The gain of a norm: gain_offset + what is stored, scaled; KF_NO_VALUE for none. */
-static kf_value build_gain(kf_graph_builder *b, const kf_block *block)
+/* gain_offset + what is stored, summed once while packing; KF_NO_VALUE for none. */
+static kf_value offset_gain(kf_graph_builder *b, const kf_block *block)
 {
-    kf_loc loc = kf_build_loc(b, block->src.loc);
-    kf_value gain = kf_build_param(b, block, KF_PARAM_GAIN, "gain");
+    static const char *const names[] = {"w"};
+    const kf_spec_param *p = kf_block_param(block, KF_PARAM_GAIN);
     double offset = block->u.norm.gain_offset.v;
 
-    if (gain != KF_NO_VALUE && offset != 0)
-        gain = kf_node_2(b->g, KF_OP_add, gain, kf_node_const(b->g, offset, loc), loc);
-    return scaled(b, block, gain, loc);
+    if (!p || offset == 0)
+        return kf_build_param(b, block, KF_PARAM_GAIN, "gain");
+    kf_slot_builder *sb = kf_slot_builder_create(b->arena, 1, names, 0);
+    const kf_recipe *stored = kf_build_recipe(b, p);
+    const kf_slot *sum = kf_slot_finish(
+        sb, kf_slot_fn(sb, KF_FN_add, kf_slot_param(sb, 0), kf_slot_const(sb, offset), 0));
+    const kf_recipe *r = kf_recipe_map(b->arena, KF_DTYPE_f32, sum, 1, &stored);
+    return kf_graph_param_of(b->g, r, unique_name(b, "gain"), kf_build_loc(b, block->src.loc));
+}
+
+/* The gain of a norm, scaled; KF_NO_VALUE for none. */
+static kf_value build_gain(kf_graph_builder *b, const kf_block *block)
+{
+    return scaled(b, block, offset_gain(b, block), kf_build_loc(b, block->src.loc));
 }
 
 /* x * rsqrt(mean(x^2) + eps) * gain (Zhang and Sennrich 2019, arXiv:1910.07467) */

@@ -115,7 +115,15 @@ typedef struct kf_param_part_info {
 
 extern const kf_param_part_info kf_param_part_infos[KF_PART_COUNT];
 
-/** One parameter tensor of a block. Matrices are [out, in] as checkpoints store them. */
+/** Where in a checkpoint tensor a parameter is, when it is not the whole of it. */
+typedef struct kf_spec_view {
+    kf_sv_str tensor;
+    kf_sv_bool transposed; /* stored as [in, out] */
+    kf_sv_strs packed;     /* roles of the block whose rows the tensor holds, in its order */
+    kf_sv_int groups;      /* each with its share of every packed part */
+} kf_spec_view;
+
+/** One parameter of a block. Matrices are [out, in], as most checkpoints store them. */
 typedef struct kf_spec_param {
     kf_param_role role;
     kf_param_part part;
@@ -125,6 +133,11 @@ typedef struct kf_spec_param {
     uint8_t rank;
     int64_t dim[2];
     const char *why[2]; /* per dim: the keys that imply it, for messages */
+    /* The tensor that holds it: itself, unless weight_names gave a view. */
+    kf_spec_view view;
+    int64_t tensor_rows; /* rows of the whole tensor */
+    int64_t first_row;   /* in each group */
+    bool is_first_part;  /* of the parameters of one tensor */
 } kf_spec_param;
 
 typedef struct kf_block kf_block;
@@ -350,8 +363,12 @@ const kf_spec_param *kf_block_part(const kf_block *block, kf_param_role role, kf
 /** The form |which| if matrices of |role| have it, else NULL. */
 const kf_spec_form *kf_form_of(const kf_spec *spec, kf_form which, kf_param_role role);
 
-/** Visits every parameter tensor of the model once, in model order: |name| is the checkpoint name
- * with the layer number filled in, |block| its owner. Stops and returns false when |visit| does. */
+/** Shape of the checkpoint tensor that holds |p|; a vector has dim[1] 0. */
+void kf_spec_tensor_shape(const kf_spec_param *p, int64_t dim[2]);
+
+/** Visits every tensor of the model once, in model order: |name| is the checkpoint name with the
+ * layer number filled in, |param| the parameter that it is or the first that it holds, |block| its
+ * owner. Stops and returns false when |visit| does. */
 typedef bool (*kf_spec_visit_fn)(void *user, kf_str name, const kf_spec_param *param,
                                  const kf_block *block);
 bool kf_spec_each_param(kf_arena *arena, const kf_spec *spec, kf_spec_visit_fn visit, void *user);

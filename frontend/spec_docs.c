@@ -68,8 +68,11 @@ static void write_blocks(kf_sbuf *out)
         "block's word (numbered from its second\noccurrence in the scope on: `rms_norm2`) and one "
         "of these roles. `weight_names:` gives its name in the checkpoint; inside a\nrepeated "
         "block "
-        "that name follows the repeat's `weights:` prefix and a dot.\n\n| role | of "
-        "|\n|---|---|\n");
+        "that name follows the repeat's `weights:` prefix and a dot. In place of the name a "
+        "mapping "
+        "says where in a tensor\nthe parameter is: `{tensor: c_attn.weight, transposed: true, "
+        "packed: "
+        "[q, k, v]}`.\n\n| role | of |\n|---|---|\n");
     for (int i = 0; i < KF_PARAM_ROLE_COUNT; i++)
         kf_sbuf_printf(out, "| `%s` | %s |\n", kf_param_infos[i].word, kf_param_infos[i].summary);
     kf_sbuf_c(out, "\nA matrix that is stored in parts (`adapters:`, `weight_forms:`) has them "

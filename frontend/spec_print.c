@@ -156,6 +156,19 @@ static void print_blocks(printer *p, const kf_blocks *blocks, uint32_t depth)
 
 /* ---- names ----------------------------------------------------------------------------------- */
 
+static void print_name(printer *p, const kf_spec_param *param)
+{
+    bool is_first = true;
+    if (!kf_src_given(param->view.tensor.src)) {
+        kf_print_yaml_str(param->name, p->out);
+        return;
+    }
+    kf_sbuf_char(p->out, '{');
+    print_fields(p, KF_SCOPE_VIEW, &param->view, &is_first);
+    kf_sbuf_char(p->out, '}');
+    p->notes.len = 0;
+}
+
 /** Entries of weight_names that were given; prints the heading before the first. */
 static void print_names(printer *p, const kf_blocks *blocks, bool *has_heading)
 {
@@ -171,7 +184,7 @@ static void print_names(printer *p, const kf_blocks *blocks, bool *has_heading)
             kf_sbuf_c(p->out, "  ");
             kf_print_yaml_str(param->key, p->out);
             kf_sbuf_c(p->out, ": ");
-            kf_print_yaml_str(param->name, p->out);
+            print_name(p, param);
             end_line(p);
         }
         if (b->kind == KF_BLOCK_RESIDUAL)

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* spec_read - blocks from nodes: every check of the model itself, shapes and names of parameters.
  *
- * Widths flow through a sequence as tokens will; a block whose input does not fit what comes before
- * is an error here, so that nothing behind the Spec has to doubt it.
+ * Their parameters are spec_params.c. Widths flow through a sequence as tokens will; a block whose
+ * input does not fit what comes before is an error here, so that nothing behind the Spec has to
+ * doubt it.
  */
 #include "frontend/spec_read.h"
 
-#include "base/vec.h"
-#include "frontend/presets/preset.h"
+#include "frontend/spec_params.h"
 #include "ir/plan.h"
 
 #include <math.h>
@@ -20,12 +20,6 @@ const kf_block_info kf_block_infos[KF_BLOCK_KIND_COUNT] = {
 #undef BLOCK
 };
 
-const kf_param_info kf_param_infos[KF_PARAM_ROLE_COUNT] = {
-#define PARAM(name, word, summary) {word, summary},
-#include "frontend/blocks.def"
-#undef PARAM
-};
-
 static const char *const unsupported_words[] = {
 #define UNSUPPORTED(word) word,
 #include "frontend/blocks.def"
@@ -33,148 +27,6 @@ static const char *const unsupported_words[] = {
 };
 
 #define MAX_SCOPE_BLOCKS 1024u
-
-/** A row of weight_names. */
-typedef struct name_entry {
-    const kf_yaml_pair *pair;
-    bool is_used;
-} name_entry;
-
-/** An entry of blocks, or the model: what numbers the blocks of one kind and names their
- * parameters. */
-typedef struct scope {
-    kf_reader *r;
-    kf_str name;
-    bool is_model;
-    kf_loc loc;
-    name_entry *names; /* weight_names, sorted by key */
-    uint32_t n_names;
-    uint32_t count[KF_BLOCK_KIND_COUNT];
-    uint32_t n_blocks;
-    KF_VEC(kf_spec_param *) params;
-} scope;
-
-static kf_src src_at(const kf_yaml_node *node)
-{
-    return (kf_src){node->loc, node->origin};
-}
-
-/* ---- parameters ------------------------------------------------------------------------------ */
-
-static int compare_name_keys(const void *a, const void *b)
-{
-    return kf_str_cmp(((const name_entry *)a)->pair->key->text,
-                      ((const name_entry *)b)->pair->key->text);
-}
-
-static kf_str default_name(const scope *s, const kf_spec_param *p, const char *local);
-
-static void resolve_name(scope *s, kf_spec_param *p, const char *local)
-{
-    kf_yaml_node key = {.text = p->key};
-    kf_yaml_pair pair = {&key, NULL};
-    name_entry wanted = {.pair = &pair};
-    name_entry *given = s->n_names == 0 ? NULL
-                                        : bsearch(&wanted, s->names, s->n_names, sizeof *s->names,
-                                                  compare_name_keys);
-    if (given != NULL) {
-        const kf_yaml_node *value = given->pair->value;
-        given->is_used = true;
-        if (value->kind != KF_YAML_SCALAR || value->text.len == 0)
-            kf_diag_add(s->r->diags, KF_E0116, value->loc, "not a checkpoint name");
-        p->name = value->kind == KF_YAML_SCALAR ? value->text : p->key;
-        p->src = src_at(value);
-        return;
-    }
-    p->name = default_name(s, p, local);
-}
-
-/* Of a part, the name of the whole with another ending. */
-static kf_str default_name(const scope *s, const kf_spec_param *p, const char *local)
-{
-    const char *name = kf_default_weight_name(local, !s->is_model);
-    const char *suffix = kf_param_part_infos[p->part].suffix;
-    kf_str whole = kf_str_from(name != NULL ? name : local);
-
-    if (p->part == KF_PART_WHOLE)
-        return name == NULL && s->is_model ? p->key : whole;
-    const char *end = strstr(whole.ptr, ".weight");
-    if (end != NULL && end[strlen(".weight")] == '\0')
-        whole.len = (uint32_t)(end - whole.ptr);
-    return kf_strf(s->r->arena, "%.*s%s", KF_STR_ARG(whole), suffix);
-}
-
-static void add_part(scope *s, kf_block *b, kf_param_role role, kf_param_part part, int64_t d0,
-                     const char *why0, int64_t d1, const char *why1)
-{
-    enum { MAX_PARAMS = 32 };
-    if (b->param == NULL)
-        b->param = KF_NEW_N(s->r->arena, kf_spec_param, MAX_PARAMS);
-    kf_spec_param *p = &b->param[b->n_params++];
-    *p = (kf_spec_param){
-        .role = role, .part = part, .rank = d1 > 0 ? 2 : 1, .dim = {d0, d1}, .why = {why0, why1}};
-    kf_str whole = kf_strf(s->r->arena, "%.*s.%s", KF_STR_ARG(b->label), kf_param_infos[role].word);
-    p->key = part == KF_PART_WHOLE ? whole
-                                   : kf_strf(s->r->arena, "%.*s.%s", KF_STR_ARG(whole),
-                                             kf_param_part_infos[part].word);
-    resolve_name(s, p, whole.ptr + s->name.len + 1);
-    kf_vec_push(s->r->arena, &s->params, p);
-}
-
-/* The tensors of a matrix, in the forms that the description gives it. */
-static void add_param(scope *s, kf_block *b, kf_param_role role, int64_t d0, const char *why0,
-                      int64_t d1, const char *why1)
-{
-    kf_spec *spec = s->r->spec;
-    const kf_spec_form *product = kf_form_of(spec, KF_FORM_LOW_RANK, role),
-                       *update = kf_form_of(spec, KF_FORM_LORA, role);
-
-    for (int i = 0; i < KF_FORM_COUNT; i++)
-        spec->form[i].used |= UINT64_C(1) << role;
-    if (product) {
-        add_part(s, b, role, KF_PART_FACTOR_A, product->rank.v, "rank", d1, why1);
-        add_part(s, b, role, KF_PART_FACTOR_B, d0, why0, product->rank.v, "rank");
-    } else {
-        add_part(s, b, role, KF_PART_WHOLE, d0, why0, d1, why1);
-    }
-    if (update) {
-        add_part(s, b, role, KF_PART_LORA_A, update->rank.v, "rank", d1, why1);
-        add_part(s, b, role, KF_PART_LORA_B, d0, why0, update->rank.v, "rank");
-    }
-    if (kf_form_of(spec, KF_FORM_SPECTRAL, role))
-        add_part(s, b, role, KF_PART_SCALE, 1, "one", 0, NULL);
-}
-
-static void add_vector(scope *s, kf_block *b, kf_param_role role, int64_t n, const char *why)
-{
-    add_part(s, b, role, KF_PART_WHOLE, n, why, 0, NULL);
-}
-
-static int compare_params(const void *a, const void *b)
-{
-    const kf_spec_param *x = *(kf_spec_param *const *)a, *y = *(kf_spec_param *const *)b;
-    int c = kf_str_cmp(x->name, y->name);
-    return c != 0 ? c : kf_str_cmp(x->key, y->key);
-}
-
-static bool check_unique_names(scope *s)
-{
-    bool ok = true;
-    if (s->params.len > 0)
-        qsort(s->params.data, s->params.len, sizeof *s->params.data, compare_params);
-    for (uint32_t i = 1; i < s->params.len; i++) {
-        const kf_spec_param *a = s->params.data[i - 1], *b = s->params.data[i];
-        if (!kf_str_eq(a->name, b->name))
-            continue;
-        kf_loc loc = kf_src_given(b->src) ? b->src.loc : kf_src_given(a->src) ? a->src.loc : s->loc;
-        kf_diag *d = kf_diag_add(s->r->diags, KF_E0116, loc,
-                                 "parameters '%.*s' and '%.*s' are both named '%.*s'",
-                                 KF_STR_ARG(a->key), KF_STR_ARG(b->key), KF_STR_ARG(b->name));
-        kf_diag_note(s->r->diags, d, KF_NO_LOC, "name one of them in 'weight_names:'");
-        ok = false;
-    }
-    return ok;
-}
 
 /* ---- the kinds of blocks; each takes rows of b->in_dim and sets b->out_dim ------------------- */
 
@@ -192,18 +44,18 @@ static bool inconsistent(kf_reader *r, kf_loc loc, const char *fmt, ...)
     return false;
 }
 
-static bool read_embedding(scope *s, kf_block *b, const kf_yaml_node *map)
+static bool read_embedding(kf_spec_scope *s, kf_block *b, const kf_yaml_node *map)
 {
     const kf_spec *spec = s->r->spec;
     if (!kf_schema_read(s->r, KF_SCOPE_EMBEDDING, KF_SCOPE_COUNT, map, b->src, &b->u.embedding))
         return false;
-    add_param(s, b, KF_PARAM_TABLE, spec->vocab_size.v, "vocab_size", spec->hidden_size.v,
-              "hidden_size");
+    kf_scope_add_matrix(s, b, KF_PARAM_TABLE, spec->vocab_size.v, "vocab_size", spec->hidden_size.v,
+                        "hidden_size");
     b->out_dim = spec->hidden_size.v;
     return true;
 }
 
-static bool read_position_embedding(scope *s, kf_block *b, const kf_yaml_node *map)
+static bool read_position_embedding(kf_spec_scope *s, kf_block *b, const kf_yaml_node *map)
 {
     kf_spec_position_embedding *u = &b->u.position_embedding;
     const kf_sv_int *limit = &s->r->spec->max_position_embeddings;
@@ -215,13 +67,13 @@ static bool read_position_embedding(scope *s, kf_block *b, const kf_yaml_node *m
         return inconsistent(s->r, u->positions.src.loc,
                             "a table of %lld positions for max_position_embeddings %lld",
                             (long long)u->positions.v, (long long)limit->v);
-    add_param(s, b, KF_PARAM_TABLE, u->positions.v, "max_position_embeddings", b->in_dim,
-              "hidden_size");
+    kf_scope_add_matrix(s, b, KF_PARAM_TABLE, u->positions.v, "max_position_embeddings", b->in_dim,
+                        "hidden_size");
     b->out_dim = b->in_dim;
     return true;
 }
 
-static bool read_linear(scope *s, kf_block *b, const kf_yaml_node *map)
+static bool read_linear(kf_spec_scope *s, kf_block *b, const kf_yaml_node *map)
 {
     kf_spec_linear *u = &b->u.linear;
     kf_reader *r = s->r;
@@ -229,7 +81,7 @@ static bool read_linear(scope *s, kf_block *b, const kf_yaml_node *map)
         !kf_read_expr(r, map, "act", KF_EXPR_ACT, (kf_expr_env){0}, &u->act))
         return false;
     const kf_yaml_node *out = kf_yaml_get(map, "out");
-    u->out.src = src_at(out);
+    u->out.src = kf_src_at(out);
     u->out_is_vocab = out->kind == KF_YAML_SCALAR && kf_str_eq_c(out->text, "vocab_size");
     if (u->out_is_vocab)
         u->out.v = r->spec->vocab_size.v;
@@ -238,7 +90,7 @@ static bool read_linear(scope *s, kf_block *b, const kf_yaml_node *map)
     const char *why_out = u->out_is_vocab ? "vocab_size" : "out";
     b->out_dim = u->out.v;
     if (!kf_src_given(u->tied.src)) {
-        add_param(s, b, KF_PARAM_WEIGHT, b->out_dim, why_out, b->in_dim, "hidden_size");
+        kf_scope_add_matrix(s, b, KF_PARAM_WEIGHT, b->out_dim, why_out, b->in_dim, "hidden_size");
     } else {
         const kf_block *e = r->spec->embedding;
         if (!kf_str_eq_c(u->tied.v, "embedding") || e == NULL || !s->is_model) {
@@ -256,11 +108,11 @@ static bool read_linear(scope *s, kf_block *b, const kf_yaml_node *map)
         u->tied_to = e;
     }
     if (u->bias.v)
-        add_vector(s, b, KF_PARAM_BIAS, b->out_dim, why_out);
+        kf_scope_add_vector(s, b, KF_PARAM_BIAS, b->out_dim, why_out);
     return true;
 }
 
-static bool read_norm(scope *s, kf_block *b, const kf_yaml_node *map)
+static bool read_norm(kf_spec_scope *s, kf_block *b, const kf_yaml_node *map)
 {
     static const kf_scope scopes[KF_BLOCK_KIND_COUNT] = {
         [KF_BLOCK_RMS_NORM] = KF_SCOPE_RMS_NORM,
@@ -276,14 +128,14 @@ static bool read_norm(scope *s, kf_block *b, const kf_yaml_node *map)
         return false;
     }
     if (u->gain.v)
-        add_vector(s, b, KF_PARAM_GAIN, b->in_dim, "hidden_size");
+        kf_scope_add_vector(s, b, KF_PARAM_GAIN, b->in_dim, "hidden_size");
     if (b->kind != KF_BLOCK_RMS_NORM && u->bias.v)
-        add_vector(s, b, KF_PARAM_BIAS, b->in_dim, "hidden_size");
+        kf_scope_add_vector(s, b, KF_PARAM_BIAS, b->in_dim, "hidden_size");
     if (b->kind == KF_BLOCK_BATCH_NORM) {
-        add_vector(s, b, KF_PARAM_MEAN, b->in_dim, "hidden_size");
-        add_vector(s, b, KF_PARAM_VARIANCE, b->in_dim, "hidden_size");
+        kf_scope_add_vector(s, b, KF_PARAM_MEAN, b->in_dim, "hidden_size");
+        kf_scope_add_vector(s, b, KF_PARAM_VARIANCE, b->in_dim, "hidden_size");
         if (u->residual.v)
-            add_vector(s, b, KF_PARAM_ALPHA, 1, "one");
+            kf_scope_add_vector(s, b, KF_PARAM_ALPHA, 1, "one");
     }
     b->out_dim = b->in_dim;
     return true;
@@ -352,10 +204,10 @@ static bool read_rope(kf_reader *r, const kf_yaml_node *node, int64_t head_dim, 
     u->factor.v = 1;
     if (is_none) {
         if (node != NULL)
-            u->present.src = src_at(node);
+            u->present.src = kf_src_at(node);
         return true;
     }
-    u->present = (kf_sv_bool){true, src_at(node)};
+    u->present = (kf_sv_bool){true, kf_src_at(node)};
     const kf_yaml_node *scaling = kf_yaml_get(node, "scaling");
     if (!kf_schema_read(r, KF_SCOPE_ROPE, KF_SCOPE_COUNT, node, u->present.src, u) ||
         !read_scaling(r, scaling, u, u->present.src))
@@ -389,31 +241,31 @@ static bool derive_heads(kf_reader *r, kf_block *b)
     return true;
 }
 
-static void add_attention_params(scope *s, kf_block *b)
+static void add_attention_params(kf_spec_scope *s, kf_block *b)
 {
     static const char *const q_why = "num_attention_heads * head_dim";
     static const char *const kv_why = "num_key_value_heads * head_dim";
     const kf_spec_attention *u = &b->u.attention;
     int64_t width = b->in_dim, q = u->num_attention_heads.v * u->head_dim.v;
     int64_t kv = u->num_key_value_heads.v * u->head_dim.v;
-    add_param(s, b, KF_PARAM_Q, q, q_why, width, "hidden_size");
-    add_param(s, b, KF_PARAM_K, kv, kv_why, width, "hidden_size");
-    add_param(s, b, KF_PARAM_V, kv, kv_why, width, "hidden_size");
-    add_param(s, b, KF_PARAM_O, width, "hidden_size", q, q_why);
+    kf_scope_add_matrix(s, b, KF_PARAM_Q, q, q_why, width, "hidden_size");
+    kf_scope_add_matrix(s, b, KF_PARAM_K, kv, kv_why, width, "hidden_size");
+    kf_scope_add_matrix(s, b, KF_PARAM_V, kv, kv_why, width, "hidden_size");
+    kf_scope_add_matrix(s, b, KF_PARAM_O, width, "hidden_size", q, q_why);
     if (u->qkv_bias.v) {
-        add_vector(s, b, KF_PARAM_Q_BIAS, q, q_why);
-        add_vector(s, b, KF_PARAM_K_BIAS, kv, kv_why);
-        add_vector(s, b, KF_PARAM_V_BIAS, kv, kv_why);
+        kf_scope_add_vector(s, b, KF_PARAM_Q_BIAS, q, q_why);
+        kf_scope_add_vector(s, b, KF_PARAM_K_BIAS, kv, kv_why);
+        kf_scope_add_vector(s, b, KF_PARAM_V_BIAS, kv, kv_why);
     }
     if (u->o_bias.v)
-        add_vector(s, b, KF_PARAM_O_BIAS, width, "hidden_size");
+        kf_scope_add_vector(s, b, KF_PARAM_O_BIAS, width, "hidden_size");
     if (u->qk_norm.v == KF_QK_NORM_RMS) {
-        add_vector(s, b, KF_PARAM_Q_NORM, u->head_dim.v, "head_dim");
-        add_vector(s, b, KF_PARAM_K_NORM, u->head_dim.v, "head_dim");
+        kf_scope_add_vector(s, b, KF_PARAM_Q_NORM, u->head_dim.v, "head_dim");
+        kf_scope_add_vector(s, b, KF_PARAM_K_NORM, u->head_dim.v, "head_dim");
     }
 }
 
-static bool read_attention(scope *s, kf_block *b, const kf_yaml_node *map)
+static bool read_attention(kf_spec_scope *s, kf_block *b, const kf_yaml_node *map)
 {
     kf_reader *r = s->r;
     kf_spec_attention *u = &b->u.attention;
@@ -429,7 +281,7 @@ static bool read_attention(scope *s, kf_block *b, const kf_yaml_node *map)
     return ok;
 }
 
-static bool read_glu(scope *s, kf_block *b, const kf_yaml_node *map)
+static bool read_glu(kf_spec_scope *s, kf_block *b, const kf_yaml_node *map)
 {
     kf_spec_glu *u = &b->u.glu;
     if (!kf_schema_read(s->r, KF_SCOPE_GLU, KF_SCOPE_COUNT, map, b->src, u) ||
@@ -438,19 +290,19 @@ static bool read_glu(scope *s, kf_block *b, const kf_yaml_node *map)
     int64_t inner = u->intermediate_size.v, width = b->in_dim;
     if (!check_nested(s->r, &u->nested, inner))
         return false;
-    add_param(s, b, KF_PARAM_GATE, inner, "intermediate_size", width, "hidden_size");
-    add_param(s, b, KF_PARAM_UP, inner, "intermediate_size", width, "hidden_size");
-    add_param(s, b, KF_PARAM_DOWN, width, "hidden_size", inner, "intermediate_size");
+    kf_scope_add_matrix(s, b, KF_PARAM_GATE, inner, "intermediate_size", width, "hidden_size");
+    kf_scope_add_matrix(s, b, KF_PARAM_UP, inner, "intermediate_size", width, "hidden_size");
+    kf_scope_add_matrix(s, b, KF_PARAM_DOWN, width, "hidden_size", inner, "intermediate_size");
     if (u->bias.v) {
-        add_vector(s, b, KF_PARAM_GATE_BIAS, inner, "intermediate_size");
-        add_vector(s, b, KF_PARAM_UP_BIAS, inner, "intermediate_size");
-        add_vector(s, b, KF_PARAM_DOWN_BIAS, width, "hidden_size");
+        kf_scope_add_vector(s, b, KF_PARAM_GATE_BIAS, inner, "intermediate_size");
+        kf_scope_add_vector(s, b, KF_PARAM_UP_BIAS, inner, "intermediate_size");
+        kf_scope_add_vector(s, b, KF_PARAM_DOWN_BIAS, width, "hidden_size");
     }
     b->out_dim = b->in_dim;
     return true;
 }
 
-static bool read_mlp(scope *s, kf_block *b, const kf_yaml_node *map)
+static bool read_mlp(kf_spec_scope *s, kf_block *b, const kf_yaml_node *map)
 {
     kf_spec_mlp *u = &b->u.mlp;
     if (!kf_schema_read(s->r, KF_SCOPE_MLP, KF_SCOPE_COUNT, map, b->src, u) ||
@@ -459,18 +311,18 @@ static bool read_mlp(scope *s, kf_block *b, const kf_yaml_node *map)
     int64_t inner = u->intermediate_size.v, width = b->in_dim;
     if (!check_nested(s->r, &u->nested, inner))
         return false;
-    add_param(s, b, KF_PARAM_UP, inner, "intermediate_size", width, "hidden_size");
-    add_param(s, b, KF_PARAM_DOWN, width, "hidden_size", inner, "intermediate_size");
+    kf_scope_add_matrix(s, b, KF_PARAM_UP, inner, "intermediate_size", width, "hidden_size");
+    kf_scope_add_matrix(s, b, KF_PARAM_DOWN, width, "hidden_size", inner, "intermediate_size");
     if (u->bias.v) {
-        add_vector(s, b, KF_PARAM_UP_BIAS, inner, "intermediate_size");
-        add_vector(s, b, KF_PARAM_DOWN_BIAS, width, "hidden_size");
+        kf_scope_add_vector(s, b, KF_PARAM_UP_BIAS, inner, "intermediate_size");
+        kf_scope_add_vector(s, b, KF_PARAM_DOWN_BIAS, width, "hidden_size");
     }
     b->out_dim = b->in_dim;
     return true;
 }
 
-static bool read_sequence(scope *s, const kf_yaml_node *node, const char *what, int64_t in_dim,
-                          kf_blocks *out);
+static bool read_sequence(kf_spec_scope *s, const kf_yaml_node *node, const char *what,
+                          int64_t in_dim, kf_blocks *out);
 
 static bool keeps_width(kf_reader *r, kf_loc loc, const char *what, const kf_blocks *body,
                         int64_t in_dim)
@@ -483,14 +335,14 @@ static bool keeps_width(kf_reader *r, kf_loc loc, const char *what, const kf_blo
     return false;
 }
 
-static bool read_residual(scope *s, kf_block *b, const kf_yaml_node *node)
+static bool read_residual(kf_spec_scope *s, kf_block *b, const kf_yaml_node *node)
 {
     b->out_dim = b->in_dim;
     return read_sequence(s, node, "residual", b->in_dim, &b->u.residual.body) &&
            keeps_width(s->r, b->src.loc, "a residual branch", &b->u.residual.body, b->in_dim);
 }
 
-static bool read_parallel(scope *s, kf_block *b, const kf_yaml_node *node)
+static bool read_parallel(kf_spec_scope *s, kf_block *b, const kf_yaml_node *node)
 {
     if (!kf_expect_kind(s->r, node, KF_YAML_SEQ, "parallel"))
         return false;
@@ -557,7 +409,7 @@ static bool has_hole(kf_str s)
     return false;
 }
 
-static bool read_repeat(scope *s, kf_block *b, const kf_yaml_node *map)
+static bool read_repeat(kf_spec_scope *s, kf_block *b, const kf_yaml_node *map)
 {
     kf_reader *r = s->r;
     kf_spec_repeat *u = &b->u.repeat;
@@ -624,7 +476,7 @@ static bool find_kind(kf_reader *r, const kf_yaml_node *word, kf_block_kind *out
 }
 
 /** Reads what depends on the kind. |node| is a mapping or, for a bare word, NULL. */
-static bool read_body(scope *s, kf_block *b, const kf_yaml_node *node)
+static bool read_body(kf_spec_scope *s, kf_block *b, const kf_yaml_node *node)
 {
     static const kf_yaml_node no_keys = {.kind = KF_YAML_MAP}, nothing = {.kind = KF_YAML_SEQ};
     const kf_yaml_node *map = node != NULL ? node : &no_keys;
@@ -659,7 +511,7 @@ static bool read_body(scope *s, kf_block *b, const kf_yaml_node *node)
 }
 
 /** One item of a sequence: `word`, or `word: {...}`. */
-static bool read_block(scope *s, const kf_yaml_node *item, int64_t in_dim, kf_block *b)
+static bool read_block(kf_spec_scope *s, const kf_yaml_node *item, int64_t in_dim, kf_block *b)
 {
     kf_reader *r = s->r;
     const kf_yaml_node *word = item, *body = NULL;
@@ -678,7 +530,7 @@ static bool read_block(scope *s, const kf_yaml_node *item, int64_t in_dim, kf_bl
     }
     if (body != NULL && body->kind == KF_YAML_SCALAR && body->text.len == 0 && !body->quoted)
         body = NULL;
-    b->src = src_at(word);
+    b->src = kf_src_at(word);
     b->in_dim = b->out_dim = in_dim;
     if (!find_kind(r, word, &b->kind))
         return false;
@@ -690,11 +542,11 @@ static bool read_block(scope *s, const kf_yaml_node *item, int64_t in_dim, kf_bl
     }
     b->label = kf_strf(r->arena, nth > 1 ? "%.*s.%s%u" : "%.*s.%s", KF_STR_ARG(s->name),
                        kf_block_infos[b->kind].word, nth);
-    return read_body(s, b, body);
+    return read_body(s, b, body) && kf_scope_place_parts(s, b);
 }
 
-static bool read_sequence(scope *s, const kf_yaml_node *node, const char *what, int64_t in_dim,
-                          kf_blocks *out)
+static bool read_sequence(kf_spec_scope *s, const kf_yaml_node *node, const char *what,
+                          int64_t in_dim, kf_blocks *out)
 {
     if (!kf_expect_kind(s->r, node, KF_YAML_SEQ, what))
         return false;
@@ -780,7 +632,7 @@ static bool is_block_name(kf_str s)
     return s.len > 0 && s.len <= 64 && !kf_str_eq_c(s, "model");
 }
 
-static bool read_named_blocks(kf_reader *r, const kf_yaml_node *blocks, scope *base)
+static bool read_named_blocks(kf_reader *r, const kf_yaml_node *blocks, kf_spec_scope *base)
 {
     bool ok = true;
     if (blocks == NULL)
@@ -798,58 +650,30 @@ static bool read_named_blocks(kf_reader *r, const kf_yaml_node *blocks, scope *b
         }
         kf_spec_block *block = &r->spec->block[r->spec->n_blocks++];
         block->name = pair->key->text;
-        block->src = src_at(pair->key);
-        scope s = *base;
+        block->src = kf_src_at(pair->key);
+        kf_spec_scope s = *base;
         s.name = block->name;
         s.loc = block->src.loc;
         ok = read_sequence(&s, pair->value, pair->key->text.ptr, r->spec->hidden_size.v,
                            &block->body) &&
-             check_unique_names(&s) && ok;
-    }
-    return ok;
-}
-
-static bool sort_names(kf_reader *r, const kf_yaml_node *map, scope *s)
-{
-    if (map == NULL)
-        return true;
-    if (!kf_expect_kind(r, map, KF_YAML_MAP, "weight_names"))
-        return false;
-    s->n_names = map->n;
-    s->names = KF_NEW_N(r->arena, name_entry, map->n + 1);
-    for (uint32_t i = 0; i < map->n; i++)
-        s->names[i].pair = &map->u.pairs[i];
-    if (map->n > 0)
-        qsort(s->names, map->n, sizeof *s->names, compare_name_keys);
-    return true;
-}
-
-static bool check_names_used(kf_reader *r, const scope *s)
-{
-    bool ok = true;
-    for (uint32_t i = 0; i < s->n_names; i++) {
-        const kf_yaml_node *key = s->names[i].pair->key;
-        if (s->names[i].is_used)
-            continue;
-        kf_diag_add(r->diags, KF_E0116, key->loc, "the model has no parameter '%.*s'",
-                    KF_STR_ARG(key->text));
-        ok = false;
+             kf_scope_check_unique(&s) && ok;
     }
     return ok;
 }
 
 bool kf_read_blocks(kf_reader *r, const kf_yaml_node *root)
 {
-    scope base = {.r = r};
-    if (!kf_read_forms(r, root) || !sort_names(r, kf_yaml_get(root, "weight_names"), &base))
+    kf_spec_scope base = {.r = r};
+    if (!kf_read_forms(r, root) ||
+        !kf_scope_open_names(r, kf_yaml_get(root, "weight_names"), &base))
         return false;
     bool ok = read_named_blocks(r, kf_yaml_get(root, "blocks"), &base);
-    scope s = base;
+    kf_spec_scope s = base;
     const kf_yaml_node *model = kf_yaml_get(root, "model");
     s.name = KF_STR("model");
     s.is_model = true;
     s.loc = model->loc;
     ok = read_sequence(&s, model, "model", r->spec->hidden_size.v, &r->spec->model) &&
-         check_unique_names(&s) && ok;
-    return ok && check_names_used(r, &base) && kf_check_forms(r) && check_model(r);
+         kf_scope_check_unique(&s) && ok;
+    return ok && kf_scope_check_names_used(r, &base) && kf_check_forms(r) && check_model(r);
 }

@@ -394,7 +394,26 @@ static kf_str shape_text(kf_arena *arena, uint32_t rank, const int64_t *dim)
 
 static bool same_shape(const kf_st_tensor *t, const kf_spec_param *p)
 {
-    return t->rank == p->rank && memcmp(t->dim, p->dim, p->rank * sizeof *p->dim) == 0;
+    int64_t dim[2];
+    kf_spec_tensor_shape(p, dim);
+    return t->rank == p->rank && memcmp(t->dim, dim, p->rank * sizeof *dim) == 0;
+}
+
+static kf_str tensor_text(checker *k, const kf_spec_param *p)
+{
+    int64_t dim[2];
+    kf_spec_tensor_shape(p, dim);
+    return shape_text(k->arena, p->rank, dim);
+}
+
+/** What a tensor of several parameters holds. */
+static void note_parts(checker *k, kf_diag *d, const kf_spec_param *p)
+{
+    kf_sbuf words = {.arena = k->arena};
+    for (uint32_t i = 0; i < p->view.packed.n; i++)
+        kf_sbuf_printf(&words, "%s%.*s", i > 0 ? ", " : "", KF_STR_ARG(p->view.packed.v[i]));
+    kf_diag_note(k->diags, d, KF_NO_LOC, "%lld %s of %.*s", (long long)p->tensor_rows,
+                 p->view.transposed.v ? "columns" : "rows", KF_STR_ARG(kf_sbuf_view(&words)));
 }
 
 static void report_missing(checker *k, kf_str name, const kf_spec_param *p, kf_loc loc)
@@ -402,7 +421,9 @@ static void report_missing(checker *k, kf_str name, const kf_spec_param *p, kf_l
     kf_diag *d = kf_diag_add(k->diags, KF_E0305, loc, "the checkpoint has no tensor '%.*s'",
                              KF_STR_ARG(name));
     kf_diag_note(k->diags, d, KF_NO_LOC, "parameter '%.*s', shape %.*s", KF_STR_ARG(p->key),
-                 KF_STR_ARG(shape_text(k->arena, p->rank, p->dim)));
+                 KF_STR_ARG(tensor_text(k, p)));
+    if (p->view.packed.n > 0)
+        note_parts(k, d, p);
     kf_str best = {"", 0};
     uint32_t best_distance = 3;
     for (uint32_t i = 0; i < k->c->tensors.len && i < 4096; i++) {
@@ -419,13 +440,21 @@ static void report_missing(checker *k, kf_str name, const kf_spec_param *p, kf_l
 static void report_shape(checker *k, kf_str name, const kf_spec_param *p, const kf_st_tensor *t,
                          kf_loc loc)
 {
+    int64_t dim[2];
     kf_diag *d =
         kf_diag_add(k->diags, KF_E0306, loc, "tensor '%.*s' is %.*s, the description implies %.*s",
                     KF_STR_ARG(name), KF_STR_ARG(shape_text(k->arena, t->rank, t->dim)),
-                    KF_STR_ARG(shape_text(k->arena, p->rank, p->dim)));
-    for (uint32_t i = 0; i < p->rank; i++)
-        if (t->rank != p->rank || t->dim[i] != p->dim[i])
-            kf_diag_note(k->diags, d, KF_NO_LOC, "%lld is %s", (long long)p->dim[i], p->why[i]);
+                    KF_STR_ARG(tensor_text(k, p)));
+    kf_spec_tensor_shape(p, dim);
+    for (uint32_t i = 0; i < p->rank; i++) {
+        uint32_t own = p->view.transposed.v ? 1 - i : i;
+        if (t->rank == p->rank && t->dim[i] == dim[i])
+            continue;
+        if (own == 0 && p->view.packed.n > 0)
+            note_parts(k, d, p);
+        else
+            kf_diag_note(k->diags, d, KF_NO_LOC, "%lld is %s", (long long)dim[i], p->why[own]);
+    }
 }
 
 static bool check_param(void *user, kf_str name, const kf_spec_param *p, const kf_block *block)

@@ -64,23 +64,33 @@ static bool is_gain(kf_param_role role)
            role == KF_PARAM_VARIANCE;
 }
 
+/** Mean of a gain: such that the norm multiplies by numbers around 1. */
+static float mean_of(const kf_spec_param *p, const kf_block *block)
+{
+    bool is_norm = block->kind == KF_BLOCK_RMS_NORM || block->kind == KF_BLOCK_LAYER_NORM;
+    if (!is_gain(p->role))
+        return p->part == KF_PART_SCALE ? 1 : 0;
+    return is_norm ? (float)(1 - block->u.norm.gain_offset.v) : 1;
+}
+
 static bool add_tensor(void *user, kf_str name, const kf_spec_param *p, const kf_block *block)
 {
     random_source *s = user;
-    (void)block;
+    int64_t *dim = KF_NEW_N(s->arena, int64_t, 2);
+    kf_spec_tensor_shape(p, dim);
     random_tensor r = {.t = {.name = kf_str_dup(s->arena, name),
                              .has_dtype = true,
                              .dtype = s->dtype,
                              .rank = p->rank,
-                             .dim = p->dim}};
+                             .dim = dim}};
     kf_hash h = kf_hash_bytes(name.ptr, name.len);
     r.key = splitmix64(s->seed ^ h.lo);
-    r.mean = is_gain(p->role) || p->part == KF_PART_SCALE ? 1 : 0;
+    r.mean = mean_of(p, block);
     r.spread = p->rank == 2       ? (float)(1 / sqrt((double)p->dim[1]))
                : is_gain(p->role) ? 0.1f
                                   : 0.02f;
     r.t.begin = 0;
-    r.t.end = (uint64_t)p->dim[0] * (p->rank == 2 ? (uint64_t)p->dim[1] : 1);
+    r.t.end = (uint64_t)dim[0] * (p->rank == 2 ? (uint64_t)dim[1] : 1);
     kf_vec_push(s->arena, &s->tensors, r);
     return true;
 }
