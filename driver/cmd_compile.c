@@ -306,6 +306,12 @@ static bool link_all(job *j)
                      .model_name = kf_c_identifier(c->arena, c->plan->name).ptr};
 
     int err = kf_fs_write(source.ptr, host_c(j), 0644);
+    if (!err && !j->library) {
+        kf_sbuf text = {.arena = c->arena};
+        l.plan = kf_strf(c->arena, "%s/plan.kir", j->dir).ptr;
+        kf_plan_print(c->plan, 0, &text);
+        err = kf_fs_write(l.plan, kf_sbuf_view(&text), 0644);
+    }
     if (err) {
         kf_diag_add(c->diags, KF_E0603, KF_NO_LOC, "%s: %s", source.ptr, strerror(err));
         return false;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* cmd_inspect - a stage of the IR as text, or the plan as JSON. */
 #include "driver/cost_report.h"
+#include "driver/load.h"
 #include "driver/verbs.h"
 #include "ir/text.h"
 
@@ -34,6 +35,12 @@ static bool stage_text(kf_compilation *c, const char *stage, kf_sbuf *text)
 {
     uint32_t flags = c->opt->canonical ? KF_PRINT_CANONICAL : KF_PRINT_LOCS;
 
+    if (kf_is_executable(c->opt->operand)) {
+        if (!kf_plan_load(c, c->opt->operand))
+            return false;
+        kf_plan_print(c->plan, flags, text);
+        return true;
+    }
     if (!kf_compilation_load(c, c->opt->operand) || !kf_compilation_target(c))
         return false;
     if (!strcmp(stage, "spec")) {
@@ -67,7 +74,7 @@ static void print_stage(kf_compilation *c, const char *stage, kf_str text, kf_co
     bool is_plan = !strcmp(stage, "plan"), costs = c->plan && !c->opt->canonical;
 
     r->plan = c->plan;
-    if (costs)
+    if (costs && c->spec)
         kf_cost_report_unfused(c, r);
     if (!json) {
         kf_sbuf_str(&out, text);
@@ -78,7 +85,7 @@ static void print_stage(kf_compilation *c, const char *stage, kf_str text, kf_co
     }
     kf_json_open(&w, '{');
     kf_json_kstr(&w, "schema", is_plan ? KF_STR("kerf.plan.1") : KF_STR("kerf.stage.1"));
-    kf_json_kstr(&w, "model", c->spec->name.v);
+    kf_json_kstr(&w, "model", c->spec ? c->spec->name.v : c->plan->name);
     kf_json_kstr(&w, "stage", kf_str_from(stage));
     if (!is_plan)
         kf_json_kstr(&w, "text", text);
@@ -96,8 +103,12 @@ int kf_verb_inspect(kf_compilation *c)
     kf_sbuf text = {.arena = c->arena};
     kf_cost_report report;
 
-    if (kf_is_executable(c->opt->operand))
+    bool exe = kf_is_executable(c->opt->operand);
+    if (exe && !c->opt->stage)
         return kf_run_executable(c, c->opt->operand, "info");
+    if (exe && strcmp(stage, "plan"))
+        kf_diag_add(c->diags, KF_E0803, KF_NO_LOC,
+                    "of an executable --stage takes plan, not '%s': it holds no other", stage);
     for (uint32_t i = 0; i < 4; i++)
         known |= !strcmp(stages[i], stage);
     if (!known)

@@ -4,6 +4,7 @@
 #include "driver/link.h"
 
 #include "base/fs.h"
+#include "driver/load.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -89,20 +90,37 @@ static bool compile_host(const kf_link_job *job, const kf_runtime_paths *rt)
     return run(job, c, "host C");
 }
 
-/* The packed file as a section of an object, through the assembler's .incbin. */
-static bool assemble_embedded(const kf_link_job *job)
+/* Files as sections of an object, through the assembler's .incbin: the packed file in memory, the
+ * plan beside it. */
+static kf_str data_sections(const kf_link_job *job)
 {
     kf_sbuf text = {.arena = job->arena};
-    kf_str path = in_dir(job, "embed.S");
+
+    if (job->plan) {
+        kf_sbuf_c(&text, ".section " KF_PLAN_SECTION ",\"R\",@progbits\n.incbin ");
+        kf_sbuf_quoted(&text, kf_str_from(job->plan));
+        kf_sbuf_char(&text, '\n');
+    }
+    if (job->embed) {
+        kf_sbuf_c(&text,
+                  ".section .rodata.kf_embedded,\"a\"\n.balign 4096\n.globl "
+                  "kf_embedded_start\n.hidden kf_embedded_start\nkf_embedded_start:\n.incbin ");
+        kf_sbuf_quoted(&text, kf_str_from(job->embed));
+        kf_sbuf_c(&text, "\n.globl kf_embedded_end\n.hidden kf_embedded_end\nkf_embedded_end:\n"
+                         ".byte 0\n");
+    }
+    kf_sbuf_c(&text, ".section .note.GNU-stack,\"\",@progbits\n");
+    return kf_sbuf_view(&text);
+}
+
+static bool assemble_data(const kf_link_job *job)
+{
+    kf_str path = in_dir(job, "data.S");
     command *c = KF_NEW(job->arena, command);
 
-    kf_sbuf_c(&text, ".section .rodata.kf_embedded,\"a\"\n.balign 4096\n.globl kf_embedded_start\n"
-                     ".hidden kf_embedded_start\nkf_embedded_start:\n.incbin ");
-    kf_sbuf_quoted(&text, kf_str_from(job->embed));
-    kf_sbuf_c(&text,
-              "\n.globl kf_embedded_end\n.hidden kf_embedded_end\nkf_embedded_end:\n.byte 0\n"
-              ".section .note.GNU-stack,\"\",@progbits\n");
-    if (kf_fs_write(path.ptr, kf_sbuf_view(&text), 0644)) {
+    if (!job->embed && !job->plan)
+        return true;
+    if (kf_fs_write(path.ptr, data_sections(job), 0644)) {
         kf_diag_add(job->diags, KF_E0603, KF_NO_LOC, "cannot write %.*s", KF_STR_ARG(path));
         return false;
     }
@@ -110,8 +128,8 @@ static bool assemble_embedded(const kf_link_job *job)
     add(c, "-c");
     add(c, path.ptr);
     add(c, "-o");
-    add(c, in_dir(job, "embed.o").ptr);
-    return run(job, c, "embedded weights");
+    add(c, in_dir(job, "data.o").ptr);
+    return run(job, c, "data sections");
 }
 
 static void add_objects(command *c, const kf_link_job *job)
@@ -119,14 +137,14 @@ static void add_objects(command *c, const kf_link_job *job)
     add(c, in_dir(job, "host.o").ptr);
     for (uint32_t i = 0; i < job->kernels->c->plan->kernels.len; i++)
         add(c, kf_kernels_path(job->arena, job->kernels, i).ptr);
-    if (job->embed)
-        add(c, in_dir(job, "embed.o").ptr);
+    if (job->embed || job->plan)
+        add(c, in_dir(job, "data.o").ptr);
 }
 
 static bool prepare(const kf_link_job *job, kf_runtime_paths *rt)
 {
     return kf_runtime_find(job->arena, job->diags, rt) && compile_host(job, rt) &&
-           (!job->embed || assemble_embedded(job));
+           assemble_data(job);
 }
 
 kf_str kf_link_exe(const kf_link_job *job)

@@ -21,6 +21,7 @@ typedef struct kf_link_job {
     const char *host_c; /* path of the emitted C */
     const kf_kernel_objects *kernels;
     const char *embed;      /* packed file to link in, or NULL */
+    const char *plan;       /* text of the plan to link in, for tools; NULL for libraries */
     const char *model_name; /* C identifier, for libraries */
 } kf_link_job;
 

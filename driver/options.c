@@ -7,8 +7,9 @@
 #include <string.h>
 
 #define V(verb) (1u << KF_VERB_##verb)
-#define V_BUILD (V(compile) | V(check) | V(inspect) | V(run) | V(bench) | V(verify) | V(explain))
-#define EVERY   ((1u << KF_VERB_COUNT) - 1)
+#define V_BUILD                                                                                    \
+    (V(compile) | V(check) | V(inspect) | V(run) | V(bench) | V(verify) | V(explain) | V(diff))
+#define EVERY ((1u << KF_VERB_COUNT) - 1)
 
 typedef enum option_kind { FLAG, STR, INT, LIST, ABSENT } option_kind;
 
@@ -138,15 +139,20 @@ static bool parse_option(kf_arena *arena, kf_diags *d, kf_verb verb, int argc, c
     return store(arena, d, o, value, out);
 }
 
+static bool takes_two(kf_verb verb)
+{
+    return verb == KF_VERB_weights || verb == KF_VERB_diff;
+}
+
 static bool add_operand(kf_diags *d, kf_verb verb, const char *word, kf_options *out)
 {
     if (!out->operand)
         out->operand = word;
-    else if (verb == KF_VERB_weights && !out->second)
+    else if (takes_two(verb) && !out->second)
         out->second = word;
     else {
-        kf_diag_add(d, KF_E0804, KF_NO_LOC, "'kerf %s' takes one operand; '%s' is one too many",
-                    verbs[verb].name, word);
+        kf_diag_add(d, KF_E0804, KF_NO_LOC, "'kerf %s' takes %s; '%s' is one too many",
+                    verbs[verb].name, takes_two(verb) ? "two operands" : "one operand", word);
         return false;
     }
     return true;
@@ -169,7 +175,7 @@ bool kf_options_parse(kf_arena *arena, kf_diags *d, kf_verb verb, int argc, char
         }
     }
     bool wanted = verbs[verb].operands[0] && !out->help && !out->version && !out->help_passes;
-    if (ok && wanted && (!out->operand || (verb == KF_VERB_weights && !out->second))) {
+    if (ok && wanted && (!out->operand || (takes_two(verb) && !out->second))) {
         kf_diag_add(d, KF_E0804, KF_NO_LOC, "usage: kerf %s [options] %s", verbs[verb].name,
                     verbs[verb].operands);
         ok = false;

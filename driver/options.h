@@ -19,8 +19,8 @@ typedef struct kf_options {
         *pass_dump, *pass_time, *pass_trace, *stop_after, *dump_dir, *at, *diagnostics, *color;
     int64_t seed, tokens, jobs;
     /* operands */
-    const char *operand; /* SPEC, DIR, EXE or CODE */
-    const char *second;  /* weights random SPEC: the SPEC */
+    const char *operand; /* SPEC, DIR, EXE, FILE.kir or CODE */
+    const char *second;  /* weights random SPEC: the SPEC; diff A B: B */
     char **rest;         /* run, bench: what follows the operand */
     int n_rest;
 } kf_options;

@@ -26,7 +26,6 @@ void kf_module_print_head(const kf_module *m, kf_sbuf *out);
 /** "(args) {", the nodes and "}" of a region body whose closing brace stands at |indent| columns.
  */
 void kf_body_print(const kf_graph *body, uint32_t flags, uint32_t indent, kf_sbuf *out);
-void kf_recipe_print(const kf_module *m, const kf_recipe *r, bool with_type, kf_sbuf *out);
 /** "map(v, a0 | 2) { ... }". */
 void kf_slot_print(const char *field, const kf_slot *s, uint32_t flags, kf_sbuf *out);
 /** As it is if it is an identifier, else quoted. */

@@ -18,6 +18,8 @@ typedef enum kf_print_flags {
 void kf_module_print(const kf_module *m, uint32_t flags, kf_sbuf *out);
 void kf_graph_print(const kf_graph *g, uint32_t flags, kf_sbuf *out);
 void kf_type_print(const kf_module *m, const kf_type *t, kf_sbuf *out);
+/** How a weight is made; |with_type|: with the type of each tensor that is loaded. */
+void kf_recipe_print(const kf_module *m, const kf_recipe *r, bool with_type, kf_sbuf *out);
 
 /** Parses a module. Errors go to |d| (E05xx, with positions in the .kir text); NULL if there were
  * any. */

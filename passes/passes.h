@@ -157,6 +157,10 @@ bool kf_pipeline_check(const kf_pipeline_options *opt, kf_diags *d);
 void kf_pipeline_run(kf_module *m, kf_pass_ctx *cx, const kf_pipeline_options *opt,
                      kf_pass_runs *out_runs);
 
+/** True for a module that kf_schedule takes, as the pipeline makes them: prefill and decode, whose
+ * ops all stand in regions of which |target| makes kernels. Else |why| says what is missing. */
+bool kf_schedule_can(const kf_module *m, const kf_target *target, kf_sbuf *why);
+
 /** Writes the Plan of a fused module: launches per phase and bucket (schedule.c). |max_rows_*|
  * follow from the module's symbols. Buffers are placed by kf_plan_buffers. */
 kf_plan *kf_schedule(const kf_module *m, const kf_target *target, kf_arena *arena);

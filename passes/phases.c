@@ -65,7 +65,7 @@ static kf_graph *clone_for(kf_module *m, const kf_graph *g, const phase *p)
 }
 
 /* ORDER of KF_SYM_*: textual IR may hold modules that are no decoders. */
-static bool has_decoder_dims(const kf_module *m)
+bool kf_module_has_decoder_dims(const kf_module *m)
 {
     return m->syms.len > KF_SYM_N && kf_str_eq_c(m->syms.data[KF_SYM_S].name, "S") &&
            kf_str_eq_c(m->syms.data[KF_SYM_N].name, "N");
@@ -77,7 +77,7 @@ bool kf_pass_phases(kf_module *m, kf_pass_ctx *cx)
     uint32_t old = m->funcs.len;
 
     (void)cx;
-    if (!main_func || !has_decoder_dims(m))
+    if (!main_func || !kf_module_has_decoder_dims(m))
         return false;
     for (uint32_t i = 0; i < sizeof phases / sizeof phases[0]; i++)
         clone_for(m, main_func, &phases[i]);

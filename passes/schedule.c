@@ -9,8 +9,10 @@
  */
 #include "base/check.h"
 #include "ir/text.h"
+#include "ir/verify.h"
 #include "passes/cost.h"
 #include "passes/inplace.h"
+#include "passes/match.h"
 #include "passes/passes.h"
 
 #include <string.h>
@@ -339,6 +341,43 @@ static void schedule_phase(scheduler *s, const kf_graph *g, kf_str name, int64_t
     kf_operand logits = f.at[g->results.data[0]];
     KF_ASSERT(logits.space == KF_SPACE_BUFFER, "the first result of main is computed");
     s->phase->logits = logits.index;
+}
+
+static bool regions_match(const kf_graph *g, const kf_target *target, kf_sbuf *why)
+{
+    for (uint32_t i = 0; i < g->nodes.len; i++) {
+        const kf_node *n = &g->nodes.data[i];
+        if (n->op == KF_OP_region &&
+            !target->match(target, KF_ATTR_OF(n, region)->family, n->body, why))
+            return false;
+    }
+    return true;
+}
+
+/* The first result is stored by a region: no argument, and no cache. */
+static bool makes_logits(const kf_graph *g)
+{
+    return g && g->results.len && kf_value_node(g, g->results.data[0]) &&
+           kf_value_type(g, g->results.data[0])->kind == KF_TYPE_TENSOR;
+}
+
+bool kf_schedule_can(const kf_module *m, const kf_target *target, kf_sbuf *why)
+{
+    const kf_graph *prefill = kf_module_find_func(m, KF_STR("main.prefill"));
+    const kf_graph *decode = kf_module_find_func(m, KF_STR("main.decode"));
+
+    if (!makes_logits(prefill) || !makes_logits(decode)) {
+        kf_sbuf_c(why, "@main, or @main.prefill and @main.decode that return logits, are missing");
+        return false;
+    }
+    if (!kf_module_has_decoder_dims(m)) {
+        kf_sbuf_c(why, "its first dims are not S and N");
+        return false;
+    }
+    bool ok = kf_module_verify(m, KF_VERIFY_FUSED, why);
+    for (uint32_t i = 0; ok && i < m->funcs.len; i++)
+        ok = regions_match(m->funcs.data[i], target, why);
+    return ok;
 }
 
 kf_plan *kf_schedule(const kf_module *m, const kf_target *target, kf_arena *arena)
