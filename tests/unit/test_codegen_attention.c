@@ -81,15 +81,17 @@ static const int64_t calls[][3] = {{2, 40, 300}, {1, 1, 0},   {1, 1, 130},
                                    {3, 3, 70},   {2, 75, 60}, {1, 33, 0}};
 enum { CALLS = sizeof calls / sizeof calls[0] };
 
-static void run_form(const form *f, uint32_t call, const char *arch, double nmse)
+static void run_form(const form *f, uint32_t call, const char *arch, bool mixed)
 {
     const int64_t *at = calls[call];
     kf_case c = kf_case_begin(at[0], at[1], 1, at[1] + at[0] * at[2]);
     kf_case_call inputs;
     c.arch = arch;
     c.rows_hi = at[1] <= 8 ? 8 : 512;
-    c.atol = f->plain ? 1e-4 : 1e-5; /* sums of values up to 1, weighted, or hundreds of them */
-    c.nmse = nmse;
+    c.atol =
+        f->plain || mixed ? 1e-4 : 1e-5; /* sums of values up to 1, weighted, or hundreds of them */
+    c.nmse = mixed ? 1e-9 : 1e-11;
+    c.rtol = mixed ? 1e-4 : c.rtol;
     for (int64_t s = 0; s < at[0]; s++)
         c.past[s] = at[2] - (s == 1 ? at[2] / 2 : 0);
     kf_value out = attend(&c, f, &inputs);
@@ -137,10 +139,10 @@ static void test_forms(void **state)
     (void)state;
     for (uint32_t f = 0; f < FORMS; f++)
         for (uint32_t a = 0; a < 2; a++)
-            run_form(&forms[f], (f + 2 * a) % CALLS, archs[a], 1e-11);
+            run_form(&forms[f], (f + 2 * a) % CALLS, archs[a], false);
 }
 
-/* Slots of different forms together; some amplify what goes in. */
+/* Slots of different forms together; some amplify the rounding of what goes in. */
 static void test_mixed_forms(void **state)
 {
     (void)state;
@@ -152,7 +154,7 @@ static void test_mixed_forms(void **state)
         f.prob = forms[random_u64(&seed) % FORMS].prob;
         f.sink = f.plain ? NULL : forms[random_u64(&seed) % FORMS].sink;
         f.stored = random_u64(&seed) % 4 == 0;
-        run_form(&f, (uint32_t)(random_u64(&seed) % CALLS), archs[i % 2], 1e-9);
+        run_form(&f, (uint32_t)(random_u64(&seed) % CALLS), archs[i % 2], true);
     }
 }
 
