@@ -4,6 +4,7 @@
 #include "codegen/host_c.h"
 
 #include "codegen/pack.h"
+#include "ir/phase.h"
 #include "runtime/kf_artifact.h"
 
 #include <ctype.h>
@@ -87,6 +88,8 @@ static kf_str summary(const emitter *e, const kf_kernel *k)
     return text.len ? kf_sbuf_view(&text) : KF_STR("copy");
 }
 
+_Static_assert((int)KF_INPUT_ID_COUNT == (int)KF_INPUT_COUNT, "ORDER: ir/phase.def");
+
 static const char *const space_names[] = {"KF_SPACE_BUFFER", "KF_SPACE_WEIGHT", "KF_SPACE_STATE",
                                           "KF_SPACE_INPUT"};
 
@@ -94,8 +97,11 @@ static kf_str operand_text(const emitter *e, const kf_plan_phase *ph, kf_operand
 {
     int64_t offset = o.space == KF_SPACE_BUFFER ? ph->buffers.data[o.index].offset : 0;
 
-    return kf_strf(e->arena, "{%s, %u, %" PRId64 ", 0}", space_names[o.space],
-                   o.space == KF_SPACE_BUFFER ? 0 : o.index, offset);
+    uint32_t index = o.space == KF_SPACE_BUFFER  ? 0
+                     : o.space == KF_SPACE_INPUT ? kf_input_find(e->p->inputs.data[o.index].name)
+                                                 : o.index;
+
+    return kf_strf(e->arena, "{%s, %u, %" PRId64 ", 0}", space_names[o.space], index, offset);
 }
 
 static kf_str launch_name(const emitter *e, const kf_plan_phase *ph, uint32_t l)
@@ -329,11 +335,10 @@ static void emit_phases_table(const emitter *e, const uint32_t *calls)
     for (uint32_t i = 0; i < e->p->phases.len; i++) {
         const kf_plan_phase *ph = &e->p->phases.data[i];
         kf_str name = phase_name(e, ph);
-        bool decode = kf_str_eq_c(ph->name, "decode");
-        kf_sbuf_printf(
-            e->out, "    {\"%.*s\", %s, %" PRId64 ", %" PRId64 ", %u, %.*s, %" PRId64 "},\n",
-            KF_STR_ARG(name), decode ? "KF_PHASE_DECODE" : "KF_PHASE_PREFILL", ph->rows_lo,
-            ph->rows_hi, calls[i], KF_STR_ARG(name), ph->buffers.data[ph->logits].offset);
+        kf_sbuf_printf(e->out,
+                       "    {\"%.*s\", %s, %" PRId64 ", %" PRId64 ", %u, %.*s, %" PRId64 "},\n",
+                       KF_STR_ARG(name), kf_phase_find(ph->name)->kind, ph->rows_lo, ph->rows_hi,
+                       calls[i], KF_STR_ARG(name), ph->buffers.data[ph->logits].offset);
     }
     kf_sbuf_c(e->out, "};\n");
 }
@@ -376,6 +381,24 @@ static int64_t max_over_phases(const kf_plan *p, bool scratch)
     return most;
 }
 
+/* What rows of results are: the first result of an entry has one for each wanted token, or one for
+ * each sequence. */
+static void emit_rows(const emitter *e)
+{
+    const kf_plan_phase *ph = &e->p->phases.data[0];
+    const kf_type *t = &ph->buffers.data[ph->logits].type;
+    bool encoder = kf_phase_find(ph->name) == &kf_phase_infos[KF_PHASE_ID_encode];
+    bool pooled = encoder && t->dim[0].sym == KF_SYM_S + 1;
+
+    kf_sbuf_printf(e->out, "    .vocab_size = %" PRId64 ", .type_vocab_size = %" PRId64 ",\n",
+                   e->h->vocab_size, e->h->type_vocab_size);
+    kf_sbuf_printf(e->out,
+                   "    .kind = %s, .is_pooled = %d, .row_width = %" PRId64
+                   ", .logits_stride = %" PRId64 ",\n",
+                   encoder ? "KF_KIND_ENCODER" : "KF_KIND_DECODER", pooled, t->dim[1].size,
+                   t->dim[1].size);
+}
+
 static void emit_model(const emitter *e, uint32_t n_launches, uint64_t weights_bytes)
 {
     const kf_plan *p = e->p;
@@ -398,8 +421,7 @@ static void emit_model(const emitter *e, uint32_t n_launches, uint64_t weights_b
                    "    .max_sequences = %" PRId64 ", .max_tokens = %" PRId64
                    ", .max_rows = %" PRId64 ", .max_positions = %" PRId64 ",\n",
                    sym[KF_SYM_S].hi, sym[KF_SYM_N].hi, sym[KF_SYM_R].hi, h->max_positions);
-    kf_sbuf_printf(e->out, "    .vocab_size = %" PRId64 ", .logits_stride = %" PRId64 ",\n",
-                   h->vocab_size, h->vocab_size);
+    emit_rows(e);
     kf_sbuf_printf(e->out, "    .pool_bytes = %" PRId64 ", .scratch_bytes = %" PRId64 ",\n",
                    max_over_phases(p, false), max_over_phases(p, true));
     if (h->n_eos)

@@ -18,8 +18,8 @@ typedef struct kf_host_c {
     uint64_t header_digest; /* of the packed file; 0 without weights */
     bool embedded; /* the packed file is linked in as kf_embedded_start .. kf_embedded_end */
     bool library;  /* no main, but `const kf_model *<name>_model(void)` */
-    uint32_t cpu_features; /* KF_CPU_* of runtime/kf_artifact.h */
-    int64_t max_positions, vocab_size;
+    uint32_t cpu_features;                              /* KF_CPU_* of runtime/kf_artifact.h */
+    int64_t max_positions, vocab_size, type_vocab_size; /* the last 0: no token types */
     uint32_t n_eos;
     const int64_t *eos;
     double temperature, top_p, min_p;

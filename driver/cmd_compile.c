@@ -172,11 +172,23 @@ static bool tokenizer_section(job *j, kf_pack_section *out, uint32_t *n)
     return true;
 }
 
+static kf_probe_model probe_model(const kf_spec *spec)
+{
+    int64_t tokens = spec->build.max_tokens.v, positions = spec->build.max_positions.v;
+    bool encoder = spec->kind == KF_MODEL_ENCODER;
+
+    return (kf_probe_model){.vocab = spec->vocab_size.v,
+                            .width = kf_spec_row_width(spec),
+                            .max_tokens = encoder && tokens < positions ? tokens : positions,
+                            .encoder = encoder};
+}
+
 /* Writes |dir|/out.kfw. */
 static bool pack(job *j)
 {
     const kf_spec *spec = j->c->spec;
-    kf_str probe = kf_probe_section(j->c->arena, spec->vocab_size.v, spec->build.max_positions.v);
+    kf_probe_model model = probe_model(spec);
+    kf_str probe = kf_probe_section(j->c->arena, &model);
     kf_pack_section sections[2] = {{"probe", KF_SECTION_PROBE, probe}};
     uint32_t n = 1;
     kf_outfile f = {0};
@@ -257,6 +269,7 @@ static kf_str host_c(job *j)
                    .cpu_features = cpu_features(c->arch),
                    .max_positions = c->spec->build.max_positions.v,
                    .vocab_size = c->spec->vocab_size.v,
+                   .type_vocab_size = kf_spec_token_types(c->spec),
                    .n_eos = g->eos_token_id.n,
                    .eos = g->eos_token_id.v,
                    .temperature = g->do_sample.v ? g->temperature.v : 0,
@@ -283,8 +296,8 @@ static bool put_in_place(job *j, const char *from, const char *suffix)
 static void store_probe(job *j)
 {
     const kf_spec *spec = j->c->spec;
-    kf_probe_result r = kf_probe_store(j->c->arena, j->dir, j->embedded, spec->vocab_size.v,
-                                       spec->build.max_positions.v);
+    kf_probe_model model = probe_model(spec);
+    kf_probe_result r = kf_probe_store(j->c->arena, j->dir, j->embedded, &model);
 
     if (r != KF_PROBE_STORED && !j->c->opt->quiet)
         fprintf(stderr, "note: no probe logits stored, %s\n",

@@ -84,6 +84,11 @@ int kf_verb_run(kf_compilation *c)
     return run_or_bench(c, "run");
 }
 
+int kf_verb_embed(kf_compilation *c)
+{
+    return run_or_bench(c, "embed");
+}
+
 int kf_verb_bench(kf_compilation *c)
 {
     return run_or_bench(c, "bench");

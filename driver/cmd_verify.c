@@ -14,6 +14,7 @@
 #include "driver/verbs.h"
 #include "frontend/weights_random.h"
 #include "ir/eval.h"
+#include "ir/phase.h"
 
 #include <errno.h>
 #include <math.h>
@@ -23,7 +24,7 @@
 
 #define MAX_NPY_BYTES (1u << 30)
 
-/** Logits [n, vocab] of one form. */
+/** Logits, or an encoder's rows, [rows, width] of one form. */
 typedef struct form {
     const char *name;
     const double *logits;
@@ -32,9 +33,9 @@ typedef struct form {
 
 typedef struct check {
     kf_compilation *c;
-    uint32_t n;
-    int64_t vocab;
-    int32_t *ids;
+    uint32_t n, rows;
+    int64_t width;
+    int32_t *ids;    /* [n] */
     const char *dir; /* scratch folder */
     form form[10];
     uint32_t n_forms;
@@ -46,10 +47,10 @@ static void measure(const check *k, form *f, const double *ref)
 {
     double sum = 0;
 
-    for (uint32_t r = 0; r < k->n; r++) {
+    for (uint32_t r = 0; r < k->rows; r++) {
         double err = 0, size = 0;
-        for (int64_t i = 0; i < k->vocab; i++) {
-            double want = ref[r * k->vocab + i], d = f->logits[r * k->vocab + i] - want;
+        for (int64_t i = 0; i < k->width; i++) {
+            double want = ref[r * k->width + i], d = f->logits[r * k->width + i] - want;
             err += d * d;
             size += want * want;
         }
@@ -58,14 +59,14 @@ static void measure(const check *k, form *f, const double *ref)
         if (!(nmse <= f->worst_nmse))
             f->worst_nmse = nmse;
     }
-    f->rms = sqrt(sum / ((double)k->n * (double)k->vocab));
+    f->rms = sqrt(sum / ((double)k->rows * (double)k->width));
 }
 
 static double largest(const check *k, const double *v)
 {
     double most = 0;
 
-    for (int64_t i = 0; i < k->n * k->vocab; i++)
+    for (int64_t i = 0; i < k->rows * k->width; i++)
         most = fmax(most, fabs(v[i]));
     return most;
 }
@@ -97,10 +98,10 @@ static bool evaluate(check *k, kf_eval_mode mode, const char *name)
     kf_eval *e = kf_eval_create(c->arena, c->module, mode, kf_compilation_weights(c), 1);
     uint32_t seq = 0;
     const int32_t *tokens = k->ids;
-    kf_eval_step step = {1, &seq, &k->n, &tokens};
+    kf_eval_step step = {.n_seqs = 1, .seq = &seq, .n_tokens = &k->n, .tokens = &tokens};
     kf_tensor logits;
 
-    if (!kf_eval_run(e, "main", &step, true, &logits, &why)) {
+    if (!kf_eval_run(e, kf_module_entry(c->module), &step, true, &logits, &why)) {
         kf_diag_add(c->diags, KF_E0901, KF_NO_LOC, "%s: %.*s", name,
                     KF_STR_ARG(kf_sbuf_view(&why)));
         return false;
@@ -115,7 +116,7 @@ static const double *read_npy(check *k, const char *path)
 {
     kf_arena *a = k->c->arena;
     kf_str text;
-    uint64_t want = (uint64_t)k->n * (uint64_t)k->vocab;
+    uint64_t want = (uint64_t)k->rows * (uint64_t)k->width;
 
     if (kf_fs_read(a, path, MAX_NPY_BYTES, &text) || text.len < 10)
         return NULL;
@@ -145,10 +146,13 @@ static bool run_form(check *k, const char *exe, const char *name, const char *op
                      const char *value)
 {
     kf_str out = kf_strf(k->c->arena, "%s/logits.npy", k->dir);
-    const char *const argv[] = {exe,     "run", "--ids", ids_text(k).ptr, "-n", "0", "--all-logits",
-                                out.ptr, "-q",  option,  value,           NULL};
+    const char *const run[] = {exe,     "run", "--ids", ids_text(k).ptr, "-n", "0", "--all-logits",
+                               out.ptr, "-q",  option,  value,           NULL};
+    const char *const embed[] = {exe,     "embed", "--ids", ids_text(k).ptr, "--npy",
+                                 out.ptr, "-q",    option,  value,           NULL};
     kf_exit e = {0};
-    int err = kf_spawn(argv, "/dev/null", &e);
+    bool encoder = k->c->spec->kind == KF_MODEL_ENCODER;
+    int err = kf_spawn(encoder ? embed : run, "/dev/null", &e);
     const double *logits = err || e.status ? NULL : read_npy(k, out.ptr);
 
     unlink(out.ptr);
@@ -164,20 +168,31 @@ static bool run_form(check *k, const char *exe, const char *name, const char *op
 static const struct {
     const char *name, *option, *value;
     bool same_bits; /* as the plain run */
+    bool parts;     /* the prompt in parts, which an encoder does not take */
 } variants[] = {
-    {"fused", NULL, NULL, true},
-    {"1 thread", "--threads", "1", true},
-    {"3 threads", "--threads", "3", true},
-    {"7 threads", "--threads", "7", true},
-    {"chunks of 5", "--prefill-chunk", "5", false},
-    {"one by one", "--prefill-chunk", "1", false},
+    {"fused", NULL, NULL, true, false},
+    {"1 thread", "--threads", "1", true, false},
+    {"3 threads", "--threads", "3", true, false},
+    {"7 threads", "--threads", "7", true, false},
+    {"chunks of 5", "--prefill-chunk", "5", false, true},
+    {"one by one", "--prefill-chunk", "1", false, true},
 };
 #define N_VARIANTS  (sizeof variants / sizeof variants[0])
 #define FIRST_FUSED 3 /* behind reference, rounded and unfused */
 
+/* ORDER: those in parts are last. */
+static uint32_t n_variants(const check *k)
+{
+    uint32_t n = N_VARIANTS;
+
+    while (k->c->spec->kind == KF_MODEL_ENCODER && variants[n - 1].parts)
+        n--;
+    return n;
+}
+
 static bool run_variants(check *k, const char *exe)
 {
-    for (uint32_t i = 0; i < N_VARIANTS; i++)
+    for (uint32_t i = 0; i < n_variants(k); i++)
         if (!run_form(k, exe, variants[i].name, variants[i].option, variants[i].value))
             return false;
     return true;
@@ -234,9 +249,9 @@ static const form *first_bad(const check *k, double unfused_bound, double bound)
 {
     if (!(k->form[FIRST_FUSED - 1].rms <= unfused_bound))
         return &k->form[FIRST_FUSED - 1];
-    size_t bytes = (size_t)k->n * (size_t)k->vocab * sizeof(double);
+    size_t bytes = (size_t)k->rows * (size_t)k->width * sizeof(double);
 
-    for (uint32_t i = 0; i < N_VARIANTS; i++) {
+    for (uint32_t i = 0; i < n_variants(k); i++) {
         const form *f = &k->form[FIRST_FUSED + i];
         if (!(f->rms <= bound))
             return f;
@@ -293,10 +308,11 @@ int kf_verb_verify(kf_compilation *c)
                                              kf_src_given(c->spec->dtype.src) ? c->spec->dtype.v
                                                                               : KF_DTYPE_f32);
     k.n = prompt_tokens(c);
-    k.vocab = c->spec->vocab_size.v;
+    k.rows = kf_spec_is_pooled(c->spec) ? 1 : k.n;
+    k.width = kf_spec_row_width(c->spec);
     k.ids = KF_NEW_N(c->arena, int32_t, k.n);
     for (uint32_t i = 0; i < k.n; i++)
-        k.ids[i] = (int32_t)(next_random(&state) % (uint64_t)k.vocab);
+        k.ids[i] = (int32_t)(next_random(&state) % (uint64_t)c->spec->vocab_size.v);
     k.dir = kf_scratch_dir(c);
     if (!k.dir)
         return 0;

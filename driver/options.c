@@ -8,7 +8,8 @@
 
 #define V(verb) (1u << KF_VERB_##verb)
 #define V_BUILD                                                                                    \
-    (V(compile) | V(check) | V(inspect) | V(run) | V(bench) | V(verify) | V(explain) | V(diff))
+    (V(compile) | V(check) | V(inspect) | V(run) | V(embed) | V(bench) | V(verify) | V(explain) |  \
+     V(diff))
 #define EVERY ((1u << KF_VERB_COUNT) - 1)
 
 typedef enum option_kind { FLAG, STR, INT, LIST, ABSENT } option_kind;

@@ -14,12 +14,12 @@
 #define EXIT_DEVICE 6
 
 /* Fixed ids spread over the vocabulary (Knuth's multiplicative hash). */
-static uint32_t fill_ids(int32_t *ids, int64_t vocab, int64_t max_positions)
+static uint32_t fill_ids(int32_t *ids, const kf_probe_model *m)
 {
-    uint32_t n = max_positions < PROBE_IDS ? (uint32_t)max_positions : PROBE_IDS;
+    uint32_t n = m->max_tokens < PROBE_IDS ? (uint32_t)m->max_tokens : PROBE_IDS;
 
     for (uint32_t i = 0; i < n; i++)
-        ids[i] = (int32_t)((i + 1) * 2654435761u % (uint64_t)vocab);
+        ids[i] = (int32_t)((i + 1) * 2654435761u % (uint64_t)m->vocab);
     return n;
 }
 
@@ -30,11 +30,10 @@ static void seal(char *section, uint64_t size)
     memcpy(section, &digest, sizeof digest);
 }
 
-kf_str kf_probe_section(kf_arena *arena, int64_t vocab, int64_t max_positions)
+kf_str kf_probe_section(kf_arena *arena, const kf_probe_model *m)
 {
     int32_t ids[PROBE_IDS];
-    uint64_t size =
-        sizeof(kf_probe_header) + 4 * (fill_ids(ids, vocab, max_positions) + (uint64_t)vocab);
+    uint64_t size = sizeof(kf_probe_header) + 4 * (fill_ids(ids, m) + (uint64_t)m->width);
     char *section = kf_arena_alloc(arena, size, 8);
 
     memset(section, 0, size);
@@ -74,13 +73,13 @@ static bool find_packed(int fd, bool embedded, uint64_t *out_at, kf_artifact_sec
     return false;
 }
 
-/* The f32 data of a .npy file of |n| numbers, or NULL. */
+/* The last |n| numbers of a .npy file of f32, or NULL: the row of the last token. */
 static const char *npy_data(kf_str file, uint64_t n)
 {
     const unsigned char *p = (const unsigned char *)file.ptr;
     uint64_t head = file.len < 10 ? 0 : 10 + ((uint64_t)p[8] | (uint64_t)p[9] << 8);
 
-    return head && file.len == head + 4 * n ? file.ptr + head : NULL;
+    return head && file.len >= head + 4 * n ? file.ptr + (file.len - 4 * n) : NULL;
 }
 
 static bool write_probe(kf_arena *arena, int fd, bool embedded, const int32_t *ids, uint32_t n_ids,
@@ -115,19 +114,20 @@ static kf_str join_ids(kf_arena *arena, const int32_t *ids, uint32_t n)
     return kf_str_dup(arena, kf_sbuf_view(&text));
 }
 
-kf_probe_result kf_probe_store(kf_arena *arena, const char *dir, bool embedded, int64_t vocab,
-                               int64_t max_positions)
+kf_probe_result kf_probe_store(kf_arena *arena, const char *dir, bool embedded,
+                               const kf_probe_model *m)
 {
     kf_str exe = kf_strf(arena, "%s/out", dir), npy = kf_strf(arena, "%s/probe.npy", dir), logits;
     kf_str file = embedded ? exe : kf_strf(arena, "%s/out.kfw", dir);
     int32_t ids[PROBE_IDS];
-    uint32_t n_ids = fill_ids(ids, vocab, max_positions);
-    const char *argv[] = {exe.ptr, "run", "--ids", join_ids(arena, ids, n_ids).ptr,
-                          "-n",    "0",   "-q",    "--logits",
-                          npy.ptr, NULL};
+    uint32_t n_ids = fill_ids(ids, m);
+    const char *text = join_ids(arena, ids, n_ids).ptr;
+    const char *const run[] = {exe.ptr, "run", "--ids",    text,    "-n",
+                               "0",     "-q",  "--logits", npy.ptr, NULL};
+    const char *const embed[] = {exe.ptr, "embed", "--ids", text, "-q", "--npy", npy.ptr, NULL};
     kf_exit end = {-1, 0};
 
-    if (kf_spawn(argv, "/dev/null", &end) || end.status != 0)
+    if (kf_spawn(m->encoder ? embed : run, "/dev/null", &end) || end.status != 0)
         return end.status == EXIT_DEVICE ? KF_PROBE_OTHER_CPU : KF_PROBE_FAILED;
     if (kf_fs_read(arena, npy.ptr, 1u << 30, &logits))
         return KF_PROBE_FAILED;

@@ -6,8 +6,16 @@
 
 #include "base/str.h"
 
-/** An empty probe section with room for a model of |vocab| tokens and |max_positions| positions. */
-kf_str kf_probe_section(kf_arena *arena, int64_t vocab, int64_t max_positions);
+/** What a probe must know of the model. */
+typedef struct kf_probe_model {
+    int64_t vocab;
+    int64_t width;      /* of a row of results */
+    int64_t max_tokens; /* that one call takes */
+    bool encoder;       /* it answers `embed` instead of `run` */
+} kf_probe_model;
+
+/** An empty probe section with room for such a model. */
+kf_str kf_probe_section(kf_arena *arena, const kf_probe_model *m);
 
 typedef enum kf_probe_result {
     KF_PROBE_STORED,
@@ -17,7 +25,7 @@ typedef enum kf_probe_result {
 
 /** Runs |dir|/out and fills the section in |dir|/out.kfw or, if |embedded|, in |dir|/out itself. A
  * file that cannot be completed keeps its empty section, which is valid. */
-kf_probe_result kf_probe_store(kf_arena *arena, const char *dir, bool embedded, int64_t vocab,
-                               int64_t max_positions);
+kf_probe_result kf_probe_store(kf_arena *arena, const char *dir, bool embedded,
+                               const kf_probe_model *m);
 
 #endif

@@ -45,13 +45,13 @@ static kf_status grow(kf_engine *engine, kf_session *session)
     kf_engine_limits(engine, &limits);
     for (uint32_t i = 0; i < 2 && status == KF_OK; i++) {
         status = kf_encode(engine, prompts[i], strlen(prompts[i]), ids[i], MAX_IDS - STEPS, &n[i]);
-        next[i] = (kf_append){i, (uint32_t)n[i], ids[i], 1};
+        next[i] = (kf_append){i, (uint32_t)n[i], ids[i], 1, NULL};
     }
     for (int step = 0; step < STEPS && status == KF_OK; step++) {
         status = kf_session_step(session, next, 2); /* first both prompts, then a token of each */
         for (uint32_t i = 0; i < 2 && status == KF_OK; i++) {
             ids[i][n[i]] = likeliest(kf_session_logits(session, i), limits.vocab_size);
-            next[i] = (kf_append){i, 1, &ids[i][n[i]++], 1};
+            next[i] = (kf_append){i, 1, &ids[i][n[i]++], 1, NULL};
         }
     }
     for (int i = 0; i < 2 && status == KF_OK; i++) {

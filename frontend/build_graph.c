@@ -289,12 +289,59 @@ static kf_value build_embedding(kf_graph_builder *b, const kf_block *block, kf_v
                        block->u.embedding.scale.v, loc);
 }
 
-static kf_value build_position_embedding(kf_graph_builder *b, const kf_block *block, kf_value x)
+/* x + table[index] */
+static kf_value add_rows(kf_graph_builder *b, const kf_block *block, const char *name,
+                         kf_value index, kf_value x)
 {
     kf_loc loc = kf_build_loc(b, block->src.loc);
-    kf_value table = kf_build_param(b, block, KF_PARAM_TABLE, "positions");
+    kf_value table = kf_build_param(b, block, KF_PARAM_TABLE, name);
 
-    return kf_node_2(b->g, KF_OP_add, x, kf_node_2(b->g, KF_OP_gather, table, b->in.pos, loc), loc);
+    return kf_node_2(b->g, KF_OP_add, x, kf_node_2(b->g, KF_OP_gather, table, index, loc), loc);
+}
+
+static kf_value build_position_embedding(kf_graph_builder *b, const kf_block *block, kf_value x)
+{
+    int64_t offset = block->u.position_embedding.offset.v;
+    kf_loc loc = kf_build_loc(b, block->src.loc);
+    kf_value index = b->in.pos;
+
+    if (offset) {
+        const kf_type t = *kf_value_type(b->g, index);
+        index = kf_node_2(b->g, KF_OP_add, index, kf_node_const(b->g, (double)offset, loc), loc);
+        index = kf_node_add(b->g, KF_OP_convert, NULL, 1, &index, &t, loc);
+    }
+    return add_rows(b, block, "positions", index, x);
+}
+
+/* v / sum of the row */
+static kf_value share_of_row(kf_graph_builder *b, kf_value x, kf_loc loc)
+{
+    static const char *const names[] = {"v", "s"};
+    kf_attr_row_reduce *attr = KF_ATTR_NEW(b->arena, row_reduce);
+    kf_slot_builder *sb = kf_slot_builder_create(b->arena, 2, names, 0);
+
+    attr->acc = (kf_accs){1, {KF_ACC_sum}};
+    attr->map = kf_slot_finish(
+        sb, kf_slot_fn(sb, KF_FN_div, kf_slot_param(sb, 0), kf_slot_param(sb, 1), 0));
+    attr->keep = true;
+    return kf_node_add(b->g, KF_OP_row_reduce, attr, 1, &x, NULL, loc);
+}
+
+/* Each sequence's first row, or the mean of its rows: a product with the matrix [S,N] that has
+ * 1 / length where the row is the sequence's. */
+static kf_value build_pool(kf_graph_builder *b, const kf_block *block, kf_value x)
+{
+    kf_loc loc = kf_build_loc(b, block->src.loc);
+    kf_graph *g = b->g;
+    kf_dim dims[] = {kf_dim_sym(KF_SYM_S), kf_dim_static(1)};
+    kf_type t = kf_type_tensor(KF_DTYPE_i32, 2, dims);
+
+    if (block->u.pool.of.v == KF_POOL_CLS)
+        return kf_node_2(g, KF_OP_gather, x, b->in.seq_start, loc);
+    kf_value s = kf_node_add(g, KF_OP_iota, KF_ATTR_NEW(b->arena, axis), 0, NULL, &t, loc);
+    kf_value own = kf_node_2(g, KF_OP_eq, s, b->in.seq, loc);
+    own = kf_node_3(g, KF_OP_select, own, kf_node_const(g, 1, loc), kf_node_const(g, 0, loc), loc);
+    return kf_node_matmul(g, share_of_row(b, own, loc), x, false, loc);
 }
 
 static kf_value build_block_linear(kf_graph_builder *b, const kf_block *block, kf_value x)
@@ -325,6 +372,10 @@ static kf_value build_block(kf_graph_builder *b, const kf_block *block, kf_value
         return build_embedding(b, block, x);
     case KF_BLOCK_POSITION_EMBEDDING:
         return build_position_embedding(b, block, x);
+    case KF_BLOCK_TYPES:
+        return add_rows(b, block, "types", b->in.types, x);
+    case KF_BLOCK_POOL:
+        return build_pool(b, block, x);
     case KF_BLOCK_LINEAR:
         return build_block_linear(b, block, x);
     case KF_BLOCK_RMS_NORM:
@@ -592,7 +643,8 @@ static bool is_row_local(kf_blocks blocks)
     for (uint32_t i = 0; i < blocks.n; i++) {
         const kf_block *k = &blocks.block[i];
         local = local && k->kind != KF_BLOCK_ATTENTION && k->kind != KF_BLOCK_REPEAT &&
-                k->kind != KF_BLOCK_POSITION_EMBEDDING;
+                k->kind != KF_BLOCK_POSITION_EMBEDDING && k->kind != KF_BLOCK_TYPES &&
+                k->kind != KF_BLOCK_POOL;
         if (k->kind == KF_BLOCK_RESIDUAL)
             local = local && is_row_local(k->u.residual.body);
         for (uint32_t j = 0; k->kind == KF_BLOCK_PARALLEL && j < k->u.parallel.n_branches; j++)
@@ -611,17 +663,27 @@ static uint32_t first_row_local_block(const kf_graph_builder *b)
     return end > 0 ? end : 1;
 }
 
-static bool build_main(kf_graph_builder *b)
+/* Only wanted rows go on; a pooled model has one row a sequence, all of them wanted. */
+static kf_value wanted_rows(kf_graph_builder *b, kf_value x, kf_value rows)
+{
+    if (kf_spec_is_pooled(b->spec))
+        return x;
+    return kf_node_2(b->g, KF_OP_gather, x, rows, kf_build_loc(b, b->spec->head->src.loc));
+}
+
+static bool build_entry(kf_graph_builder *b, const char *name)
 {
     kf_dim n = kf_dim_sym(KF_SYM_N), r = kf_dim_sym(KF_SYM_R);
     bool ok = true;
 
-    b->g = kf_module_add_func(b->m, KF_STR("main"));
+    b->g = kf_module_add_func(b->m, kf_str_from(name));
     b->prefix = (kf_str){"", 0};
     kf_value ids = add_arg(b, "ids", KF_DTYPE_i32, 1, n, n);
     add_call_inputs(b);
     kf_value rows = add_arg(b, "logit_rows", KF_DTYPE_i32, 1, r, r);
     b->in.pages = add_pages(b);
+    b->in.types =
+        kf_spec_token_types(b->spec) ? add_arg(b, "types", KF_DTYPE_i32, 1, n, n) : KF_NO_VALUE;
     each_attention(b, b->spec->model, true, 1, add_cache, &ok);
     each_attention(b, b->spec->model, true, 1, collect_rope, &ok);
     if (!ok)
@@ -636,7 +698,7 @@ static bool build_main(kf_graph_builder *b)
     kf_blocks first = {b->spec->model.block, split};
     kf_blocks rest = {b->spec->model.block + split, b->spec->model.n - split};
     kf_value x = build_blocks(b, first, ids);
-    x = kf_node_2(b->g, KF_OP_gather, x, rows, kf_build_loc(b, b->spec->head->src.loc));
+    x = wanted_rows(b, x, rows);
     kf_graph_add_result(b->g, build_blocks(b, rest, x));
     for (uint32_t i = 0; i < b->n_caches; i++)
         kf_graph_add_result(b->g, b->cache[i]);
@@ -662,16 +724,18 @@ kf_module *kf_build_graph(kf_arena *arena, kf_diags *diags, const kf_spec *spec,
         return NULL;
     }
     b.max_positions = build->max_positions.v;
+    bool is_encoder = spec->kind == KF_MODEL_ENCODER;
     int64_t keys = build->max_sequences.v * b.max_positions;
+    int64_t rows = is_encoder ? build->max_tokens.v : KF_MIN_LOGIT_ROWS;
     kf_module_add_sym(m, KF_STR("S"), 1, build->max_sequences.v);
     kf_module_add_sym(m, KF_STR("N"), 1, max_i64(build->max_tokens.v, build->max_sequences.v));
-    kf_module_add_sym(m, KF_STR("R"), 1, max_i64(build->max_sequences.v, KF_MIN_LOGIT_ROWS));
+    kf_module_add_sym(m, KF_STR("R"), 1, max_i64(build->max_sequences.v, rows));
     kf_module_add_sym(m, KF_STR("K"), 1, keys);
-    if (!build_main(&b))
+    if (!build_entry(&b, is_encoder ? "encoder" : "main"))
         return NULL;
-    /* Definitions before uses: main is last. */
-    kf_graph *main_func = m->funcs.data[0];
-    memmove(m->funcs.data, m->funcs.data + 1, (m->funcs.len - 1) * sizeof main_func);
-    m->funcs.data[m->funcs.len - 1] = main_func;
+    /* Definitions before uses: the entry is last. */
+    kf_graph *entry = m->funcs.data[0];
+    memmove(m->funcs.data, m->funcs.data + 1, (m->funcs.len - 1) * sizeof entry);
+    m->funcs.data[m->funcs.len - 1] = entry;
     return m;
 }

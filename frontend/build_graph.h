@@ -18,10 +18,10 @@
 /** Rows of logits that one call may ask for, at least (every sequence may always ask for one). */
 #define KF_MIN_LOGIT_ROWS 32
 
-/** Builds the module with its entry function "main"; its inputs are ids, pos, seq, seq_start, past,
- * logit_rows, pages, then one cache per attention block. Parameters are stored as in |stored| (the
- * checkpoint; may be NULL), unless build.dtypes.weights or dtype say otherwise. Returns NULL after
- * reporting (E04xx: a dtype that the graph cannot be built with). */
+/** Builds the module with its entry function, "main" or for encoders "encoder"; its inputs are
+ * those of ir/phase.def, then one cache per attention block. Parameters are stored as in |stored|
+ * (the checkpoint; may be NULL), unless build.dtypes.weights or dtype say otherwise. Returns NULL
+ * after reporting (E04xx: a dtype that the graph cannot be built with). */
 kf_module *kf_build_graph(kf_arena *arena, kf_diags *diags, const kf_spec *spec,
                           const kf_tensor_source *stored);
 

@@ -12,6 +12,7 @@
 /** Inputs that every function has, as values of the function under construction. */
 typedef struct kf_call_inputs {
     kf_value pos, seq, seq_start, past, pages;
+    kf_value types; /* of the entry; KF_NO_VALUE in a model without token types */
     kf_value rope[KF_MAX_ROPES];
 } kf_call_inputs;
 

@@ -386,9 +386,10 @@ static const kf_expr *check_result(kf_expr_parser *p, const kf_expr *e)
                                                      : "score",
                             want_pred ? "truth value" : "number",
                             want_pred ? "number" : "truth value");
-    if (p->kind == KF_EXPR_MASK && !kf_expr_is_causal(e))
+    if (p->kind == KF_EXPR_MASK && !p->env.may_look_ahead && !kf_expr_is_causal(e))
         return kf_expr_fail(p, KF_E0406, 0, p->text.len,
-                            "the mask does not imply k <= q; write it as 'causal & ...'");
+                            "the mask does not imply k <= q; write it as 'causal & ...', or the "
+                            "model as an 'encoder:'");
     return e;
 }
 

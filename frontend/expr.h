@@ -48,10 +48,12 @@ typedef struct kf_expr {
 
 /** Constants that words need. */
 typedef struct kf_expr_env {
-    uint32_t num_heads; /* of the attention block; alibi's slopes depend on it */
+    uint32_t num_heads;  /* of the attention block; alibi's slopes depend on it */
+    bool may_look_ahead; /* masks need not imply k <= q */
 } kf_expr_env;
 
-/** Parses the scalar |text|. Returns NULL after reporting. A mask must imply k <= q (E0406). */
+/** Parses the scalar |text|. Returns NULL after reporting. A mask must imply k <= q (E0406)
+ * unless |env| lifts that. */
 const kf_expr *kf_expr_parse(kf_arena *arena, kf_diags *diags, const kf_yaml_node *text,
                              kf_expr_kind kind, kf_expr_env env);
 

@@ -89,9 +89,10 @@ static bool is_plain_attention(const kf_spec_attention *a, double eps)
 static bool find_decoder(const kf_spec *spec, decoder *d)
 {
     const kf_block *m = spec->model.block;
-    if (spec->n_blocks != 1 || spec->model.n != 4 || m[1].kind != KF_BLOCK_REPEAT ||
-        m[2].kind != KF_BLOCK_RMS_NORM || !is_plain_norm(&m[2], m[2].u.norm.eps.v) ||
-        spec->block[0].body.n != 2 || m[0].u.embedding.scale.v != 1)
+    if (spec->kind != KF_MODEL_DECODER || spec->n_blocks != 1 || spec->model.n != 4 ||
+        m[1].kind != KF_BLOCK_REPEAT || m[2].kind != KF_BLOCK_RMS_NORM ||
+        !is_plain_norm(&m[2], m[2].u.norm.eps.v) || spec->block[0].body.n != 2 ||
+        m[0].u.embedding.scale.v != 1)
         return false;
     d->eps = m[2].u.norm.eps.v;
     d->repeat = &m[1].u.repeat;

@@ -78,9 +78,13 @@ typedef struct kf_schema_family {
     kf_sv_num rms_norm_eps, layer_norm_eps;
     kf_sv_bool tie_word_embeddings, attention_bias, qkv_bias, o_bias, mlp_bias;
     kf_sv_word qk_norm;
-    kf_sv_int sliding_window;
+    kf_sv_int sliding_window, type_vocab_size;
     kf_sv_num query_pre_attn_scalar, attn_logit_softcapping, final_logit_softcapping, logit_scale;
 } kf_schema_family;
+
+typedef struct kf_schema_task {
+    kf_sv_word pool;
+} kf_schema_task;
 
 /** What every reading function needs. */
 typedef struct kf_reader {

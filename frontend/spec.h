@@ -150,6 +150,7 @@ typedef struct kf_blocks {
 
 /* Words of the schema; ORDER: schema.def. */
 typedef enum kf_qk_norm { KF_QK_NORM_NONE, KF_QK_NORM_RMS } kf_qk_norm;
+typedef enum kf_pool_of { KF_POOL_MEAN, KF_POOL_CLS } kf_pool_of;
 typedef enum kf_rope_style { KF_ROPE_HALF, KF_ROPE_INTERLEAVED } kf_rope_style;
 typedef enum kf_rope_type { KF_ROPE_DEFAULT, KF_ROPE_LINEAR, KF_ROPE_LLAMA3 } kf_rope_type;
 
@@ -169,7 +170,7 @@ typedef struct kf_spec_rope {
     kf_sv_int original_max_position_embeddings; /* llama3 */
 } kf_spec_rope;
 
-/** Causal self attention. Parameters: q, k, v, o and their biases; q_norm and k_norm gains
+/** Self attention. Parameters: q, k, v, o and their biases; q_norm and k_norm gains
  * [head_dim]. */
 typedef struct kf_spec_attention {
     kf_sv_int num_attention_heads;
@@ -181,7 +182,7 @@ typedef struct kf_spec_attention {
     kf_sv_num qk_norm_eps;
     kf_spec_rope rope;
     kf_sv_num scale;  /* of q.k; default head_dim^-0.5 */
-    kf_sv_expr mask;  /* over h, q, k; implies k <= q */
+    kf_sv_expr mask;  /* over h, q, k; implies k <= q, except in encoders */
     kf_sv_expr score; /* over score, h, q, k; expr NULL: the score itself */
 } kf_spec_attention;
 
@@ -218,12 +219,23 @@ typedef struct kf_spec_embedding {
     kf_sv_num scale;
 } kf_spec_embedding;
 
-/** x + table[position], table [positions, hidden_size]. */
+/** x + table[position + offset], table [positions, hidden_size]. */
 typedef struct kf_spec_position_embedding {
     kf_sv_int positions;
+    kf_sv_int offset; /* row of position 0 */
 } kf_spec_position_embedding;
 
-/** act(x W^T + b). The head of the model is its last block, with out = vocab_size. */
+/** x + table[type of the token]. */
+typedef struct kf_spec_types {
+    kf_sv_int type_vocab_size;
+} kf_spec_types;
+
+/** One row a sequence instead of one a token. */
+typedef struct kf_spec_pool {
+    kf_sv_word of; /* kf_pool_of */
+} kf_spec_pool;
+
+/** act(x W^T + b). The head of a decoder is its last block, with out = vocab_size. */
 typedef struct kf_spec_linear {
     kf_sv_int out;
     bool out_is_vocab; /* written as the word vocab_size */
@@ -252,6 +264,8 @@ struct kf_block {
     union {
         kf_spec_embedding embedding;
         kf_spec_position_embedding position_embedding;
+        kf_spec_types types;
+        kf_spec_pool pool;
         kf_spec_linear linear;
         kf_spec_norm norm;
         kf_spec_attention attention;
@@ -309,6 +323,12 @@ typedef struct kf_spec_generation {
     kf_sv_int top_k;
 } kf_spec_generation;
 
+/** What a call of the model is. */
+typedef enum kf_model_kind {
+    KF_MODEL_DECODER, /* tokens join those that the cache holds; a token sees earlier ones */
+    KF_MODEL_ENCODER, /* whole sequences in one call; a token may see later ones */
+} kf_model_kind;
+
 typedef struct kf_spec {
     uint32_t file; /* diagnostics file number of the description */
     kf_str path;   /* as given */
@@ -323,9 +343,10 @@ typedef struct kf_spec {
     kf_sv_str tokenizer;  /* tokenizer.json, resolved; empty: none */
     kf_spec_block *block; /* `blocks:` */
     uint32_t n_blocks;
-    kf_blocks model;
+    kf_model_kind kind;
+    kf_blocks model;           /* `model:`, or `encoder:` */
     const kf_block *embedding; /* first block of the model */
-    const kf_block *head;      /* last block of the model: a linear onto the vocabulary */
+    const kf_block *head;      /* last block of the model; a decoder's goes onto the vocabulary */
     kf_spec_form form[KF_FORM_COUNT];
     kf_spec_generation generation;
     kf_spec_build build;
@@ -356,6 +377,14 @@ static inline kf_blocks kf_repeat_body(const kf_spec *spec, const kf_spec_repeat
 {
     return spec->block[r->block_index[i]].body;
 }
+/** Token types that a call may name; 0: the model has none. */
+int64_t kf_spec_token_types(const kf_spec *spec);
+
+/** Whether a sequence has one row of results instead of one for each token. */
+bool kf_spec_is_pooled(const kf_spec *spec);
+
+/** Numbers in a row of results: the vocabulary's size, or an encoder's width. */
+int64_t kf_spec_row_width(const kf_spec *spec);
 
 /** Parameter of |block| by role, or NULL. */
 const kf_spec_param *kf_block_param(const kf_block *block, kf_param_role role);

@@ -90,7 +90,8 @@ static void write_families(kf_sbuf *out)
                    "is not given is left out.\n\n");
     for (uint32_t i = 0; i < kf_n_presets; i++) {
         const kf_preset *p = kf_presets[i];
-        kf_sbuf_printf(out, "### %s\n\n%s", p->family, p->summary);
+        kf_sbuf_printf(out, p->task != NULL ? "### %s, task %s\n\n%s" : "### %s%s\n\n%s", p->family,
+                       p->task != NULL ? p->task : "", p->summary);
         const char *word = ". Read from `config.json`:";
         for (const kf_arch *a = p->arch; a != NULL && a->name != NULL; a++, word = ",")
             kf_sbuf_printf(out, "%s `%s`", word, a->name);
@@ -107,7 +108,8 @@ static void write_expressions(kf_sbuf *out)
         "## Expressions\n\n"
         "`act` is a number over `x`, or the name of one function. `mask` is a truth value over `h, "
         "q, k`: "
-        "head, and absolute\npositions of query and key; it must imply `k <= q`. `score` is a "
+        "head, and absolute\npositions of query and key; it must imply `k <= q`, except in an "
+        "`encoder:`. `score` is a "
         "number "
         "over `score, h, q, k`. Operators, loosest first:\n`|`, `&`, `< <= > >= == !=`, `+ -`, "
         "`* /`, then `-` and `!` before a value. At most 1024 nodes.\n\n| word | in | meaning "

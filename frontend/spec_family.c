@@ -15,6 +15,7 @@
 typedef struct expander {
     kf_reader *r;
     const kf_yaml_node *root;
+    const kf_yaml_node *task; /* the mapping of `task: {WORD: {...}}`, or NULL */
     kf_src owner;
     kf_schema_family dims; /* typed; read before the composition is written out */
     int64_t positions;
@@ -120,6 +121,8 @@ static kf_yaml_node *lookup(expander *x, const char *key)
             return derived[i].make(x);
     mark_used(x, key);
     kf_yaml_node *given = kf_yaml_get(x->root, key);
+    if (given == NULL)
+        given = kf_yaml_get(x->task, key);
     if (given != NULL)
         return given;
     if (strcmp(key, "rope") == 0) {
@@ -199,21 +202,71 @@ static kf_yaml_node *instantiate(expander *x, const kf_yaml_node *node)
 
 /* ---- families -------------------------------------------------------------------------------- */
 
-static const kf_preset *find_preset(kf_reader *r, kf_str family, kf_loc loc)
+/** |list|: every family, or with |family| every task of that one. */
+static void report_no_preset(kf_reader *r, kf_loc loc, const char *family, kf_str word)
 {
     kf_str known[32];
+    uint32_t n = 0;
     kf_sbuf list = {.arena = r->arena};
-    for (uint32_t i = 0; i < kf_n_presets && i < 32; i++) {
-        if (kf_str_eq_c(family, kf_presets[i]->family))
-            return kf_presets[i];
-        known[i] = kf_str_from(kf_presets[i]->family);
-        kf_sbuf_printf(&list, "%s%s", i > 0 ? ", " : "", kf_presets[i]->family);
+    for (uint32_t i = 0; i < kf_n_presets && n < 32; i++) {
+        const kf_preset *p = kf_presets[i];
+        bool is_first = i == 0 || strcmp(p->family, kf_presets[i - 1]->family) != 0;
+        if (family != NULL ? strcmp(p->family, family) != 0 || p->task == NULL : !is_first)
+            continue;
+        known[n++] = kf_str_from(family != NULL ? p->task : p->family);
+        kf_sbuf_printf(&list, "%s%s", n > 1 ? ", " : "", known[n - 1].ptr);
     }
-    kf_diag *d = kf_diag_add(r->diags, KF_E0114, loc, "unknown family '%.*s'", KF_STR_ARG(family));
-    kf_str near = kf_str_nearest(family, known, kf_n_presets < 32 ? kf_n_presets : 32);
+    kf_diag *d =
+        family != NULL
+            ? kf_diag_add(r->diags, KF_E0114, loc, "family '%s' has no task '%.*s'", family,
+                          KF_STR_ARG(word))
+            : kf_diag_add(r->diags, KF_E0114, loc, "unknown family '%.*s'", KF_STR_ARG(word));
+    kf_str near = kf_str_nearest(word, known, n);
     if (near.len > 0)
         kf_diag_hint(r->diags, d, "did you mean '%.*s'?", KF_STR_ARG(near));
-    kf_diag_note(r->diags, d, KF_NO_LOC, "families: %.*s", KF_STR_ARG(kf_sbuf_view(&list)));
+    if (n > 0)
+        kf_diag_note(r->diags, d, KF_NO_LOC, "%s: %.*s", family != NULL ? "tasks" : "families",
+                     KF_STR_ARG(kf_sbuf_view(&list)));
+}
+
+/** The word of `task: WORD` or `task: {WORD: {...}}`; NULL: none, or reported. */
+static const kf_yaml_node *read_task(expander *x, bool *out_ok)
+{
+    const kf_yaml_node *task = kf_yaml_get(x->root, "task");
+    kf_schema_task unused;
+    *out_ok = true;
+    if (task == NULL || task->kind == KF_YAML_SCALAR)
+        return task;
+    if (task->kind != KF_YAML_MAP || task->n != 1) {
+        *out_ok = kf_expect_kind(x->r, task, KF_YAML_SCALAR, "task");
+        return NULL;
+    }
+    const kf_yaml_node *word = task->u.pairs[0].key;
+    x->task = task->u.pairs[0].value;
+    *out_ok = kf_schema_read(x->r, KF_SCOPE_TASK, KF_SCOPE_COUNT, x->task,
+                             (kf_src){word->loc, word->origin}, &unused);
+    return word;
+}
+
+static const kf_preset *find_preset(expander *x, kf_str family)
+{
+    const kf_preset *any = NULL;
+    bool ok;
+    const kf_yaml_node *word = read_task(x, &ok);
+    if (!ok)
+        return NULL;
+    for (uint32_t i = 0; i < kf_n_presets; i++) {
+        const kf_preset *p = kf_presets[i];
+        if (!kf_str_eq_c(family, p->family))
+            continue;
+        any = p;
+        if (word == NULL || (p->task != NULL && kf_str_eq_c(word->text, p->task)))
+            return p;
+    }
+    if (any != NULL)
+        report_no_preset(x->r, word->loc, any->family, word->text);
+    else
+        report_no_preset(x->r, x->owner.loc, NULL, family);
     return NULL;
 }
 
@@ -234,7 +287,7 @@ static bool check_used(expander *x, kf_str family)
     bool ok = true;
     for (uint32_t i = 0; i < info->n_keys; i++) {
         const kf_yaml_pair *pair = kf_yaml_find(x->root, info->key[i].name);
-        if (pair == NULL || x->used >> i & 1)
+        if (pair == NULL || x->used >> i & 1 || strcmp(info->key[i].name, "task") == 0)
             continue;
         kf_diag_add(x->r->diags, KF_E0102, pair->key->loc, "family '%.*s' has no key '%s'",
                     KF_STR_ARG(family), info->key[i].name);
@@ -262,11 +315,12 @@ static kf_yaml_node *write_out(expander *x, kf_yaml_node *open)
 
 kf_yaml_node *kf_expand_family(kf_reader *r, kf_yaml_node *root, kf_str family, kf_src owner)
 {
-    static const char *const open_keys[] = {"blocks", "model"};
-    const kf_preset *preset = find_preset(r, family, owner.loc);
+    static const char *const open_keys[] = {"blocks", "model", "encoder"};
+    expander x = {.r = r, .root = root, .owner = owner};
+    const kf_preset *preset = find_preset(&x, family);
     if (preset == NULL)
         return NULL;
-    for (uint32_t i = 0; i < 2; i++) {
+    for (uint32_t i = 0; i < sizeof open_keys / sizeof *open_keys; i++) {
         const kf_yaml_pair *pair = kf_yaml_find(root, open_keys[i]);
         if (pair == NULL)
             continue;
@@ -275,7 +329,6 @@ kf_yaml_node *kf_expand_family(kf_reader *r, kf_yaml_node *root, kf_str family, 
         kf_diag_note(r->diags, d, owner.loc, "the family is named here");
         return NULL;
     }
-    expander x = {.r = r, .root = root, .owner = owner};
     if (preset->defaults != NULL)
         x.root = kf_yaml_merge(r->arena, instantiate(&x, parse(r, preset->defaults)), root);
     x.used = 0;

@@ -190,9 +190,15 @@ static kf_spec *read_root(loader *l)
             return NULL;
     }
     bool ok = kf_schema_read(r, KF_SCOPE_TOP, KF_SCOPE_COUNT, l->root, whole, &l->top);
-    if (!has_family && kf_yaml_get(l->root, "model") == NULL) {
+    const kf_yaml_pair *model = kf_yaml_find(l->root, "model");
+    const kf_yaml_pair *encoder = kf_yaml_find(l->root, "encoder");
+    if (!has_family && model == NULL && encoder == NULL) {
         kf_diag_add(r->diags, KF_E0104, whole.loc,
-                    "no model: give 'family:', 'from:', or 'blocks:' and 'model:'");
+                    "no model: give 'family:', 'from:', or 'blocks:' and 'model:' or 'encoder:'");
+        ok = false;
+    }
+    if (model != NULL && encoder != NULL) {
+        kf_diag_add(r->diags, KF_E0115, encoder->key->loc, "'encoder' beside 'model'");
         ok = false;
     }
     if (!ok)

@@ -108,6 +108,8 @@ static void print_leaf(printer *p, const kf_block *b)
     static const kf_scope scopes[KF_BLOCK_KIND_COUNT] = {
         [KF_BLOCK_EMBEDDING] = KF_SCOPE_EMBEDDING,
         [KF_BLOCK_POSITION_EMBEDDING] = KF_SCOPE_POSITION_EMBEDDING,
+        [KF_BLOCK_TYPES] = KF_SCOPE_TYPES,
+        [KF_BLOCK_POOL] = KF_SCOPE_POOL,
         [KF_BLOCK_LINEAR] = KF_SCOPE_LINEAR,
         [KF_BLOCK_RMS_NORM] = KF_SCOPE_RMS_NORM,
         [KF_BLOCK_LAYER_NORM] = KF_SCOPE_LAYER_NORM,
@@ -290,7 +292,7 @@ void kf_spec_print(const kf_spec *spec, bool origins, kf_sbuf *out)
         kf_sbuf_printf(out, "  %.*s:\n", KF_STR_ARG(spec->block[i].name));
         print_blocks(&p, &spec->block[i].body, 2);
     }
-    kf_sbuf_c(out, "model:\n");
+    kf_sbuf_c(out, spec->kind == KF_MODEL_ENCODER ? "encoder:\n" : "model:\n");
     print_blocks(&p, &spec->model, 1);
     bool has_heading = false;
     for (uint32_t i = 0; i < spec->n_blocks; i++)

@@ -62,15 +62,39 @@ static bool read_position_embedding(kf_spec_scope *s, kf_block *b, const kf_yaml
     if (!kf_schema_read(s->r, KF_SCOPE_POSITION_EMBEDDING, KF_SCOPE_COUNT, map, b->src, u))
         return false;
     if (u->positions.v == 0)
-        u->positions.v = limit->v;
-    if (u->positions.v < limit->v)
-        return inconsistent(s->r, u->positions.src.loc,
-                            "a table of %lld positions for max_position_embeddings %lld",
-                            (long long)u->positions.v, (long long)limit->v);
+        u->positions.v = limit->v + u->offset.v;
+    if (u->positions.v < limit->v + u->offset.v)
+        return inconsistent(
+            s->r, u->positions.src.loc,
+            "a table of %lld positions for max_position_embeddings %lld and offset %lld",
+            (long long)u->positions.v, (long long)limit->v, (long long)u->offset.v);
     kf_scope_add_matrix(s, b, KF_PARAM_TABLE, u->positions.v, "max_position_embeddings", b->in_dim,
                         "hidden_size");
     b->out_dim = b->in_dim;
     return true;
+}
+
+static bool read_types(kf_spec_scope *s, kf_block *b, const kf_yaml_node *map)
+{
+    kf_spec_types *u = &b->u.types;
+    if (!kf_schema_read(s->r, KF_SCOPE_TYPES, KF_SCOPE_COUNT, map, b->src, u))
+        return false;
+    kf_scope_add_matrix(s, b, KF_PARAM_TABLE, u->type_vocab_size.v, "type_vocab_size", b->in_dim,
+                        "hidden_size");
+    return true;
+}
+
+/** |out|: a number, or the name of a width. */
+static bool read_out(kf_reader *r, const kf_yaml_node *out, kf_spec_linear *u)
+{
+    bool is_hidden = out->kind == KF_YAML_SCALAR && kf_str_eq_c(out->text, "hidden_size");
+    u->out.src = kf_src_at(out);
+    u->out_is_vocab = out->kind == KF_YAML_SCALAR && kf_str_eq_c(out->text, "vocab_size");
+    if (u->out_is_vocab)
+        u->out.v = r->spec->vocab_size.v;
+    else if (is_hidden)
+        u->out.v = r->spec->hidden_size.v;
+    return u->out_is_vocab || is_hidden || kf_read_int(r, out, "out", 1, INT32_MAX, &u->out.v);
 }
 
 static bool read_linear(kf_spec_scope *s, kf_block *b, const kf_yaml_node *map)
@@ -78,14 +102,8 @@ static bool read_linear(kf_spec_scope *s, kf_block *b, const kf_yaml_node *map)
     kf_spec_linear *u = &b->u.linear;
     kf_reader *r = s->r;
     if (!kf_schema_read(r, KF_SCOPE_LINEAR, KF_SCOPE_COUNT, map, b->src, u) ||
-        !kf_read_expr(r, map, "act", KF_EXPR_ACT, (kf_expr_env){0}, &u->act))
-        return false;
-    const kf_yaml_node *out = kf_yaml_get(map, "out");
-    u->out.src = kf_src_at(out);
-    u->out_is_vocab = out->kind == KF_YAML_SCALAR && kf_str_eq_c(out->text, "vocab_size");
-    if (u->out_is_vocab)
-        u->out.v = r->spec->vocab_size.v;
-    else if (!kf_read_int(r, out, "out", 1, INT32_MAX, &u->out.v))
+        !kf_read_expr(r, map, "act", KF_EXPR_ACT, (kf_expr_env){0}, &u->act) ||
+        !read_out(r, kf_yaml_get(map, "out"), u))
         return false;
     const char *why_out = u->out_is_vocab ? "vocab_size" : "out";
     b->out_dim = u->out.v;
@@ -272,7 +290,7 @@ static bool read_attention(kf_spec_scope *s, kf_block *b, const kf_yaml_node *ma
     if (!kf_schema_read(r, KF_SCOPE_ATTENTION, KF_SCOPE_COUNT, map, b->src, u) ||
         !derive_heads(r, b))
         return false;
-    kf_expr_env env = {(uint32_t)u->num_attention_heads.v};
+    kf_expr_env env = {(uint32_t)u->num_attention_heads.v, r->spec->kind == KF_MODEL_ENCODER};
     bool ok = read_rope(r, kf_yaml_get(map, "rope"), u->head_dim.v, &u->rope);
     ok = kf_read_expr(r, map, "mask", KF_EXPR_MASK, env, &u->mask) && ok;
     ok = kf_read_expr(r, map, "score", KF_EXPR_SCORE, env, &u->score) && ok;
@@ -486,6 +504,10 @@ static bool read_body(kf_spec_scope *s, kf_block *b, const kf_yaml_node *node)
         return read_embedding(s, b, map);
     case KF_BLOCK_POSITION_EMBEDDING:
         return read_position_embedding(s, b, map);
+    case KF_BLOCK_TYPES:
+        return read_types(s, b, map);
+    case KF_BLOCK_POOL:
+        return kf_schema_read(s->r, KF_SCOPE_POOL, KF_SCOPE_COUNT, map, b->src, &b->u.pool);
     case KF_BLOCK_LINEAR:
         return read_linear(s, b, map);
     case KF_BLOCK_RMS_NORM:
@@ -571,56 +593,6 @@ static bool read_sequence(kf_spec_scope *s, const kf_yaml_node *node, const char
 
 /* ---- the whole ------------------------------------------------------------------------------- */
 
-/** Embeddings stand first in the model, repeats in the model itself. */
-static bool check_places(kf_reader *r, const kf_blocks *blocks, bool is_top)
-{
-    bool ok = true;
-    for (uint32_t i = 0; i < blocks->n; i++) {
-        const kf_block *b = &blocks->block[i];
-        const char *wrong = NULL;
-        if (b->kind == KF_BLOCK_EMBEDDING && !(is_top && i == 0))
-            wrong = "'embedding' is the first block of the model and stands nowhere else";
-        if (b->kind == KF_BLOCK_REPEAT && !is_top)
-            wrong = "'repeat' stands in the model itself";
-        if (wrong != NULL) {
-            kf_diag_add(r->diags, KF_E0117, b->src.loc, "%s", wrong);
-            ok = false;
-        }
-        if (b->kind == KF_BLOCK_RESIDUAL)
-            ok = check_places(r, &b->u.residual.body, false) && ok;
-        for (uint32_t j = 0; b->kind == KF_BLOCK_PARALLEL && j < b->u.parallel.n_branches; j++)
-            ok = check_places(r, &b->u.parallel.branch[j], false) && ok;
-    }
-    return ok;
-}
-
-static bool check_model(kf_reader *r)
-{
-    kf_spec *spec = r->spec;
-    const kf_block *first = &spec->model.block[0], *last = &spec->model.block[spec->model.n - 1];
-    bool ok = check_places(r, &spec->model, true);
-    for (uint32_t i = 0; i < spec->n_blocks; i++) {
-        ok = check_places(r, &spec->block[i].body, false) && ok;
-        if (spec->block[i].used)
-            continue;
-        kf_diag_add(r->diags, KF_E0117, spec->block[i].src.loc,
-                    "block '%.*s' is not used by the model", KF_STR_ARG(spec->block[i].name));
-        ok = false;
-    }
-    if (first->kind != KF_BLOCK_EMBEDDING) {
-        kf_diag_add(r->diags, KF_E0117, first->src.loc,
-                    "the model does not begin with 'embedding'");
-        ok = false;
-    }
-    if (last->kind != KF_BLOCK_LINEAR || last->out_dim != spec->vocab_size.v) {
-        kf_diag_add(r->diags, KF_E0117, last->src.loc,
-                    "the model does not end with a head: 'linear: {out: vocab_size}'");
-        ok = false;
-    }
-    spec->head = last;
-    return ok;
-}
-
 static bool is_block_name(kf_str s)
 {
     for (uint32_t i = 0; i < s.len; i++) {
@@ -629,7 +601,7 @@ static bool is_block_name(kf_str s)
         if (!letter && (i == 0 || c < '0' || c > '9'))
             return false;
     }
-    return s.len > 0 && s.len <= 64 && !kf_str_eq_c(s, "model");
+    return s.len > 0 && s.len <= 64 && !kf_str_eq_c(s, "model") && !kf_str_eq_c(s, "encoder");
 }
 
 static bool read_named_blocks(kf_reader *r, const kf_yaml_node *blocks, kf_spec_scope *base)
@@ -643,8 +615,10 @@ static bool read_named_blocks(kf_reader *r, const kf_yaml_node *blocks, kf_spec_
     for (uint32_t i = 0; i < blocks->n; i++) {
         const kf_yaml_pair *pair = &blocks->u.pairs[i];
         if (!is_block_name(pair->key->text)) {
-            kf_diag_add(r->diags, KF_E0106, pair->key->loc,
-                        "a block's name is a word of letters, digits and '_' other than 'model'");
+            kf_diag_add(
+                r->diags, KF_E0106, pair->key->loc,
+                "a block's name is a word of letters, digits and '_' other than 'model' and "
+                "'encoder'");
             ok = false;
             continue;
         }
@@ -664,16 +638,18 @@ static bool read_named_blocks(kf_reader *r, const kf_yaml_node *blocks, kf_spec_
 bool kf_read_blocks(kf_reader *r, const kf_yaml_node *root)
 {
     kf_spec_scope base = {.r = r};
+    r->spec->kind = kf_yaml_get(root, "encoder") != NULL ? KF_MODEL_ENCODER : KF_MODEL_DECODER;
     if (!kf_read_forms(r, root) ||
         !kf_scope_open_names(r, kf_yaml_get(root, "weight_names"), &base))
         return false;
     bool ok = read_named_blocks(r, kf_yaml_get(root, "blocks"), &base);
     kf_spec_scope s = base;
-    const kf_yaml_node *model = kf_yaml_get(root, "model");
-    s.name = KF_STR("model");
+    const char *word = r->spec->kind == KF_MODEL_ENCODER ? "encoder" : "model";
+    const kf_yaml_node *model = kf_yaml_get(root, word);
+    s.name = kf_str_from(word);
     s.is_model = true;
     s.loc = model->loc;
-    ok = read_sequence(&s, model, "model", r->spec->hidden_size.v, &r->spec->model) &&
+    ok = read_sequence(&s, model, word, r->spec->hidden_size.v, &r->spec->model) &&
          kf_scope_check_unique(&s) && ok;
-    return ok && kf_scope_check_names_used(r, &base) && kf_check_forms(r) && check_model(r);
+    return ok && kf_scope_check_names_used(r, &base) && kf_check_forms(r) && kf_check_places(r);
 }

@@ -34,4 +34,7 @@ kf_yaml_node *kf_yaml_merge(kf_arena *arena, kf_yaml_node *base, kf_yaml_node *o
  * where the directory was named. Returns NULL after reporting. */
 kf_yaml_node *kf_hf_import(kf_reader *r, kf_str dir, kf_src from);
 
+/** Checks where the blocks of the read model stand, and finds its head. */
+bool kf_check_places(kf_reader *r);
+
 #endif

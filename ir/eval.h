@@ -48,10 +48,11 @@ typedef struct kf_eval_step {
     const uint32_t *seq;      /* which cache each sequence of this call uses */
     const uint32_t *n_tokens; /* new tokens of each */
     const int32_t *const *tokens;
+    const int32_t *const *types; /* token types; NULL: all 0 */
 } kf_eval_step;
 
-/** Runs function |func| ("main", "main.prefill", "main.decode"); its inputs are bound by name (ids,
- * pos, seq, seq_start, past, logit_rows = last row of each sequence unless |all_rows|, pages).
+/** Runs function |func|, an entry ("main", "encoder", "main.decode"); its inputs are bound by name
+ * (ir/phase.def; logit_rows = last row of each sequence unless |all_rows|).
  * Caches advance. Returns false with a sentence in |why| for a missing weight or a dim out of
  * bounds. */
 bool kf_eval_run(kf_eval *e, const char *func, const kf_eval_step *step, bool all_rows,

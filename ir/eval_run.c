@@ -3,6 +3,7 @@
  * calls. */
 #include "base/check.h"
 #include "ir/eval_impl.h"
+#include "ir/phase.h"
 #include "ir/recipe_eval.h"
 
 #include <errno.h>
@@ -160,32 +161,30 @@ static bool check_step(kf_eval *e, const kf_eval_step *step, bool all_rows, int6
     return true;
 }
 
-typedef enum input { IDS, POS, SEQ, SEQ_START, PAST, LOGIT_ROWS, PAGES, N_INPUTS } input;
-static const char *const input_names[N_INPUTS] = {"ids",  "pos",        "seq",  "seq_start",
-                                                  "past", "logit_rows", "pages"};
-
 /* By-token and by-sequence inputs; pages stay 0, caches of the evaluator have none. */
-static void fill_input(const kf_eval *e, const kf_eval_step *step, bool all_rows, input which,
+static void fill_input(const kf_eval *e, const kf_eval_step *step, bool all_rows, kf_input_id which,
                        kf_tensor *t)
 {
     int64_t row = 0;
     for (uint32_t s = 0; s < step->n_seqs; s++) {
         uint32_t past = e->n_tokens[step->seq[s]];
-        if (which == SEQ_START)
+        if (which == KF_INPUT_ID_seq_start)
             t->data[s] = (double)row;
-        if (which == PAST)
+        if (which == KF_INPUT_ID_past)
             t->data[s] = past;
         for (uint32_t i = 0; i < step->n_tokens[s]; i++, row++) {
-            if (which == IDS)
+            if (which == KF_INPUT_ID_ids)
                 t->data[row] = step->tokens[s][i];
-            if (which == POS)
+            if (which == KF_INPUT_ID_pos)
                 t->data[row] = (double)past + i;
-            if (which == SEQ)
+            if (which == KF_INPUT_ID_seq)
                 t->data[row] = s;
-            if (which == LOGIT_ROWS && all_rows)
+            if (which == KF_INPUT_ID_types && step->types)
+                t->data[row] = step->types[s][i];
+            if (which == KF_INPUT_ID_logit_rows && all_rows)
                 t->data[row] = (double)row;
         }
-        if (which == LOGIT_ROWS && !all_rows)
+        if (which == KF_INPUT_ID_logit_rows && !all_rows)
             t->data[s] = (double)(row - 1);
     }
 }
@@ -225,27 +224,25 @@ static bool bind_inputs(kf_eval *e, const kf_graph *g, const kf_eval_step *step,
     for (uint32_t i = 0; i < g->args.len; i++) {
         const kf_value_info *v = &g->values.data[g->args.data[i]];
         int64_t dim[KF_MAX_RANK];
-        int which = 0;
+        kf_input_id which = kf_input_find(v->name);
         if (args[i].kv)
             continue;
-        while (which < N_INPUTS && !kf_str_eq_c(v->name, input_names[which]))
-            which++;
-        if (which == N_INPUTS)
+        if (which == KF_INPUT_ID_COUNT)
             return refuse(e, "@%.*s has an input '%.*s' that no call gives", KF_STR_ARG(g->name),
                           KF_STR_ARG(v->name));
         for (uint8_t d = 0; d < v->type.rank; d++)
             dim[d] = kf_dim_value(v->type.dim[d], sym_values);
         args[i] = kf_tensor_new(e->arena, v->type.rank, dim);
-        static const uint32_t by_seq = 1u << SEQ_START | 1u << PAST;
-        int64_t want = which == LOGIT_ROWS   ? sym_values[KF_SYM_R]
-                       : by_seq >> which & 1 ? sym_values[KF_SYM_S]
-                                             : sym_values[KF_SYM_N];
-        if (which == PAGES)
+        static const uint32_t by_seq = 1u << KF_INPUT_ID_seq_start | 1u << KF_INPUT_ID_past;
+        int64_t want = which == KF_INPUT_ID_logit_rows ? sym_values[KF_SYM_R]
+                       : by_seq >> which & 1           ? sym_values[KF_SYM_S]
+                                                       : sym_values[KF_SYM_N];
+        if (which == KF_INPUT_ID_pages)
             continue;
         if (args[i].n != want)
             return refuse(e, "input '%.*s' takes %" PRId64 " numbers, the call has %" PRId64,
                           KF_STR_ARG(v->name), args[i].n, want);
-        fill_input(e, step, all_rows, (input)which, &args[i]);
+        fill_input(e, step, all_rows, which, &args[i]);
     }
     return true;
 }

@@ -17,6 +17,7 @@
  */
 #include "ir/verify.h"
 
+#include "ir/phase.h"
 #include "ir/print_impl.h"
 #include "ir/shape.h"
 
@@ -243,8 +244,7 @@ static void check_graph(verifier *v, const kf_graph *g, bool is_body)
             check_node(v, i, is_body, defined);
     }
     v->node = g->nodes.len;
-    bool is_entry =
-        !is_body && (kf_str_eq_c(g->name, "main") || kf_str_starts_with(g->name, "main."));
+    bool is_entry = !is_body && kf_is_entry(g->name);
     for (uint32_t i = 0; i < g->results.len; i++) {
         kf_value r = g->results.data[i];
         if (r >= g->values.len || !defined[r])

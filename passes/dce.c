@@ -9,19 +9,15 @@
  *               results.
  * Keeps nothing. Terminates: nodes only go.
  */
+#include "ir/phase.h"
 #include "passes/match.h"
 
 #include <string.h>
 
-static bool is_entry(const kf_graph *g)
-{
-    return kf_str_eq_c(g->name, "main") || kf_str_starts_with(g->name, "main.");
-}
-
 static bool has_entry(const kf_module *m)
 {
     for (uint32_t i = 0; i < m->funcs.len; i++)
-        if (is_entry(m->funcs.data[i]))
+        if (kf_is_entry(m->funcs.data[i]->name))
             return true;
     return false;
 }
@@ -51,7 +47,7 @@ static bool drop_uncalled(kf_module *m, kf_arena *scratch)
     if (!has_entry(m))
         return false;
     for (uint32_t i = 0; i < m->funcs.len; i++)
-        if (is_entry(m->funcs.data[i]))
+        if (kf_is_entry(m->funcs.data[i]->name))
             mark_callees(m, m->funcs.data[i], live);
     for (uint32_t i = 0; i < m->funcs.len; i++)
         if (live[i])

@@ -10,9 +10,9 @@
     for (uint32_t g##_i = 0; g##_i < (m)->funcs.len; g##_i++)                                      \
         for (kf_graph *g = (m)->funcs.data[g##_i], *g##_once = g; g##_once; g##_once = NULL)
 
-/** True if the first dims of |m| are those of a decoder, S and N: textual IR may hold other
+/** True if the first dims of |m| are those of a model, S and N: textual IR may hold other
  * modules. */
-bool kf_module_has_decoder_dims(const kf_module *m);
+bool kf_module_has_model_dims(const kf_module *m);
 bool kf_value_is_param(const kf_graph *g, kf_value v);
 bool kf_value_is_arg(const kf_graph *g, kf_value v);
 /** The recipe of a parameter. */

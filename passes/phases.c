@@ -8,22 +8,15 @@
  * A decode step has one new token per sequence, so its N is S: rows are bounded by max_sequences
  * and the planner makes small buffers and its own kernels. Weights are shared: both clones keep
  * the same recipes.
- * Fires when    the module has an entry called main and the dims S and N. Repeated functions are
- * cloned once per phase. Why here      after attention is recognised (matched once), before
- * anything that may differ per phase. Needs nothing. Keeps nothing. Terminates: a main.<phase> is
- * not split again.
+ * The phases are rows of ir/phase.def: a decoder's entry main is split in two, an encoder's entry
+ * encoder has one.
+ * Fires when    the module has an entry and the dims S and N. Repeated functions are cloned once
+ * per phase. Why here      after attention is recognised (matched once), before anything that may
+ * differ per phase. Needs nothing. Keeps nothing. Terminates: an <entry>.<phase> is not split
+ * again.
  */
+#include "ir/phase.h"
 #include "passes/match.h"
-
-typedef struct phase {
-    const char *name;
-    bool one_token; /* N is S */
-} phase;
-
-static const phase phases[] = {
-    {"prefill", false},
-    {"decode", true},
-};
 
 static void narrow_type(kf_type *t)
 {
@@ -41,7 +34,7 @@ static void narrow_graph(kf_graph *g)
             narrow_graph(g->nodes.data[i].body);
 }
 
-static kf_graph *clone_for(kf_module *m, const kf_graph *g, const phase *p)
+static kf_graph *clone_for(kf_module *m, const kf_graph *g, const kf_phase_info *p)
 {
     kf_str name = kf_strf(m->arena, "%.*s.%s", KF_STR_ARG(g->name), p->name);
     kf_graph *c = kf_module_find_func(m, name);
@@ -64,8 +57,17 @@ static kf_graph *clone_for(kf_module *m, const kf_graph *g, const phase *p)
     return c;
 }
 
-/* ORDER of KF_SYM_*: textual IR may hold modules that are no decoders. */
-bool kf_module_has_decoder_dims(const kf_module *m)
+static bool was_cloned(const kf_module *m, const kf_graph *g)
+{
+    for (uint32_t i = 0; i < KF_PHASE_ID_COUNT; i++)
+        if (kf_module_find_func(
+                m, kf_strf(m->arena, "%.*s.%s", KF_STR_ARG(g->name), kf_phase_infos[i].name)))
+            return true;
+    return false;
+}
+
+/* ORDER of KF_SYM_*: textual IR may hold modules that are no models. */
+bool kf_module_has_model_dims(const kf_module *m)
 {
     return m->syms.len > KF_SYM_N && kf_str_eq_c(m->syms.data[KF_SYM_S].name, "S") &&
            kf_str_eq_c(m->syms.data[KF_SYM_N].name, "N");
@@ -73,24 +75,22 @@ bool kf_module_has_decoder_dims(const kf_module *m)
 
 bool kf_pass_phases(kf_module *m, kf_pass_ctx *cx)
 {
-    kf_graph *main_func = kf_module_find_func(m, KF_STR("main"));
-    uint32_t old = m->funcs.len;
+    uint32_t old = m->funcs.len, kept = 0;
 
     (void)cx;
-    if (!main_func || !kf_module_has_decoder_dims(m))
+    if (!kf_module_has_model_dims(m))
         return false;
-    for (uint32_t i = 0; i < sizeof phases / sizeof phases[0]; i++)
-        clone_for(m, main_func, &phases[i]);
-    /* The originals go: every function that main reaches has been cloned, others stay as they are.
-     */
-    uint32_t kept = 0;
-    for (uint32_t i = 0; i < m->funcs.len; i++) {
-        kf_graph *g = m->funcs.data[i];
-        kf_str cloned = kf_strf(m->arena, "%.*s.%s", KF_STR_ARG(g->name), phases[0].name);
-        if (i < old && kf_module_find_func(m, cloned))
-            continue;
-        m->funcs.data[kept++] = g;
+    for (uint32_t i = 0; i < KF_PHASE_ID_COUNT; i++) {
+        kf_graph *entry = kf_module_find_func(m, kf_str_from(kf_phase_infos[i].entry));
+        if (entry)
+            clone_for(m, entry, &kf_phase_infos[i]);
     }
+    if (m->funcs.len == old)
+        return false;
+    /* The originals go: every function that an entry reaches has been cloned, others stay. */
+    for (uint32_t i = 0; i < m->funcs.len; i++)
+        if (i >= old || !was_cloned(m, m->funcs.data[i]))
+            m->funcs.data[kept++] = m->funcs.data[i];
     m->funcs.len = kept;
     return true;
 }

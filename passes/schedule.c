@@ -8,6 +8,7 @@
  * Offsets are plan_buffers' business.
  */
 #include "base/check.h"
+#include "ir/phase.h"
 #include "ir/text.h"
 #include "ir/verify.h"
 #include "passes/cost.h"
@@ -64,7 +65,7 @@ static uint32_t get_weight(scheduler *s, const frame *f, uint32_t param)
 static void bucket_bounds(const scheduler *s, int64_t *hi)
 {
     const kf_module *m = s->p->module;
-    bool one_token = kf_str_eq_c(s->phase->name, "decode");
+    bool one_token = kf_phase_find(s->phase->name)->one_token;
 
     for (uint32_t i = 0; i < m->syms.len; i++)
         hi[i] = m->syms.data[i].hi;
@@ -311,35 +312,49 @@ static void schedule_loop(scheduler *s, frame *outer, const kf_node *n)
 
 /* ---- phases ---------------------------------------------------------------------------------- */
 
-static void bind_inputs(scheduler *s, frame *f, bool first_phase)
+/* Entries share inputs and states by name. */
+static uint32_t get_input(scheduler *s, const kf_value_info *v)
 {
     kf_plan *p = s->p;
-    uint32_t inputs = 0, states = 0;
 
+    for (uint32_t i = 0; i < p->inputs.len; i++)
+        if (kf_str_eq(p->inputs.data[i].name, v->name))
+            return i;
+    kf_vec_push(s->arena, &p->inputs, (kf_plan_input){v->name, v->type});
+    return p->inputs.len - 1;
+}
+
+static uint32_t get_state(scheduler *s, const kf_value_info *v)
+{
+    kf_plan *p = s->p;
+
+    for (uint32_t i = 0; i < p->states.len; i++)
+        if (kf_str_eq(p->states.data[i].name, v->name))
+            return i;
+    kf_vec_push(s->arena, &p->states, (kf_plan_state){v->name, v->type});
+    return p->states.len - 1;
+}
+
+static void bind_inputs(scheduler *s, frame *f)
+{
     for (uint32_t i = 0; i < f->g->args.len; i++) {
         const kf_value_info *v = &f->g->values.data[f->g->args.data[i]];
         bool state = v->type.kind == KF_TYPE_KVCACHE;
-        if (first_phase && state)
-            kf_vec_push(s->arena, &p->states, (kf_plan_state){v->name, v->type});
-        else if (first_phase)
-            kf_vec_push(s->arena, &p->inputs, (kf_plan_input){v->name, v->type});
-        f->at[f->g->args.data[i]] =
-            state ? (kf_operand){KF_SPACE_STATE, states++} : (kf_operand){KF_SPACE_INPUT, inputs++};
+        f->at[f->g->args.data[i]] = state ? (kf_operand){KF_SPACE_STATE, get_state(s, v)}
+                                          : (kf_operand){KF_SPACE_INPUT, get_input(s, v)};
     }
 }
 
 static void schedule_phase(scheduler *s, const kf_graph *g, kf_str name, int64_t lo, int64_t hi)
 {
-    bool first_phase = s->p->phases.len == 0;
-
     kf_vec_push(s->arena, &s->p->phases,
                 (kf_plan_phase){.name = name, .rows_lo = lo, .rows_hi = hi});
     s->phase = &s->p->phases.data[s->p->phases.len - 1];
     frame f = new_frame(s, g, (kf_str){"", 0}, (kf_str){"", 0}, 1, false);
-    bind_inputs(s, &f, first_phase);
+    bind_inputs(s, &f);
     schedule_nodes(s, &f);
     kf_operand logits = f.at[g->results.data[0]];
-    KF_ASSERT(logits.space == KF_SPACE_BUFFER, "the first result of main is computed");
+    KF_ASSERT(logits.space == KF_SPACE_BUFFER, "the first result of an entry is computed");
     s->phase->logits = logits.index;
 }
 
@@ -361,16 +376,36 @@ static bool makes_logits(const kf_graph *g)
            kf_value_type(g, g->results.data[0])->kind == KF_TYPE_TENSOR;
 }
 
+static const kf_graph *phase_func(const kf_module *m, const kf_phase_info *ph)
+{
+    return kf_module_find_func(m, kf_strf(m->arena, "%s.%s", ph->entry, ph->name));
+}
+
+/* One entry is there, with all its phases. */
+static bool has_phases(const kf_module *m)
+{
+    bool any = false;
+
+    for (uint32_t i = 0; i < KF_PHASE_ID_COUNT; i++) {
+        const kf_phase_info *ph = &kf_phase_infos[i];
+        bool here = makes_logits(phase_func(m, ph));
+        for (uint32_t j = 0; j < KF_PHASE_ID_COUNT; j++)
+            if (!strcmp(kf_phase_infos[j].entry, ph->entry) &&
+                here != makes_logits(phase_func(m, &kf_phase_infos[j])))
+                return false;
+        any = any || here;
+    }
+    return any;
+}
+
 bool kf_schedule_can(const kf_module *m, const kf_target *target, kf_sbuf *why)
 {
-    const kf_graph *prefill = kf_module_find_func(m, KF_STR("main.prefill"));
-    const kf_graph *decode = kf_module_find_func(m, KF_STR("main.decode"));
-
-    if (!makes_logits(prefill) || !makes_logits(decode)) {
-        kf_sbuf_c(why, "@main, or @main.prefill and @main.decode that return logits, are missing");
+    if (!has_phases(m)) {
+        kf_sbuf_c(why, "@main, or @main.prefill and @main.decode that return logits, or @encoder, "
+                       "are missing");
         return false;
     }
-    if (!kf_module_has_decoder_dims(m)) {
+    if (!kf_module_has_model_dims(m)) {
         kf_sbuf_c(why, "its first dims are not S and N");
         return false;
     }
@@ -384,19 +419,23 @@ kf_plan *kf_schedule(const kf_module *m, const kf_target *target, kf_arena *aren
 {
     kf_plan *p = KF_NEW(arena, kf_plan);
     scheduler s = {.p = p, .target = target, .arena = arena};
-    const kf_graph *prefill = kf_module_find_func(m, KF_STR("main.prefill"));
-    const kf_graph *decode = kf_module_find_func(m, KF_STR("main.decode"));
     int64_t tokens = m->syms.data[KF_SYM_N].hi, seqs = m->syms.data[KF_SYM_S].hi;
 
-    KF_ASSERT(prefill && decode, "phases has run");
     p->arena = arena;
     p->module = (kf_module *)(uintptr_t)m;
     p->name = m->name;
     p->target = kf_str_from(target->name);
-    schedule_phase(&s, prefill, KF_STR("prefill"), 1, tokens);
-    schedule_phase(&s, decode, KF_STR("decode"), 1, 1);
-    if (seqs > 1)
-        schedule_phase(&s, decode, KF_STR("decode"), 2, seqs);
+    for (uint32_t i = 0; i < KF_PHASE_ID_COUNT; i++) {
+        const kf_phase_info *ph = &kf_phase_infos[i];
+        kf_str name = kf_str_from(ph->name);
+        const kf_graph *g = phase_func(m, ph);
+        if (!g)
+            continue;
+        schedule_phase(&s, g, name, 1, ph->one_token ? 1 : tokens);
+        if (ph->one_token && seqs > 1)
+            schedule_phase(&s, g, name, 2, seqs);
+    }
+    KF_ASSERT(p->phases.len, "phases has run");
     kf_plan_buffers(p);
     return p;
 }

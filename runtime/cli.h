@@ -20,9 +20,10 @@ typedef struct kf_cli_options {
     const char *prompt, *file, *ids, *jsonl;
     const char *weights, *device;
     const char *logits, *all_logits;
+    const char *types, *npy; /* of `embed` */
     const char *stop[KF_CLI_MAX_STOPS];
     uint64_t n_stops;
-    const char *operand; /* FILE of `score` */
+    const char *operand; /* FILE of `score` and `embed` */
     uint64_t n_tokens, n_prompt, batch, repeats;
     uint64_t threads, context, prefill_chunk;
     uint64_t top_k, seed, random_seed;
@@ -52,6 +53,7 @@ bool kf_cli_is_interrupted(void);
 
 kf_status kf_cli_run(kf_cli *c);
 kf_status kf_cli_score(kf_cli *c);
+kf_status kf_cli_embed(kf_cli *c);
 kf_status kf_cli_bench(kf_cli *c);
 kf_status kf_cli_info(kf_cli *c);
 kf_status kf_cli_verify(kf_cli *c);

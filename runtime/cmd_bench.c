@@ -26,17 +26,20 @@ static kf_status set_sizes(bench *b)
     kf_cli *c = b->c;
     const kf_cli_options *o = &c->opt;
     uint32_t context = c->engine->context;
-    uint64_t n_prompt = o->n_prompt;
-    if (!o->has_prompt_len && n_prompt + o->n_tokens > context)
-        n_prompt = context > o->n_tokens ? context - o->n_tokens : 1;
-    if (n_prompt + o->n_tokens > context)
+    bool encoder = c->model->kind == KF_KIND_ENCODER;
+    if (encoder && c->model->max_tokens < context)
+        context = c->model->max_tokens;
+    uint64_t n_prompt = o->n_prompt, n_decode = encoder ? 0 : o->n_tokens;
+    if (!o->has_prompt_len && n_prompt + n_decode > context)
+        n_prompt = context > n_decode ? context - n_decode : 1;
+    if (n_prompt + n_decode > context)
         return kf_fail(&c->log, KF_ERR_USAGE, "%llu + %llu positions; the context holds %u",
-                       (unsigned long long)n_prompt, (unsigned long long)o->n_tokens, context);
+                       (unsigned long long)n_prompt, (unsigned long long)n_decode, context);
     if (o->batch > c->model->max_sequences || o->batch > c->model->max_rows)
         return kf_fail(&c->log, KF_ERR_USAGE, "a batch of %llu; the model was compiled for %u",
                        (unsigned long long)o->batch, c->model->max_sequences);
     b->n_prompt = (uint32_t)n_prompt;
-    b->n_decode = (uint32_t)o->n_tokens;
+    b->n_decode = (uint32_t)n_decode;
     b->batch = (uint32_t)o->batch;
     b->rounds = (uint32_t)o->repeats;
     b->chunk = o->prefill_chunk < UINT32_MAX ? (uint32_t)o->prefill_chunk : 0;
@@ -93,7 +96,7 @@ static kf_status run_round(bench *b, double *out_prefill, double *out_decode)
     double t1 = kf_now_s();
     for (uint32_t k = 0; k < b->n_decode && !kf_cli_is_interrupted(); k++) {
         for (uint32_t i = 0; i < b->batch; i++)
-            b->appends[i] = (kf_append){i, 1, b->ids + b->n_prompt + k, 1};
+            b->appends[i] = (kf_append){i, 1, b->ids + b->n_prompt + k, 1, NULL};
         KF_TRY(kf_session_step(s, b->appends, b->batch));
     }
     double t2 = kf_now_s();
@@ -135,6 +138,18 @@ static kf_status run_rounds(bench *b)
     return KF_OK;
 }
 
+static void print_encoder(bench *b)
+{
+    double encode = median(b->prefill, b->rounds);
+    if (b->c->opt.json)
+        printf("{\"schema\": \"kerf.bench.1\", \"encode_tokens_per_s\": %.6g, "
+               "\"read_bandwidth_bytes_per_s\": %.6g}\n",
+               encode, b->bandwidth);
+    else
+        printf("encode %u x %u tokens   %12.2f tokens/s\nread bandwidth         %12.2f GB/s\n",
+               b->batch, b->n_prompt, encode, b->bandwidth / 1e9);
+}
+
 static void print_bench(bench *b)
 {
     double prefill = median(b->prefill, b->rounds), decode = median(b->decode, b->rounds);
@@ -163,7 +178,10 @@ kf_status kf_cli_bench(kf_cli *c)
     kf_status status = alloc_bench(&b);
     if (status == KF_OK)
         status = run_rounds(&b);
-    if (status == KF_OK && !kf_cli_is_interrupted())
+    bool whole = status == KF_OK && !kf_cli_is_interrupted();
+    if (whole && c->model->kind == KF_KIND_ENCODER)
+        print_encoder(&b);
+    else if (whole)
         print_bench(&b);
     free_bench(&b);
     return status;

@@ -106,7 +106,7 @@ static kf_status check_probe(const kf_cli *c, double *out_nmse)
         memcpy(&p, data, sizeof p);
     if (p.n_ids == 0)
         return KF_OK;
-    if (p.n_logits != c->model->vocab_size || p.n_ids > c->engine->context)
+    if (p.n_logits != c->model->row_width || p.n_ids > c->engine->context)
         return kf_fail(&c->log, KF_ERR_VERIFY, "the probe has %u ids and %u logits", p.n_ids,
                        p.n_logits);
     const int32_t *ids = (const int32_t *)(const void *)(data + sizeof p);

@@ -227,7 +227,7 @@ static kf_status step(batch *b)
         uint32_t room = budget - --n_active; /* one token for each slot after this one */
         s->n_now = s->n_waiting < room ? s->n_waiting : room;
         budget -= s->n_now;
-        b->appends[n++] = (kf_append){i, s->n_now, s->waiting, s->n_now == s->n_waiting};
+        b->appends[n++] = (kf_append){i, s->n_now, s->waiting, s->n_now == s->n_waiting, NULL};
     }
     KF_TRY(kf_session_step(b->c->session, b->appends, n));
     for (uint32_t i = 0; i < n; i++) {
@@ -359,7 +359,7 @@ static kf_status write_all_logits(batch *b, const slot *s)
     kf_status status = KF_OK;
     for (uint32_t at = 0; at < n && status == KF_OK; at += chunk) {
         uint32_t now = n - at < chunk ? n - at : chunk;
-        kf_append a = {0, now, ids + at, now};
+        kf_append a = {0, now, ids + at, now, NULL};
         status = kf_session_step(c->session, &a, 1);
         for (uint32_t row = 0; row < now && status == KF_OK; row++)
             kf_cli_npy_row(&file, kf_session_logits(c->session, row), c->model->vocab_size);

@@ -29,7 +29,7 @@ static kf_status score_window(kf_cli *c, const int32_t *ids, uint32_t n, uint32_
     KF_TRY(kf_session_truncate(c->session, 0, 0));
     for (uint32_t at = 0; at < n && !kf_cli_is_interrupted(); at += chunk) {
         uint32_t now = n - at < chunk ? n - at : chunk;
-        kf_append a = {0, now, ids + at, now};
+        kf_append a = {0, now, ids + at, now, NULL};
         KF_TRY(kf_session_step(c->session, &a, 1));
         for (uint32_t row = 0; row < now; row++)
             out->nats += nats_of(kf_session_logits(c->session, row), c->model->vocab_size,

@@ -131,6 +131,9 @@ void kf_engine_limits(const kf_engine *e, kf_limits *out)
                        .context = e->context,
                        .vocab_size = m->vocab_size,
                        .threads = kf_pool_threads(e->pool),
+                       .row_width = m->row_width,
+                       .encoder = m->kind == KF_KIND_ENCODER,
+                       .pooled = m->is_pooled,
                        .weights_bytes = m->weights_bytes,
                        .pool_bytes = m->pool_bytes + m->counter_bytes};
     for (uint32_t i = 0; i < m->n_kv; i++)

@@ -34,7 +34,8 @@ enum {
     KF_INPUT_PAST = 4,       /* [S]            positions already in the cache before this call */
     KF_INPUT_LOGIT_ROWS = 5, /* [R]            token rows whose logits are wanted, ascending */
     KF_INPUT_PAGES = 6,      /* [S, max_pages] page ids; max_pages = ceil(max_positions / page) */
-    KF_INPUT_COUNT = 7
+    KF_INPUT_TYPES = 7,      /* [N]            token types */
+    KF_INPUT_COUNT = 8
 };
 
 /* ---- Kernels --------------------------------------------------------------------------------- */

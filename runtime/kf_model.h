@@ -60,6 +60,8 @@ typedef struct kf_options {
 
 typedef struct kf_limits {
     uint32_t sequences, tokens, rows, context, vocab_size, threads;
+    uint32_t row_width;       /* numbers in a row of results: vocab_size, or an embedding's width */
+    uint32_t encoder, pooled; /* 1: it takes whole sequences; and gives one row for each */
     uint64_t weights_bytes, pool_bytes,
         kv_bytes; /* kv_bytes: of a session whose pages are all in use */
 } kf_limits;
@@ -78,22 +80,26 @@ typedef struct kf_append {
     uint32_t sequence; /* 0 .. limits.sequences - 1; each at most once a step */
     uint32_t n_tokens; /* >= 1 */
     const int32_t *tokens;
-    uint32_t n_logits; /* logits of the last n_logits of these tokens are kept; may be 0 */
+    uint32_t n_logits;    /* logits of the last n_logits of these tokens are kept; may be 0 */
+    const int32_t *types; /* token types, of models that have them; NULL: all 0 */
 } kf_append;
 
-/** Appends to |n| sequences in one call. The tokens of all together are at most limits.tokens (use
- *  kf_session_prefill for longer ones), the logit rows at most limits.rows. On failure nothing has
- * changed.
+/** Appends to |n| sequences in one call. An encoder takes whole sequences: they hold nothing before
+ *  (truncate to 0 for the next text), and rows are the results of the last n_logits tokens, or,
+ * where limits.pooled, one row of the sequence (n_logits is 1). The tokens of all together are at
+ * most limits.tokens (use kf_session_prefill for longer ones), the logit rows at most limits.rows.
+ * On failure nothing has changed.
  */
 kf_status kf_session_step(kf_session *session, const kf_append *appends, uint32_t n);
 
 /** Appends any number of tokens to one sequence in chunks of at most |chunk| tokens (0: the
- * largest); the logits of the last one are kept as row 0. */
+ * largest); the logits of the last one are kept as row 0. An encoder takes one chunk. */
 kf_status kf_session_prefill(kf_session *session, uint32_t sequence, const int32_t *tokens,
                              uint32_t n_tokens, uint32_t chunk);
 
-/** Row |row| of the logits of the last step: the rows of its first append, then of its second, ...
- *  vocab_size floats, valid until the next step. NULL if there is no such row. */
+/** Row |row| of the results of the last step: the rows of its first append, then of its second, ...
+ *  limits.row_width floats (vocab_size, where they are logits), valid until the next step. NULL if
+ * there is no such row. */
 const float *kf_session_logits(const kf_session *session, uint32_t row);
 
 /** Positions that |sequence| holds. */

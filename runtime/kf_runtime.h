@@ -21,7 +21,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define KF_ABI_VERSION 1u
+#define KF_ABI_VERSION 2u
 
 /* One of the threads that walk a phase function; what a call computes. Opaque to emitted C. */
 typedef struct kf_worker kf_worker;
@@ -89,18 +89,27 @@ typedef void (*kf_phase_fn)(kf_worker *w, const kf_step *s);
 
 enum {
     KF_PHASE_PREFILL = 0, /* any call */
-    KF_PHASE_DECODE = 1   /* only calls with S == N == R: one token and one logit row a sequence */
+    KF_PHASE_DECODE = 1,  /* only calls with S == N == R: one token and one logit row a sequence */
+    KF_PHASE_ENCODE = 2   /* an encoder's calls: whole sequences */
+};
+
+/* What a step of the model is. */
+enum {
+    KF_KIND_DECODER = 0, /* appends tokens to sequences; a row is the logits behind a token */
+    KF_KIND_ENCODER = 1  /* takes whole sequences; a row belongs to a token */
 };
 
 /** A call runs the first phase of the table whose kind admits it and whose bucket holds its N. The
- *  prefill buckets cover 1..max_tokens without gaps; decode buckets are optional. */
+ *  prefill buckets (an encoder's: the encode buckets) cover 1..max_tokens without gaps; decode
+ *  buckets are optional. */
 typedef struct kf_phase {
     const char *name; /* "decode_r1" */
     uint32_t kind;    /* KF_PHASE_* */
     uint32_t rows_lo, rows_hi;
     uint32_t n_launches; /* kf_tiles calls the function makes */
     kf_phase_fn fn;
-    uint64_t logits_offset; /* bytes into the pool; f32 [R, logits_stride] when the call ends */
+    uint64_t logits_offset; /* bytes into the pool; f32 [R, logits_stride] when the call ends; [S,
+                               logits_stride] if the model's rows are pooled */
 } kf_phase;
 
 /* ---- Weights and state ----------------------------------------------------------------------- */
@@ -156,10 +165,14 @@ typedef struct kf_model {
 
     uint32_t max_sequences, max_tokens, max_rows, max_positions;
     uint32_t vocab_size;
+    uint32_t type_vocab_size; /* token types; 0: none */
+    uint32_t kind;            /* KF_KIND_* */
+    uint32_t is_pooled;       /* 1: an encoder that gives one row a sequence */
+    uint32_t row_width;       /* numbers in a row of results; vocab_size where they are logits */
     uint64_t pool_bytes;
     uint64_t counter_bytes;
     uint64_t scratch_bytes; /* of each worker */
-    uint32_t logits_stride; /* elements, >= vocab_size */
+    uint32_t logits_stride; /* elements, >= row_width */
 
     uint32_t n_eos;
     const int32_t *eos; /* token ids that end a text */
@@ -173,7 +186,7 @@ typedef struct kf_model {
     uint32_t n_weights, n_kv, n_launches, n_phases;
 } kf_model;
 
-/** The main of every produced executable: run, score, bench, verify, info. */
+/** The main of every produced executable: run and score, or embed; bench, verify, info. */
 int kf_main(const kf_model *model, int argc, char **argv);
 
 #endif

@@ -15,19 +15,35 @@
 
 /* ---- Tables ---------------------------------------------------------------------------------- */
 
-enum { RUN = 1, SCORE = 2, BENCH = 4, VERIFY = 8, INFO = 16, MODEL = RUN | SCORE | BENCH | VERIFY };
+enum {
+    RUN = 1,
+    SCORE = 2,
+    BENCH = 4,
+    VERIFY = 8,
+    INFO = 16,
+    EMBED = 32,
+    MODEL = RUN | SCORE | EMBED | BENCH | VERIFY
+};
+
+/* Kinds of models that answer a verb. */
+#define DECODERS (1u << KF_KIND_DECODER)
+#define ENCODERS (1u << KF_KIND_ENCODER)
+#define ALL      (DECODERS | ENCODERS)
 
 typedef struct verb {
     const char *name;
     unsigned bit;
+    unsigned kinds;
     const char *operand; /* NULL: none */
+    bool may_lack_operand;
     const char *summary;
     const char *notes; /* printed under the options */
     kf_status (*run)(kf_cli *c);
 } verb;
 
 static const verb verbs[] = {
-    {"run", RUN, NULL, "continue a prompt (-p, -f, --ids, --jsonl or standard input)",
+    {"run", RUN, DECODERS, NULL, false,
+     "continue a prompt (-p, -f, --ids, --jsonl or standard input)",
      "The text after the prompt goes to standard output, as it is made. --json prints one object\n"
      "{\"schema\", \"text\", \"prompt_ids\", \"ids\"} instead, without the prompt in text and ids. "
      "--jsonl "
@@ -37,7 +53,7 @@ static const verb verbs[] = {
      "compiled for, and prints one object a line, with \"index\", in the order in which they "
      "end.\n",
      kf_cli_run},
-    {"score", SCORE, "FILE", "how well the model predicts a text",
+    {"score", SCORE, DECODERS, "FILE", false, "how well the model predicts a text",
      "The tokens are cut into windows of --ctx positions, one after the other; the first input of "
      "a\n"
      "window is the token that the window before predicted last, so every token but the first is\n"
@@ -45,15 +61,22 @@ static const verb verbs[] = {
      "the\n"
      "text) and perplexity (e to the nats per token).\n",
      kf_cli_score},
-    {"bench", BENCH, NULL, "tokens per second, beside the memory bandwidth",
+    {"embed", EMBED, ENCODERS, "FILE", true,
+     "rows of numbers for texts, one text a line (-: stdin)",
+     "A model that pools gives one row a text, any other one row a token (after the tokenizer's\n"
+     "special tokens). Rows go to standard output, a line each, or to --npy FILE as one array;\n"
+     "--json prints one object a text: {\"schema\", \"index\", \"ids\", \"rows\" or "
+     "\"row\"}.\n",
+     kf_cli_embed},
+    {"bench", BENCH, ALL, NULL, false, "tokens per second, beside the memory bandwidth",
      "Medians over the rounds after one that is not counted; each round also reads memory with "
      "all\n"
      "threads (2 GiB, 32-byte loads) and the best of these, at least 5, is the bandwidth. The\n"
      "fraction is weight bytes per token x decoded tokens per second / bandwidth.\n",
      kf_cli_bench},
-    {"verify", VERIFY, NULL, "check the digests of the weights and the stored probe logits", "",
-     kf_cli_verify},
-    {"info", INFO, NULL, "what this executable is", "", kf_cli_info},
+    {"verify", VERIFY, ALL, NULL, false,
+     "check the digests of the weights and the stored probe logits", "", kf_cli_verify},
+    {"info", INFO, ALL, NULL, false, "what this executable is", "", kf_cli_info},
 };
 
 typedef enum kind { FLAG, U64, REAL, TEXT, TEXTS } kind;
@@ -78,7 +101,10 @@ static const option options[] = {
     {"prompt-length", 'p', U64, BENCH, "N", 1, MAX_U32, AT(n_prompt), AT(has_prompt_len),
      "tokens of the prompt (512, or what the context leaves)"},
     {"file", 'f', TEXT, RUN, "FILE", 0, 0, AT(file), 0, "read the prompt from a file (-: stdin)"},
-    {"ids", 0, TEXT, RUN, "1,2,3", 0, 0, AT(ids), 0, "the prompt as token ids"},
+    {"ids", 0, TEXT, RUN | EMBED, "1,2,3", 0, 0, AT(ids), 0,
+     "the prompt as token ids; embed: texts, '1,2;3,4'"},
+    {"types", 0, TEXT, EMBED, "0,0,1", 0, 0, AT(types), 0, "token types of --ids (all 0)"},
+    {"npy", 0, TEXT, EMBED, "FILE.npy", 0, 0, AT(npy), 0, "write the rows as an array"},
     {"jsonl", 0, TEXT, RUN, "FILE", 0, 0, AT(jsonl), 0,
      "a batch of requests, one a line (-: stdin)"},
     {"tokens", 'n', U64, RUN | BENCH, "N", 0, MAX_U32, AT(n_tokens), AT(has_n),
@@ -101,7 +127,7 @@ static const option options[] = {
      "write the logits of every prompt position"},
     {"prefill-chunk", 0, U64, RUN | SCORE | BENCH, "N", 1, MAX_U32, AT(prefill_chunk), 0,
      "tokens of a prompt taken at once (the largest)"},
-    {"profile", 0, FLAG, RUN | SCORE | BENCH, NULL, 0, 0, AT(profile), 0,
+    {"profile", 0, FLAG, RUN | SCORE | EMBED | BENCH, NULL, 0, 0, AT(profile), 0,
      "print time and work of every launch"},
     {"device", 0, TEXT, MODEL, "cpu", 0, 0, AT(device), 0, "where to run"},
     {"threads", 't', U64, MODEL, "N", 1, 1024, AT(threads), 0,
@@ -126,11 +152,16 @@ static void print_overview(FILE *f, const kf_model *m, const char *self)
 {
     fprintf(f, "%s: the model '%s', compiled by kerf %s for %s\n\n", self, m->name,
             m->compiler_version, m->target);
-    for (size_t i = 0; i < N_VERBS; i++)
-        fprintf(f, "  %s %-6s %-5s %s\n", self, verbs[i].name,
-                verbs[i].operand ? verbs[i].operand : "", verbs[i].summary);
+    for (size_t i = 0; i < N_VERBS; i++) {
+        if (verbs[i].kinds >> m->kind & 1)
+            fprintf(f, "  %s %-6s %-5s %s\n", self, verbs[i].name,
+                    verbs[i].operand ? verbs[i].operand : "", verbs[i].summary);
+    }
     fprintf(f, "\n  %s VERB --help     the options of a verb\n  %s --version\n\n", self, self);
-    fprintf(f, "  %s run -p \"To be, or not to be\" -n 64 --temp 0.8 --seed 1\n", self);
+    if (m->kind == KF_KIND_ENCODER)
+        fprintf(f, "  %s embed texts.txt --npy rows.npy\n", self);
+    else
+        fprintf(f, "  %s run -p \"To be, or not to be\" -n 64 --temp 0.8 --seed 1\n", self);
 }
 
 static void print_help(FILE *f, const verb *v, const char *self)
@@ -283,7 +314,7 @@ static kf_status parse_all(kf_cli *c, const verb *v, int argc, char **argv)
             c->opt.operand = argv[i];
         }
     }
-    if (v->operand && !c->opt.operand)
+    if (v->operand && !v->may_lack_operand && !c->opt.operand)
         return usage(c, "%s: %s is missing", v->name, v->operand);
     if (c->opt.device && strcmp(c->opt.device, "cpu") != 0)
         return kf_fail(&c->log, KF_ERR_UNSUPPORTED,
@@ -436,7 +467,12 @@ int kf_main(const kf_model *model, int argc, char **argv)
     }
     const verb *v = find_verb(argv[1]);
     if (!v)
-        return (int)usage(&c, "'%s' is none of run, score, bench, verify, info", argv[1]);
+        return (int)usage(&c, "'%s' is none of run, score, embed, bench, verify, info", argv[1]);
+    if (!(v->kinds >> model->kind & 1))
+        return (int)kf_fail(&c.log, KF_ERR_UNSUPPORTED, "%s: '%s' is %s", v->name, model->name,
+                            model->kind == KF_KIND_ENCODER
+                                ? "an encoder; it answers embed"
+                                : "no encoder; it answers run and score");
     if (wants_help(argc, argv)) {
         print_help(stdout, v, self);
         return (int)flush_stdout(&c, KF_OK);

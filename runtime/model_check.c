@@ -78,23 +78,26 @@ static kf_status check_launch(const kf_model *m, uint32_t id, const int64_t *bou
 
 static kf_status check_logits(const kf_model *m, const kf_phase *p, const kf_logger *log)
 {
-    uint64_t rows = p->rows_hi < m->max_rows ? p->rows_hi : m->max_rows;
+    uint64_t most = m->is_pooled ? m->max_sequences : m->max_rows;
+    uint64_t rows = p->rows_hi < most ? p->rows_hi : most;
     uint64_t bytes = rows * m->logits_stride * sizeof(float);
-    if (m->logits_stride < m->vocab_size || p->logits_offset % sizeof(float) != 0 ||
-        p->logits_offset > m->pool_bytes || bytes > m->pool_bytes - p->logits_offset)
+    if (m->row_width == 0 || m->logits_stride < m->row_width ||
+        p->logits_offset % sizeof(float) != 0 || p->logits_offset > m->pool_bytes ||
+        bytes > m->pool_bytes - p->logits_offset)
         return bad(log, "logits outside the pool", p->name);
     return KF_OK;
 }
 
 static kf_status check_phases(const kf_model *m, const kf_logger *log)
 {
-    uint32_t covered = 0; /* prefill buckets hold 1..covered */
+    uint32_t whole = m->kind == KF_KIND_ENCODER ? KF_PHASE_ENCODE : KF_PHASE_PREFILL;
+    uint32_t covered = 0; /* buckets of |whole| hold 1..covered */
     for (uint32_t i = 0; i < m->n_phases; i++) {
         const kf_phase *p = &m->phases[i];
-        if (!p->fn || p->rows_lo == 0 || p->rows_lo > p->rows_hi || p->kind > KF_PHASE_DECODE)
+        if (!p->fn || p->rows_lo == 0 || p->rows_lo > p->rows_hi || p->kind > KF_PHASE_ENCODE)
             return bad(log, "phase with an empty bucket", p->name);
         KF_TRY(check_logits(m, p, log));
-        if (p->kind == KF_PHASE_PREFILL && p->rows_lo <= covered + 1 && p->rows_hi > covered)
+        if (p->kind == whole && p->rows_lo <= covered + 1 && p->rows_hi > covered)
             covered = p->rows_hi;
     }
     return covered >= m->max_tokens ? KF_OK
@@ -107,7 +110,8 @@ kf_status kf_model_check(const kf_model *m, const kf_logger *log)
         return kf_fail(log, KF_ERR_UNSUPPORTED, "compiled for runtime ABI %u; this one is %u",
                        m->abi, KF_ABI_VERSION);
     if (m->max_sequences == 0 || m->max_tokens < m->max_sequences || m->max_positions == 0 ||
-        m->max_rows == 0 || m->vocab_size == 0 || m->max_positions > INT32_MAX ||
+        m->max_rows == 0 || m->vocab_size == 0 || m->kind > KF_KIND_ENCODER ||
+        (m->is_pooled && m->kind != KF_KIND_ENCODER) || m->max_positions > INT32_MAX ||
         m->max_tokens > INT32_MAX || m->vocab_size > INT32_MAX)
         return bad(log, "bounds", m->name);
     KF_TRY(check_weights(m, log));

@@ -60,6 +60,7 @@ static void carve_all(kf_session *s, carver *c, const kf_engine *e)
         [KF_INPUT_PAST] = seqs,
         [KF_INPUT_LOGIT_ROWS] = rows,
         [KF_INPUT_PAGES] = seqs * e->max_pages,
+        [KF_INPUT_TYPES] = tokens,
     };
     kf_session dry;
     kf_session *t = s ? s : &dry;
@@ -170,6 +171,43 @@ static uint32_t pages_for(const kf_session *s, uint32_t positions)
     return (positions + s->engine->page_tokens - 1) / s->engine->page_tokens;
 }
 
+/* An encoder sees a sequence once, whole. */
+static kf_status check_whole(const kf_session *s, const kf_append *a)
+{
+    const kf_model *m = s->engine->model;
+    const kf_logger *log = &s->engine->log;
+    uint32_t past = s->seqs[a->sequence].length;
+    if (past > 0)
+        return kf_fail(log, KF_ERR_USAGE,
+                       "sequence %u holds %u positions; an encoder takes whole sequences",
+                       a->sequence, past);
+    if (a->n_tokens > m->max_tokens)
+        return kf_fail(log, KF_ERR_USAGE,
+                       "a sequence of %u tokens; the encoder was compiled for %u in one call",
+                       a->n_tokens, m->max_tokens);
+    if (m->is_pooled && a->n_logits != 1)
+        return kf_fail(log, KF_ERR_USAGE, "sequence %u: %u rows wanted; the model gives one",
+                       a->sequence, a->n_logits);
+    return KF_OK;
+}
+
+static kf_status check_ids(const kf_session *s, const kf_append *a)
+{
+    const kf_model *m = s->engine->model;
+    const kf_logger *log = &s->engine->log;
+    for (uint32_t i = 0; i < a->n_tokens; i++) {
+        if (a->tokens[i] < 0 || (uint32_t)a->tokens[i] >= m->vocab_size)
+            return kf_fail(log, KF_ERR_INPUT, "token id %d; the vocabulary has %u", a->tokens[i],
+                           m->vocab_size);
+    }
+    for (uint32_t i = 0; a->types && i < a->n_tokens; i++) {
+        if (a->types[i] < 0 || (uint32_t)a->types[i] >= m->type_vocab_size)
+            return kf_fail(log, KF_ERR_INPUT, "token type %d; the model has %u", a->types[i],
+                           m->type_vocab_size);
+    }
+    return KF_OK;
+}
+
 static kf_status check_append(kf_session *s, const kf_append *a, totals *t)
 {
     const kf_model *m = s->engine->model;
@@ -184,22 +222,21 @@ static kf_status check_append(kf_session *s, const kf_append *a, totals *t)
         return kf_fail(log, KF_ERR_USAGE, "sequence %u: %u tokens, %u logit rows", a->sequence,
                        a->n_tokens, a->n_logits);
     uint32_t past = s->seqs[a->sequence].length;
+    if (m->kind == KF_KIND_ENCODER)
+        KF_TRY(check_whole(s, a));
     if (a->n_tokens > s->engine->context - past)
         return kf_fail(log, KF_ERR_USAGE, "sequence %u: %u + %u positions; the context holds %u",
                        a->sequence, past, a->n_tokens, s->engine->context);
     if (a->n_tokens > m->max_tokens - t->tokens || a->n_logits > m->max_rows - t->rows)
         return kf_fail(log, KF_ERR_USAGE, "a step of more than %u tokens or %u logit rows",
                        m->max_tokens, m->max_rows);
-    for (uint32_t i = 0; i < a->n_tokens; i++) {
-        if (a->tokens[i] < 0 || (uint32_t)a->tokens[i] >= m->vocab_size)
-            return kf_fail(log, KF_ERR_INPUT, "token id %d; the vocabulary has %u", a->tokens[i],
-                           m->vocab_size);
-    }
+    KF_TRY(check_ids(s, a));
     t->tokens += a->n_tokens;
     t->rows += a->n_logits;
     t->pages += pages_for(s, past + a->n_tokens) - s->seqs[a->sequence].n_pages;
     t->keys += (int64_t)past + a->n_tokens;
-    t->pairs += (int64_t)a->n_tokens * past + (int64_t)a->n_tokens * (a->n_tokens + 1) / 2;
+    int64_t n = a->n_tokens, later = m->kind == KF_KIND_ENCODER ? n * (n - 1) / 2 : 0;
+    t->pairs += n * past + n * (n + 1) / 2 + later;
     t->is_decode = t->is_decode && a->n_tokens == 1 && a->n_logits == 1;
     return KF_OK;
 }
@@ -231,6 +268,10 @@ static void fill_append(kf_session *s, const kf_append *a, uint32_t i, uint32_t 
     memcpy(s->input[KF_INPUT_PAGES] + (size_t)i * s->engine->max_pages, pages,
            q->n_pages * sizeof *pages);
     memcpy(s->input[KF_INPUT_IDS] + row, a->tokens, a->n_tokens * sizeof(int32_t));
+    if (a->types)
+        memcpy(s->input[KF_INPUT_TYPES] + row, a->types, a->n_tokens * sizeof(int32_t));
+    else
+        memset(s->input[KF_INPUT_TYPES] + row, 0, a->n_tokens * sizeof(int32_t));
     for (uint32_t k = 0; k < a->n_tokens; k++) {
         s->input[KF_INPUT_POS][row + k] = (int32_t)(q->length + k);
         s->input[KF_INPUT_SEQ][row + k] = (int32_t)i;
@@ -249,7 +290,7 @@ static const kf_phase *choose_phase(const kf_model *m, const totals *t)
         const kf_phase *p = &m->phases[i];
         if (t->tokens < p->rows_lo || t->tokens > p->rows_hi)
             continue;
-        if (p->kind != KF_PHASE_PREFILL && !t->is_decode)
+        if (p->kind == KF_PHASE_DECODE && !t->is_decode)
             continue;
         if (!best || p->rows_hi - p->rows_lo < best->rows_hi - best->rows_lo)
             best = p;
@@ -298,13 +339,15 @@ kf_status kf_session_prefill(kf_session *s, uint32_t sequence, const int32_t *to
     const kf_engine *e = s->engine;
     if (chunk == 0 || chunk > e->model->max_tokens)
         chunk = e->model->max_tokens;
+    if (e->model->kind == KF_KIND_ENCODER)
+        chunk = n_tokens;
     if (sequence < e->model->max_sequences && n_tokens > e->context - s->seqs[sequence].length)
         return kf_fail(&e->log, KF_ERR_USAGE,
                        "sequence %u: %u + %u positions; the context holds %u", sequence,
                        s->seqs[sequence].length, n_tokens, e->context);
     for (uint32_t at = 0;;) {
         uint32_t now = n_tokens - at < chunk ? n_tokens - at : chunk;
-        kf_append a = {sequence, now, tokens + at, at + now == n_tokens};
+        kf_append a = {sequence, now, tokens + at, at + now == n_tokens, NULL};
         KF_TRY(kf_session_step(s, &a, 1));
         at += now;
         if (at == n_tokens)

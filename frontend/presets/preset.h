@@ -61,11 +61,13 @@ typedef struct kf_arch {
     const char *layer_type[KF_ARCH_MAX_TYPES];
 } kf_arch;
 
-/** A family. |text|: YAML of blocks and model; a scalar $key stands for the value of that key of
- * the description, ${key} inside a longer scalar for its text, and a pair whose value is absent is
- * left out. |defaults|: YAML of keys that this family presets, put below the description's. */
+/** A family, or what it becomes for a task. |text|: YAML of blocks and model; a scalar $key stands
+ * for the value of that key of the description, ${key} inside a longer scalar for its text, and a
+ * pair whose value is absent is left out. |defaults|: YAML of keys that this family presets, put
+ * below the description's. */
 typedef struct kf_preset {
     const char *family;
+    const char *task; /* NULL: the family has one form; else the first of a family is its default */
     const char *summary;
     const char *defaults;
     const char *text;

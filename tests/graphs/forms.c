@@ -62,7 +62,7 @@ static bool call(checker *k, kf_eval *e, const kf_module *m, uint32_t number, kf
     const char *func = kf_module_find_func(m, kf_str_from(split)) ? split : "main";
     uint32_t seq[SEQS], tokens[SEQS];
     const int32_t *ids[SEQS];
-    kf_eval_step step = {0, seq, tokens, ids};
+    kf_eval_step step = {0, seq, tokens, ids, NULL};
 
     for (uint32_t s = 0; s < sequences(m); s++) {
         if (!n_tokens[number][s])

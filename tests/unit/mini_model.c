@@ -209,6 +209,7 @@ const kf_model mini_model = {
     .max_rows = MINI_ROWS,
     .max_positions = MINI_POSITIONS,
     .vocab_size = MINI_VOCAB,
+    .row_width = MINI_VOCAB,
     .pool_bytes = POOL_BYTES,
     .counter_bytes = 4,
     .scratch_bytes = HEAD * 4,

@@ -342,16 +342,17 @@ static void ragged_calls_equal_single_ones(void **state)
         kf_eval *e = kf_eval_create(arena, m, (kf_eval_mode)mode, &source, 4);
         kf_sbuf why = {.arena = arena};
         kf_tensor whole_a, whole_b, step1, step2, again;
-        kf_eval_step one = {1, (uint32_t[]){0}, (uint32_t[]){6}, (const int32_t *const[]){a}};
+        kf_eval_step one = {1, (uint32_t[]){0}, (uint32_t[]){6}, (const int32_t *const[]){a}, NULL};
         if (!kf_eval_run(e, "main", &one, true, &whole_a, &why))
             fail_msg("%s", why.ptr);
-        one = (kf_eval_step){1, (uint32_t[]){1}, (uint32_t[]){4}, (const int32_t *const[]){b}};
+        one =
+            (kf_eval_step){1, (uint32_t[]){1}, (uint32_t[]){4}, (const int32_t *const[]){b}, NULL};
         assert_true(kf_eval_run(e, "main", &one, true, &whole_b, &why));
         kf_eval_step two = {2, (uint32_t[]){3, 2}, (uint32_t[]){3, 2},
-                            (const int32_t *const[]){b, a}};
+                            (const int32_t *const[]){b, a}, NULL};
         assert_true(kf_eval_run(e, "main", &two, false, &step1, &why));
         two = (kf_eval_step){2, (uint32_t[]){2, 3}, (uint32_t[]){4, 1},
-                             (const int32_t *const[]){a + 2, b + 3}};
+                             (const int32_t *const[]){a + 2, b + 3}, NULL};
         assert_true(kf_eval_run(e, "main", &two, false, &step2, &why));
         assert_int_equal(step1.n, 2 * 32);
         assert_rows_equal(step1.data, whole_b.data + 2 * 32, 32);
@@ -360,7 +361,8 @@ static void ragged_calls_equal_single_ones(void **state)
         assert_rows_equal(step2.data + 32, whole_b.data + 3 * 32, 32);
         assert_true(whole_a.data[0] != whole_a.data[32]);
         kf_eval_truncate(e, 3, 1);
-        one = (kf_eval_step){1, (uint32_t[]){3}, (uint32_t[]){3}, (const int32_t *const[]){b + 1}};
+        one = (kf_eval_step){1, (uint32_t[]){3}, (uint32_t[]){3}, (const int32_t *const[]){b + 1},
+                             NULL};
         assert_true(kf_eval_run(e, "main", &one, false, &again, &why));
         assert_rows_equal(again.data, whole_b.data + 3 * 32, 32);
     }
@@ -376,11 +378,11 @@ static void refuses_what_does_not_fit(void **state)
     kf_tensor out;
     static const int32_t ids[40] = {0}, bad[] = {32};
     kf_sbuf why = {.arena = arena};
-    kf_eval_step step = {1, (uint32_t[]){0}, (uint32_t[]){33}, (const int32_t *const[]){ids}};
+    kf_eval_step step = {1, (uint32_t[]){0}, (uint32_t[]){33}, (const int32_t *const[]){ids}, NULL};
     assert_false(kf_eval_run(e, "main", &step, false, &out, &why));
     assert_string_equal(why.ptr, "N is 33, not in 1..32");
     why = (kf_sbuf){.arena = arena};
-    step = (kf_eval_step){1, (uint32_t[]){0}, (uint32_t[]){1}, (const int32_t *const[]){bad}};
+    step = (kf_eval_step){1, (uint32_t[]){0}, (uint32_t[]){1}, (const int32_t *const[]){bad}, NULL};
     assert_false(kf_eval_run(e, "main", &step, false, &out, &why));
     assert_string_equal(why.ptr, "gather: row 32 of a table of 32");
     why = (kf_sbuf){.arena = arena};

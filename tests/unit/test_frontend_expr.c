@@ -11,7 +11,7 @@ static const kf_expr *parse(fixture *f, kf_expr_kind kind, const char *text, uin
     kf_loc loc = {file, 1, 1, (uint32_t)strlen(text)};
     kf_yaml_node *node = kf_yaml_new_scalar(f->arena, kf_str_from(text), loc, KF_ORIGIN_SPEC);
     node->verbatim = true;
-    return kf_expr_parse(f->arena, f->diags, node, kind, (kf_expr_env){heads});
+    return kf_expr_parse(f->arena, f->diags, node, kind, (kf_expr_env){.num_heads = heads});
 }
 
 static void expect_tree(fixture *f, kf_expr_kind kind, const char *text, const char *tree)

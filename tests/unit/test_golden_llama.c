@@ -57,7 +57,7 @@ static kf_tensor step(kf_eval *e, uint32_t seq, const int32_t *ids, uint32_t n)
     kf_arena *arena = kf_arena_create("why");
     kf_sbuf why = {.arena = arena};
     kf_tensor logits;
-    kf_eval_step s = {1, &seq, &n, &ids};
+    kf_eval_step s = {1, &seq, &n, &ids, NULL};
     if (!kf_eval_run(e, "main", &s, true, &logits, &why))
         fail_msg("%s", why.ptr);
     kf_arena_destroy(arena);

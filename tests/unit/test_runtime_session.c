@@ -62,7 +62,7 @@ static void run_text(uint32_t threads, uint32_t n, uint32_t chunk, float out[6][
     assert_int_equal(kf_session_prefill(s, 2, text, n, chunk), KF_OK);
     take_row(s, 0, out[0]);
     for (uint32_t i = 0; i < 5; i++) {
-        kf_append a = {2, 1, text + n + i, 1};
+        kf_append a = {2, 1, text + n + i, 1, NULL};
         assert_int_equal(kf_session_step(s, &a, 1), KF_OK);
         take_row(s, 0, out[i + 1]);
     }
@@ -124,7 +124,7 @@ static void test_ragged_is_one_by_one(void **state)
     kf_session *s = open_session(e);
     for (uint32_t i = 0; i < 3; i++) {
         assert_int_equal(kf_session_prefill(s, 0, text + 50 * i, lens[i], 0), KF_OK);
-        kf_append a = {0, 1, text + 49, 1};
+        kf_append a = {0, 1, text + 49, 1, NULL};
         assert_int_equal(kf_session_step(s, &a, 1), KF_OK);
         take_row(s, 0, alone[i]);
         assert_int_equal(kf_session_truncate(s, 0, 0), KF_OK);
@@ -132,8 +132,8 @@ static void test_ragged_is_one_by_one(void **state)
     kf_append prompts[3], tokens[3];
     static const uint32_t where[3] = {2, 0, 3};
     for (uint32_t i = 0; i < 3; i++) {
-        prompts[i] = (kf_append){where[i], lens[i], text + 50 * i, 1};
-        tokens[i] = (kf_append){where[i], 1, text + 49, 1};
+        prompts[i] = (kf_append){where[i], lens[i], text + 50 * i, 1, NULL};
+        tokens[i] = (kf_append){where[i], 1, text + 49, 1, NULL};
     }
     assert_int_equal(kf_session_step(s, prompts, 3), KF_OK);
     unsigned before = mini_decode_walks;
@@ -151,13 +151,13 @@ static void test_phase_follows_the_call(void **state)
     kf_engine *e = open_engine(1, 0);
     kf_session *s = open_session(e);
     mini_decode_walks = mini_prefill_walks = 0;
-    kf_append a = {0, 1, text, 1};
+    kf_append a = {0, 1, text, 1, NULL};
     assert_int_equal(kf_session_step(s, &a, 1), KF_OK);
     assert_int_equal(mini_decode_walks, 1);
     a.n_logits = 0; /* R would not be N */
     assert_int_equal(kf_session_step(s, &a, 1), KF_OK);
     assert_null(kf_session_logits(s, 0));
-    kf_append two[] = {{0, 1, text, 1}, {1, 2, text, 1}};
+    kf_append two[] = {{0, 1, text, 1, NULL}, {1, 2, text, 1, NULL}};
     assert_int_equal(kf_session_step(s, two, 2), KF_OK);
     assert_int_equal(mini_decode_walks, 1);
     assert_int_equal(mini_prefill_walks, 2);
@@ -170,13 +170,13 @@ static void test_every_row_of_logits(void **state)
     kf_engine *e = open_engine(2, 0);
     kf_session *s = open_session(e);
     float rows[MINI_ROWS][MINI_VOCAB], one[MINI_VOCAB];
-    kf_append a = {1, MINI_ROWS, text, MINI_ROWS};
+    kf_append a = {1, MINI_ROWS, text, MINI_ROWS, NULL};
     assert_int_equal(kf_session_step(s, &a, 1), KF_OK);
     for (uint32_t i = 0; i < MINI_ROWS; i++)
         take_row(s, i, rows[i]);
     assert_null(kf_session_logits(s, MINI_ROWS));
     for (uint32_t i = 0; i < MINI_ROWS; i++) {
-        kf_append b = {0, 1, text + i, 1};
+        kf_append b = {0, 1, text + i, 1, NULL};
         assert_int_equal(kf_session_step(s, &b, 1), KF_OK);
         take_row(s, 0, one);
         assert_memory_equal(one, rows[i], sizeof one);
@@ -218,7 +218,7 @@ static void test_pages_come_back(void **state)
         for (uint32_t q = 0; q < MINI_SEQUENCES; q++)
             assert_int_equal(kf_session_prefill(s, q, text, 130, 0), KF_OK);
         for (uint32_t q = 0; q < MINI_SEQUENCES; q++) {
-            kf_append a = {q, 1, text, 1};
+            kf_append a = {q, 1, text, 1, NULL};
             assert_int_equal(kf_session_step(s, &a, 1), KF_ERR_USAGE);
             assert_non_null(strstr(last_error, "130"));
             assert_int_equal(kf_session_truncate(s, q, (uint32_t)round * 64), KF_OK);
@@ -240,16 +240,16 @@ static void test_refused_calls_change_nothing(void **state)
         uint32_t n;
         kf_status want;
     } cases[] = {
-        {{{0, 1, text, 1}, {MINI_SEQUENCES, 1, text, 1}}, 2, KF_ERR_USAGE},
-        {{{0, 1, text, 1}, {0, 1, text, 1}}, 2, KF_ERR_USAGE},
-        {{{1, 1, text, 1}, {0, 0, text, 0}}, 2, KF_ERR_USAGE},
-        {{{1, 1, text, 1}, {0, 1, text, 2}}, 2, KF_ERR_USAGE},
-        {{{1, 1, text, 1}, {0, 2, wrong, 1}}, 2, KF_ERR_INPUT},
-        {{{1, 1, text, 1}, {0, 1, negative, 1}}, 2, KF_ERR_INPUT},
-        {{{1, 1, text, 1}, {0, MINI_TOKENS, text, 1}}, 2, KF_ERR_USAGE},
-        {{{1, MINI_ROWS, text, MINI_ROWS}, {0, 1, text, 1}}, 2, KF_ERR_USAGE},
-        {{{0, 1, text, 1}}, 0, KF_ERR_USAGE},
-        {{{0, 1, text, 1}}, MINI_SEQUENCES + 1, KF_ERR_USAGE},
+        {{{0, 1, text, 1, NULL}, {MINI_SEQUENCES, 1, text, 1, NULL}}, 2, KF_ERR_USAGE},
+        {{{0, 1, text, 1, NULL}, {0, 1, text, 1, NULL}}, 2, KF_ERR_USAGE},
+        {{{1, 1, text, 1, NULL}, {0, 0, text, 0, NULL}}, 2, KF_ERR_USAGE},
+        {{{1, 1, text, 1, NULL}, {0, 1, text, 2, NULL}}, 2, KF_ERR_USAGE},
+        {{{1, 1, text, 1, NULL}, {0, 2, wrong, 1, NULL}}, 2, KF_ERR_INPUT},
+        {{{1, 1, text, 1, NULL}, {0, 1, negative, 1, NULL}}, 2, KF_ERR_INPUT},
+        {{{1, 1, text, 1, NULL}, {0, MINI_TOKENS, text, 1, NULL}}, 2, KF_ERR_USAGE},
+        {{{1, MINI_ROWS, text, MINI_ROWS, NULL}, {0, 1, text, 1, NULL}}, 2, KF_ERR_USAGE},
+        {{{0, 1, text, 1, NULL}}, 0, KF_ERR_USAGE},
+        {{{0, 1, text, 1, NULL}}, MINI_SEQUENCES + 1, KF_ERR_USAGE},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         last_error[0] = '\0';

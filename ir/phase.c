@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "ir/phase.h"
+
+const kf_phase_info kf_phase_infos[KF_PHASE_ID_COUNT] = {
+#define PHASE(name, entry, one_token, kind, summary) {#name, entry, one_token, kind, summary},
+#include "ir/phase.def"
+#undef PHASE
+};
+
+const char *const kf_input_names[KF_INPUT_ID_COUNT] = {
+#define INPUT(name, summary) #name,
+#include "ir/phase.def"
+#undef INPUT
+};
+
+const kf_phase_info *kf_phase_find(kf_str name)
+{
+    for (int i = 0; i < KF_PHASE_ID_COUNT; i++)
+        if (kf_str_eq_c(name, kf_phase_infos[i].name))
+            return &kf_phase_infos[i];
+    return NULL;
+}
+
+bool kf_is_entry(kf_str func)
+{
+    for (int i = 0; i < KF_PHASE_ID_COUNT; i++) {
+        kf_str entry = kf_str_from(kf_phase_infos[i].entry);
+        bool begins = func.len >= entry.len && kf_str_eq((kf_str){func.ptr, entry.len}, entry);
+        if (begins && (func.len == entry.len || func.ptr[entry.len] == '.'))
+            return true;
+    }
+    return false;
+}
+
+const char *kf_module_entry(const kf_module *m)
+{
+    for (int i = 0; i < KF_PHASE_ID_COUNT; i++)
+        if (kf_module_find_func(m, kf_str_from(kf_phase_infos[i].entry)))
+            return kf_phase_infos[i].entry;
+    return NULL;
+}
+
+kf_input_id kf_input_find(kf_str name)
+{
+    int i = 0;
+
+    while (i < KF_INPUT_ID_COUNT && !kf_str_eq_c(name, kf_input_names[i]))
+        i++;
+    return (kf_input_id)i;
+}
