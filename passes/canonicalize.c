@@ -21,6 +21,7 @@
 #include "ir/shape.h"
 #include "ir/structure.h"
 #include "passes/match.h"
+#include "passes/view_chain.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -295,6 +296,8 @@ static const struct {
     {KF_OP_expand, expand_expand},
     {KF_OP_transpose, transpose_identity},
     {KF_OP_transpose, transpose_transpose},
+    {KF_OP_reshape, kf_view_chain},
+    {KF_OP_transpose, kf_view_chain},
     {KF_OP_matmul, matmul_transposed},
     {KF_OP_matmul, drop_expand},
     {KF_OP_slice, slice_param},
