@@ -31,11 +31,16 @@ void kf_print_output(const kf_compilation *c, const char *schema, const char *ou
     printf("%.*s\n", KF_STR_ARG(kf_sbuf_view(&text)));
 }
 
+static bool has_only_plan(const char *operand)
+{
+    return kf_is_executable(operand) || kf_is_kir(operand);
+}
+
 static bool stage_text(kf_compilation *c, const char *stage, kf_sbuf *text)
 {
     uint32_t flags = c->opt->canonical ? KF_PRINT_CANONICAL : KF_PRINT_LOCS;
 
-    if (kf_is_executable(c->opt->operand)) {
+    if (has_only_plan(c->opt->operand)) {
         if (!kf_plan_load(c, c->opt->operand))
             return false;
         kf_plan_print(c->plan, flags, text);
@@ -103,12 +108,13 @@ int kf_verb_inspect(kf_compilation *c)
     kf_sbuf text = {.arena = c->arena};
     kf_cost_report report;
 
-    bool exe = kf_is_executable(c->opt->operand);
-    if (exe && !c->opt->stage)
+    if (kf_is_executable(c->opt->operand) && !c->opt->stage)
         return kf_run_executable(c, c->opt->operand, "info");
-    if (exe && strcmp(stage, "plan"))
+    if (has_only_plan(c->opt->operand) && strcmp(stage, "plan"))
         kf_diag_add(c->diags, KF_E0803, KF_NO_LOC,
-                    "of an executable --stage takes plan, not '%s': it holds no other", stage);
+                    "of an executable or a .kir file --stage takes plan, not '%s'; 'kerf opt' runs "
+                    "passes over a .kir file",
+                    stage);
     for (uint32_t i = 0; i < 4; i++)
         known |= !strcmp(stages[i], stage);
     if (!known)

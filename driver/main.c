@@ -25,7 +25,21 @@ static void on_signal(int number)
     raise(number);
 }
 
-/* A broken invariant leaves the IR it broke on and the command that runs the same passes again. */
+/* The verb that meets the same module at the same place again. */
+static kf_str reproducer(const kf_compilation *c)
+{
+    const char *target = c->opt->target ? c->opt->target : "cpu";
+
+    if (c->passes.before)
+        return kf_strf(c->arena, "kerf opt --target=%s --passes=%s --verify-each crash.kir", target,
+                       kf_pass_infos[c->passes.current].name);
+    if (c->runs.len) /* behind the passes */
+        return kf_strf(c->arena, "kerf inspect --target=%s --stage=plan crash.kir", target);
+    return KF_STR("kerf opt --passes=canonicalize --verify-each crash.kir");
+}
+
+/* A broken invariant leaves the IR that the running pass was given (what it made may not even
+ * parse) and the command that breaks it again. */
 static void on_crash(void *user, const char *sentence)
 {
     kf_compilation *c = user;
@@ -34,10 +48,10 @@ static void on_crash(void *user, const char *sentence)
     (void)sentence;
     if (!c->module)
         return;
-    kf_module_print(c->module, KF_PRINT_LOCS, &text);
+    kf_module_print(c->passes.before ? c->passes.before : c->module, KF_PRINT_LOCS, &text);
     if (kf_fs_write("crash.kir", kf_sbuf_view(&text), 0644) == 0)
-        fprintf(stderr,
-                "the graph is in crash.kir; reproduce with: kerf opt --verify-each crash.kir\n");
+        fprintf(stderr, "the graph is in crash.kir; reproduce with: %.*s\n",
+                KF_STR_ARG(reproducer(c)));
 }
 
 static bool use_color(const kf_options *o)

@@ -199,6 +199,7 @@ static void run_pass(kf_module *m, kf_pass_ctx *cx, const kf_pipeline_options *o
     double start = now_ms();
 
     cx->current = id;
+    cx->before = kf_module_clone(m, cx->scratch);
     kf_check_set_context(p->name, m->name.ptr);
     bool progress = p->run(m, cx);
     double ms = now_ms() - start;
@@ -210,6 +211,7 @@ static void run_pass(kf_module *m, kf_pass_ctx *cx, const kf_pipeline_options *o
     if (opt->time && listed(opt->time, p->name))
         fprintf(opt->out, "; %-16s %8.3f ms  %5u nodes%s\n", p->name, ms, count_nodes(m),
                 progress ? "" : "  (no change)");
+    cx->before = NULL;
     kf_arena_restore(cx->scratch, mark);
 }
 

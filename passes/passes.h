@@ -84,6 +84,8 @@ typedef struct kf_pass_ctx {
     kf_diags *diags; /* for what the target cannot do at all (E0407) */
     KF_VEC(kf_candidate) candidates;
     kf_pass_id current;
+    const kf_module
+        *before; /* what the running pass was given, for a reproducer; NULL: none runs */
     const kf_contract *contract; /* contract.h; NULL: none */
 } kf_pass_ctx;
 
