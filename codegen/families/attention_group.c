@@ -101,6 +101,16 @@ static void group_scores(kf_att *t, const kf_att_group *g, kb_value *peak)
 
 /* ---- weights --------------------------------------------------------------------------------- */
 
+/* e^x for x <= 0; 0 where that would be denormal: next to a sum of at least 1 it is nothing, but
+ * processors take a hundred cycles for every such number, and masked keys are all of that kind. */
+static kb_value weight_of(kb *b, kb_value x)
+{
+    const uint32_t lanes = kb_lanes_of(x);
+    kb_value least = kb_f32(b, lanes, -87.0f);
+    kb_value p = kv_exp(b, kb_fmax(b, least, x)); /* NaN stays */
+    return kb_select(b, kb_fcmp(b, KB_LT, x, least), kb_f32(b, lanes, 0.0f), p);
+}
+
 /* top = m', alpha = exp(m - m'), m = m'. */
 static void raise_peaks(kf_att *t, kf_att_group *g, const kb_value *peak, kb_value *top)
 {
@@ -112,7 +122,7 @@ static void raise_peaks(kf_att *t, kf_att_group *g, const kb_value *peak, kb_val
         kb_store(b, m, at, 4);
         kb_value none = kb_fcmp(b, KB_EQ, m, kb_f32(b, 1, -__builtin_inff()));
         m = kb_select(b, none, kb_f32(b, 1, 0.0f), m);
-        g->alpha[i] = kv_exp(b, kb_fsub(b, old, m));
+        g->alpha[i] = weight_of(b, kb_fsub(b, old, m));
         top[i] = kb_splat(b, m, t->lanes);
     }
 }
@@ -144,7 +154,7 @@ static void group_softmax(kf_att *t, kf_att_group *g, const kb_value *peak)
         for (uint32_t v = 0; v < g->vectors; v++) {
             kb_value slot = kb_addi(b, l.iv, (int64_t)v * t->lanes);
             kb_value at = weight_cell(t, i, slot);
-            kb_value p = kv_exp(b, kb_fsub(b, kb_load(b, KB_F32, t->lanes, at, 4), top[i]));
+            kb_value p = weight_of(b, kb_fsub(b, kb_load(b, KB_F32, t->lanes, at, 4), top[i]));
             kb_store(b, with_factor(t, &g->pair[i], p, kb_add(b, g->base, slot)), at, 4);
             sum[i] = kb_fadd(b, sum[i], p);
         }
