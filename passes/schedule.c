@@ -259,6 +259,17 @@ static void schedule_nodes(scheduler *s, frame *f)
         push_step(s, first, 1, false);
 }
 
+/* True if another iteration argument before |i|, or an invariant, is the same value. */
+static bool taken(const kf_node *repeat, uint32_t i)
+{
+    uint32_t iter = (uint32_t)KF_ATTR_OF(repeat, repeat)->iter;
+
+    for (uint32_t j = 0; j < repeat->n_in; j++)
+        if ((j < i || j >= iter) && repeat->in[j] == repeat->in[i])
+            return true;
+    return false;
+}
+
 /* The buffer that carries iteration argument |i|: the one of its first value where that dies here.
  */
 static kf_operand loop_buffer(scheduler *s, frame *outer, const kf_node *n, uint32_t i)
@@ -266,7 +277,7 @@ static kf_operand loop_buffer(scheduler *s, frame *outer, const kf_node *n, uint
     kf_operand init = outer->at[n->in[i]];
     const kf_type *t = kf_value_type(outer->g, n->in[i]);
 
-    if (init.space == KF_SPACE_BUFFER && !used_after(outer->g, n->in[i], n))
+    if (init.space == KF_SPACE_BUFFER && !used_after(outer->g, n->in[i], n) && !taken(n, i))
         return init;
     uint32_t first = s->phase->launches.len;
     kf_operand own = new_buffer(s, t);
@@ -282,6 +293,51 @@ static kf_str base_name(kf_str func)
     return dot ? (kf_str){func.ptr, (uint32_t)(dot - func.ptr)} : func;
 }
 
+/* Which results are copied to their arguments at the end of a round; the others are stored there.
+ */
+static bool *bind_results(scheduler *s, frame *f, uint32_t iter)
+{
+    const kf_graph *g = f->g;
+    bool *copy = KF_NEW_N(s->arena, bool, iter);
+
+    for (uint32_t i = 0; i < iter; i++) {
+        kf_value result = g->results.data[i];
+        bool bound = f->at[result].index != UINT32_MAX; /* returned twice, or an argument */
+        copy[i] = bound || !may_overwrite(g, g->args.data[i], result);
+        if (!copy[i])
+            f->at[result] = f->at[g->args.data[i]];
+    }
+    return copy;
+}
+
+static bool same_place(kf_operand a, kf_operand b)
+{
+    return a.space == b.space && a.index == b.index;
+}
+
+/* All copies at once, as it were: what an earlier one would overwrite is put aside first. */
+static void schedule_copies(scheduler *s, const frame *f, uint32_t iter, const bool *copy,
+                            kf_loc loc)
+{
+    const kf_graph *g = f->g;
+    kf_operand *from = KF_NEW_N(s->arena, kf_operand, iter);
+
+    for (uint32_t i = 0; i < iter; i++) {
+        from[i] = f->at[g->results.data[i]];
+        for (uint32_t j = 0; j < i && copy[i]; j++) {
+            if (!copy[j] || !same_place(from[i], f->at[g->args.data[j]]))
+                continue;
+            kf_operand aside = new_buffer(s, kf_value_type(g, g->results.data[i]));
+            schedule_copy(s, kf_value_type(g, g->results.data[i]), from[i], aside, loc);
+            from[i] = aside;
+        }
+    }
+    for (uint32_t i = 0; i < iter; i++)
+        if (copy[i] && !same_place(from[i], f->at[g->args.data[i]]))
+            schedule_copy(s, kf_value_type(g, g->results.data[i]), from[i], f->at[g->args.data[i]],
+                          loc);
+}
+
 static void schedule_loop(scheduler *s, frame *outer, const kf_node *n)
 {
     const kf_attr_repeat *attr = KF_ATTR_OF(n, repeat);
@@ -289,22 +345,13 @@ static void schedule_loop(scheduler *s, frame *outer, const kf_node *n)
     kf_str scope = kf_strf(s->arena, "%.*s.", KF_STR_ARG(base_name(g->name)));
     frame f = new_frame(s, g, scope, attr->weights, (uint32_t)attr->times, true);
     uint32_t iter = (uint32_t)attr->iter;
-    bool *copy = KF_NEW_N(s->arena, bool, iter);
 
     for (uint32_t i = 0; i < n->n_in; i++)
         f.at[g->args.data[i]] = i < iter ? loop_buffer(s, outer, n, i) : outer->at[n->in[i]];
-    for (uint32_t i = 0; i < iter; i++) {
-        kf_value result = g->results.data[i];
-        copy[i] = !may_overwrite(g, g->args.data[i], result);
-        if (!copy[i])
-            f.at[result] = f.at[g->args.data[i]];
-    }
+    const bool *copy = bind_results(s, &f, iter);
     uint32_t first = s->phase->launches.len;
     schedule_nodes(s, &f);
-    for (uint32_t i = 0; i < iter; i++)
-        if (copy[i])
-            schedule_copy(s, kf_value_type(g, g->results.data[i]), f.at[g->results.data[i]],
-                          f.at[g->args.data[i]], n->loc);
+    schedule_copies(s, &f, iter, copy, n->loc);
     push_step(s, first, (uint32_t)attr->times, true);
     for (uint32_t r = 0; r < n->n_out; r++)
         outer->at[n->out[r]] = r < iter ? f.at[g->args.data[r]] : f.at[g->results.data[r]];

@@ -6,6 +6,7 @@
 #include "ir/eval.h"
 #include "ir/text.h"
 #include "ir/verify.h"
+#include "tests/graphs/compiled.h"
 #include "tests/unit/support.h"
 
 #include <math.h>
@@ -56,22 +57,43 @@ static uint32_t sequences(const kf_module *m)
     return hi < SEQS ? (uint32_t)hi : SEQS;
 }
 
-static bool call(checker *k, kf_eval *e, const kf_module *m, uint32_t number, kf_tensor *out)
+/** The arguments of call number |number|. */
+typedef struct call {
+    uint32_t seq[SEQS], tokens[SEQS];
+    const int32_t *ids[SEQS];
+    kf_eval_step step;
+} call;
+
+static void make_call(const checker *k, uint32_t number, call *c)
+{
+    c->step = (kf_eval_step){0, c->seq, c->tokens, c->ids, NULL};
+    for (uint32_t s = 0; s < sequences(k->m); s++) {
+        if (!n_tokens[number][s])
+            continue;
+        c->seq[c->step.n_seqs] = s;
+        c->tokens[c->step.n_seqs] = n_tokens[number][s];
+        c->ids[c->step.n_seqs++] = k->tokens[number][s];
+    }
+}
+
+static bool run_call(checker *k, kf_eval *e, const kf_module *m, uint32_t number, kf_tensor *out)
 {
     const char *split = number == 1 ? "main.decode" : "main.prefill";
     const char *func = kf_module_find_func(m, kf_str_from(split)) ? split : "main";
-    uint32_t seq[SEQS], tokens[SEQS];
-    const int32_t *ids[SEQS];
-    kf_eval_step step = {0, seq, tokens, ids, NULL};
+    call c;
 
-    for (uint32_t s = 0; s < sequences(m); s++) {
-        if (!n_tokens[number][s])
-            continue;
-        seq[step.n_seqs] = s;
-        tokens[step.n_seqs] = n_tokens[number][s];
-        ids[step.n_seqs++] = k->tokens[number][s];
-    }
-    return kf_eval_run(e, func, &step, true, out, k->why);
+    make_call(k, number, &c);
+    return kf_eval_run(e, func, &c.step, true, out, k->why);
+}
+
+static void add_output(checker *k, const kf_tensor *t, output *o)
+{
+    o->v = kf_arena_grow(k->arena, o->v, (size_t)o->n * sizeof *o->v,
+                         (size_t)(o->n + t->n) * sizeof *o->v, 8);
+    memcpy(o->v + o->n, t->data, (size_t)t->n * sizeof *o->v);
+    o->n += t->n;
+    for (int64_t i = 0; i < t->n; i++)
+        o->finite &= isfinite(t->data[i]) != 0;
 }
 
 static bool evaluate(checker *k, const kf_module *m, kf_eval_mode mode, output *o)
@@ -83,16 +105,10 @@ static bool evaluate(checker *k, const kf_module *m, kf_eval_mode mode, output *
     *o = (output){.finite = true};
     for (uint32_t i = 0; ok && i < CALLS; i++) {
         kf_tensor t;
-        ok = call(k, e, m, i, &t);
-        if (!ok)
-            break;
-        o->v = kf_arena_grow(k->arena, o->v, (size_t)o->n * sizeof *o->v,
-                             (size_t)(o->n + t.n) * sizeof *o->v, 8);
-        memcpy(o->v + o->n, t.data, (size_t)t.n * sizeof *o->v);
-        o->n += t.n;
+        ok = run_call(k, e, m, i, &t);
+        if (ok)
+            add_output(k, &t, o);
     }
-    for (int64_t i = 0; i < o->n; i++)
-        o->finite &= isfinite(o->v[i]) != 0;
     kf_arena_destroy(a);
     return ok;
 }
@@ -207,12 +223,39 @@ static bool check_plan(checker *k, fused *f, const char *name)
     return true;
 }
 
+/* The plan as machine code, by the same rule. */
+static bool check_compiled(checker *k, fused *f)
+{
+    if (kf_diags_errors(f->cx.diags))
+        return true;
+    const kf_plan *p = kf_schedule(f->m, f->cx.target, f->arena);
+    compiled *code = compiled_open(f->arena, p, f->cx.target, k->weights, k->why);
+    output o = {.finite = true};
+
+    for (uint32_t i = 0; code && i < CALLS; i++) {
+        call c;
+        kf_tensor t;
+        make_call(k, i, &c);
+        if (!compiled_call(code, &c.step, i == 1, &t, k->why))
+            return fail(k, " in the compiled form");
+        add_output(k, &t, &o);
+    }
+    if (!code)
+        return fail(k, " in the compiled form");
+    compiled_close(code);
+    k->c->ran++;
+    double off = o.n == k->ref.n ? rms(&o, &k->ref) : INFINITY;
+    return off <= k->bound ||
+           fail(k, "the compiled form is off by %.3e RMS; allowed are %.3e", off, k->bound);
+}
+
 static bool check_form(checker *k, form *how)
 {
     fused f = run_passes(k->m, how->passes, how->off, true);
     bool ok =
         compare(k, f.m, how->name, &how->rms) && (how->passes || check_plan(k, &f, how->name));
 
+    ok = ok && (!how->count || !k->how->run || check_compiled(k, &f));
     if (ok && how->count) {
         counters_add_passes(k->c, &f.cx, &f.runs);
         counters_add_module(k->c, f.m);

@@ -18,7 +18,7 @@ typedef struct forms_choice {
     uint64_t seed;     /* of weights and tokens */
     uint32_t first, n; /* passes number first .. first + n - 1 (modulo their number) run alone and
                           are switched off; n = KF_PASS_COUNT: all */
-    bool run;          /* also compile the fused form and run it */
+    bool run;          /* also compile the fused form and run it (usual values) */
 } forms_choice;
 
 /** False with a sentence in |why| if a form is wrong. */

@@ -3,6 +3,7 @@
  *
  *   random_graphs FIRST COUNT [KEEP-DIR]   modules FIRST .. FIRST + COUNT - 1; a failing one is
  *                                          shrunk and kept as .kir
+ *   random_graphs --run FIRST COUNT [KEEP-DIR]  the same, also compiled and run
  *   random_graphs --count FIRST COUNT      only what they reach; fails if anything is not
  *   random_graphs --print SEED             the module
  *   random_graphs --replay FILE...         kept failures
@@ -133,21 +134,22 @@ static void keep(const kf_module *m, uint64_t seed, const forms_choice *how, out
 /* ---- runs ------------------------------------------------------------------------------------ */
 
 /* A tenth of the modules gets adversarial values; passes take turns. */
-static forms_choice choice(uint64_t seed)
+static forms_choice choice(uint64_t seed, bool run)
 {
     forms_choice how = {.seed = seed, .first = (uint32_t)(seed * 2), .n = 2};
 
     how.how = FILL_USUAL;
-    if (seed % 10 == 3)
+    how.run = run;
+    if (seed % 10 == 3 && !run)
         how.how = (fill)(FILL_SEARCHED + seed / 10 % (FILL_COUNT - FILL_SEARCHED));
     return how;
 }
 
-static bool one(uint64_t seed, shared *s, const char *dir)
+static bool one(uint64_t seed, bool run, shared *s, const char *dir)
 {
     kf_arena *a = kf_arena_create("module");
     kf_module *m = gen_module(a, seed);
-    forms_choice how = choice(seed);
+    forms_choice how = choice(seed, run);
     outcome o = check(m, &how, s, false);
 
     s->c.modules++;
@@ -164,14 +166,14 @@ static bool one(uint64_t seed, shared *s, const char *dir)
     return o == OK;
 }
 
-static int run(uint64_t first, uint32_t count, const char *dir)
+static int run(uint64_t first, uint32_t count, bool compiled, const char *dir)
 {
     shared *s = mmap(NULL, sizeof *s, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 
     if (s == MAP_FAILED)
         return perror("mmap"), 1;
     for (uint32_t i = 0; i < count; i++)
-        one(first + i, s, dir);
+        one(first + i, compiled, s, dir);
     counters_print(&s->c);
     return s->c.failed != 0;
 }
@@ -200,7 +202,7 @@ static int print(uint64_t seed)
     return 0;
 }
 
-/* Usual and adversarial values, every pass alone and switched off. */
+/* Usual and adversarial values, every pass alone and switched off, compiled and run. */
 static int replay(const char *path, shared *s)
 {
     kf_arena *a = kf_arena_create("module");
@@ -214,7 +216,8 @@ static int replay(const char *path, shared *s)
     if (!m)
         return kf_diags_print(d, stdout, false), 1;
     for (int how = FILL_USUAL; how < FILL_COUNT; how++) {
-        forms_choice k = {.how = (fill)how, .seed = 1, .n = KF_PASS_COUNT};
+        forms_choice k = {
+            .how = (fill)how, .seed = 1, .n = KF_PASS_COUNT, .run = how == FILL_USUAL};
         outcome o = how == FILL_SMALL || how == FILL_POSITIVE ? OK : check(m, &k, s, false);
         if (o == OK)
             continue;
@@ -247,10 +250,14 @@ int main(int argc, char **argv)
         return print(strtoull(argv[2], NULL, 10));
     if (!strcmp(verb, "--count") && argc == 4)
         return count(strtoull(argv[2], NULL, 10), (uint32_t)strtoul(argv[3], NULL, 10));
+    bool compiled = !strcmp(verb, "--run");
+    argc -= compiled;
+    argv += compiled;
     if (argc == 3 || argc == 4)
         return run(strtoull(argv[1], NULL, 10), scaled((uint32_t)strtoul(argv[2], NULL, 10)),
-                   argc == 4 ? argv[3] : NULL);
-    fprintf(stderr, "usage: random_graphs [--count] FIRST COUNT [KEEP-DIR] | --print SEED | "
-                    "--replay FILE...\n");
+                   compiled, argc == 4 ? argv[3] : NULL);
+    fprintf(stderr,
+            "usage: random_graphs [--count | --run] FIRST COUNT [KEEP-DIR] | --print SEED | "
+            "--replay FILE...\n");
     return 2;
 }
