@@ -6,7 +6,7 @@
  *
  * Fires when    an op outside regions has consumers outside regions that the target can compute in
  *               the same pass over the rows: embedding and first statistic, residual and norm,
- *               chains of scalar functions.
+ *               chains of scalar functions; or is a statistic, for others of the same rows.
  * Why here      after contractions have taken their neighbours.
  * Needs topological order. Keeps nothing. Terminates: each step makes a region of two or more ops.
  */
@@ -21,6 +21,38 @@ static uint32_t count(const bool *set, uint32_t n)
     return k;
 }
 
+/* The stored rows that |n| reads, seen through what is computed again. */
+static kf_value rows_of(const kf_graph *g, const kf_node *n, const kf_recompute *r)
+{
+    const kf_node *def = kf_value_node(g, n->in[0]);
+    uint32_t i = def ? (uint32_t)(def - g->nodes.data) : 0;
+
+    return def && r->again[i] ? r->base[i] : n->in[0];
+}
+
+/* Statistics of the same rows are left by one pass over them. */
+static void join_statistics(kf_selection *s, kf_pass_ctx *cx)
+{
+    kf_graph *g = s->g;
+    const kf_node *root = &g->nodes.data[s->root];
+    kf_value_list operands, results;
+    kf_sbuf why = {.arena = cx->scratch};
+
+    for (uint32_t i = 0; i < g->nodes.len && root->op == KF_OP_row_stat; i++) {
+        const kf_node *n = &g->nodes.data[i];
+        if (n->op != KF_OP_row_stat || i == s->root ||
+            rows_of(g, n, &s->recompute) != rows_of(g, root, &s->recompute) ||
+            kf_report_forbidden(cx, g, n, root))
+            continue;
+        kf_selection with = kf_selection_copy(s, cx->scratch);
+        with.owned[i] = true;
+        kf_selection_pull_cheap(&with, cx);
+        kf_graph *body = kf_selection_body(&with, &operands, &results);
+        if (kf_region_family(cx->target, body, &why) != KF_FAMILY_COUNT)
+            *s = with;
+    }
+}
+
 /* One region from node |root| on; false if it stays alone. */
 static bool form(kf_graph *g, uint32_t root, kf_pass_ctx *cx)
 {
@@ -33,6 +65,7 @@ static bool form(kf_graph *g, uint32_t root, kf_pass_ctx *cx)
     for (uint32_t i = 0; i < g->nodes.len; i++)
         skip[i] = s.recompute.row_value[i] || s.recompute.again[i];
     kf_selection_pull_cheap(&s, cx);
+    join_statistics(&s, cx);
     kf_selection_grow(&s, skip, cx);
     if (count(s.owned, g->nodes.len) + count(s.copied, g->nodes.len) < 2)
         return false;

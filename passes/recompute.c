@@ -12,7 +12,6 @@ typedef struct finder {
     kf_recompute r;
     int64_t *width; /* by node: columns that a row value is finished from */
     kf_value *root; /* by value: the rows that constants and cheap functions alone lead back to */
-    kf_value *base; /* by node: the stored rows that an |again| node starts from */
 } finder;
 
 static uint32_t index_of(const kf_graph *g, const kf_node *n)
@@ -151,7 +150,7 @@ static kf_value base_of(const finder *f, kf_value v, const kf_node *row_value)
     const kf_node *def = kf_value_node(f->g, v);
 
     if (def && f->r.again[index_of(f->g, def)])
-        return f->base[index_of(f->g, def)];
+        return f->r.base[index_of(f->g, def)];
     kf_value root = f->root[v];
     if (is_stored(f->g, root) || (row_value && depends_on(f, row_value, root)))
         return root;
@@ -196,7 +195,7 @@ static void mark_back(finder *f, kf_value v, kf_value base)
     if (v == base || !n || f->r.again[index_of(f->g, n)])
         return;
     f->r.again[index_of(f->g, n)] = true;
-    f->base[index_of(f->g, n)] = base;
+    f->r.base[index_of(f->g, n)] = base;
     for (uint32_t j = 0; j < n->n_in; j++)
         if (f->root[n->in[j]] == base)
             mark_back(f, n->in[j], base);
@@ -213,7 +212,7 @@ static void find_again(finder *f)
         if (!starts_again(f, n, &base))
             continue;
         f->r.again[i] = true;
-        f->base[i] = base;
+        f->r.base[i] = base;
         for (uint32_t j = 0; j < n->n_in; j++)
             if (same_dims(kf_value_type(f->g, n->in[j]), kf_value_type(f->g, n->out[0])))
                 mark_back(f, n->in[j], base);
@@ -247,7 +246,7 @@ kf_recompute kf_recompute_find(const kf_graph *g, kf_arena *scratch)
     f.r.row_value = KF_NEW_N(scratch, bool, g->nodes.len);
     f.r.again = KF_NEW_N(scratch, bool, g->nodes.len);
     f.width = KF_NEW_N(scratch, int64_t, g->nodes.len);
-    f.base = KF_NEW_N(scratch, kf_value, g->nodes.len);
+    f.r.base = KF_NEW_N(scratch, kf_value, g->nodes.len);
     f.root = KF_NEW_N(scratch, kf_value, g->values.len);
     for (uint32_t v = 0; v < g->values.len; v++)
         f.root[v] = v;

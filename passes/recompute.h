@@ -19,6 +19,7 @@
 typedef struct kf_recompute {
     bool *row_value; /* by node: one number a row, made from a few numbers a row */
     bool *again;     /* by node: rows that each reader computes anew */
+    kf_value *base;  /* by node that is computed again: the stored rows it starts from */
 } kf_recompute;
 
 kf_recompute kf_recompute_find(const kf_graph *g, kf_arena *scratch);

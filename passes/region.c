@@ -272,7 +272,7 @@ static bool try_match(kf_selection *s, kf_pass_ctx *cx, kf_sbuf *why)
     return kf_region_family(cx->target, body, why) != KF_FAMILY_COUNT;
 }
 
-static kf_selection copy_selection(const kf_selection *s, kf_arena *scratch)
+kf_selection kf_selection_copy(const kf_selection *s, kf_arena *scratch)
 {
     kf_selection c = *s;
 
@@ -286,7 +286,7 @@ static kf_selection copy_selection(const kf_selection *s, kf_arena *scratch)
 /* Everything behind the region that does not wait for something else. */
 static bool grow_at_once(kf_selection *s, const bool *skip, kf_pass_ctx *cx)
 {
-    kf_selection all = copy_selection(s, cx->scratch);
+    kf_selection all = kf_selection_copy(s, cx->scratch);
     kf_sbuf why = {.arena = cx->scratch};
     frontier f = find_frontier(&all, cx->scratch);
     bool any = false;
@@ -319,7 +319,7 @@ void kf_selection_grow(kf_selection *s, const bool *skip, kf_pass_ctx *cx)
             kf_report_not_joined(cx, s->g, n, root, KF_REASON_F0210, (kf_str){"", 0});
             continue;
         }
-        kf_selection with = copy_selection(s, cx->scratch);
+        kf_selection with = kf_selection_copy(s, cx->scratch);
         kf_sbuf why = {.arena = cx->scratch};
         with.owned[i] = true;
         with.copied[i] = false;
