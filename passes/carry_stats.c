@@ -8,11 +8,12 @@
  *
  * The statistic of a layer's input then comes out of the epilogue that stored that input: the norm
  * fuses across the boundary, and no kernel reads the rows only to sum them.
- * Fires when    a repeated function takes the row_stat of one of its iteration arguments.
- * Why here      after fuse_norm, which makes the statistics; cse then merges %s1 with the repeat's
- *               result.
- * Needs topological order. Keeps nothing. Terminates: the row_stat of an argument becomes an
- * argument.
+ * Fires when    a repeated function takes the row_stat of one of its iteration arguments; each of
+ *               several statistics is an argument of its own.
+ * Must not fire when the function is repeated in several places, or has all the results there may
+ * be (F0211). Why here      after fuse_norm, which makes the statistics; cse then merges %s1 with
+ * the repeat's result. Needs topological order. Keeps nothing. Terminates: the row_stat of an
+ * argument becomes an argument.
  */
 #include "passes/match.h"
 
@@ -24,7 +25,8 @@ typedef struct call {
     uint32_t node;
 } call;
 
-static bool find_call(kf_module *m, kf_graph *callee, call *out)
+/* How many repeats call |callee|; |out| is the last of them. */
+static uint32_t find_call(kf_module *m, kf_graph *callee, call *out)
 {
     uint32_t found = 0;
 
@@ -38,7 +40,7 @@ static bool find_call(kf_module *m, kf_graph *callee, call *out)
             }
         }
     }
-    return found == 1;
+    return found;
 }
 
 static kf_value stat_like(kf_graph *g, kf_value x, const kf_attr_row_stat *attr, kf_loc loc)
@@ -107,36 +109,40 @@ static void widen_call(const call *c, uint32_t iter, uint32_t x_arg, const kf_at
     kf_graph_compact(g);
 }
 
-/* The first row_stat of an iteration argument, or false. */
-static bool find_stat(const kf_graph *g, uint32_t iter, uint32_t *out_node, uint32_t *out_arg)
+/* The next row_stat of an iteration argument from |*node| on, or false. */
+static bool find_stat(const kf_graph *g, uint32_t iter, uint32_t *node, uint32_t *out_arg)
 {
-    for (uint32_t i = 0; i < g->nodes.len; i++) {
-        const kf_node *n = &g->nodes.data[i];
+    for (; *node < g->nodes.len; (*node)++) {
+        const kf_node *n = &g->nodes.data[*node];
         if (n->op != KF_OP_row_stat || !kf_value_is_arg(g, n->in[0]))
             continue;
         *out_arg = g->values.data[n->in[0]].def;
-        *out_node = i;
-        return *out_arg < iter;
+        if (*out_arg < iter)
+            return true;
     }
     return false;
 }
 
-static bool carry(const call *c, kf_pass_ctx *cx)
+/* Carries the statistic at |stat_node|, unless something stands in the way, which is logged. */
+static bool carry(const call *c, uint32_t n_calls, uint32_t stat_node, uint32_t x_arg,
+                  kf_pass_ctx *cx)
 {
     kf_graph *g = c->callee;
-    const kf_attr_repeat *attr = KF_ATTR_OF(&c->caller->nodes.data[c->node], repeat);
-    uint32_t iter = (uint32_t)attr->iter, stat_node, x_arg;
-
-    if (!find_stat(g, iter, &stat_node, &x_arg))
-        return false;
     const kf_node stat = g->nodes.data[stat_node];
-    if (c->caller->nodes.data[c->node].n_out == KF_MAX_RESULTS) {
-        kf_report_refused(cx, g, stat.loc, KF_REASON_F0211, KF_STR("too many results"),
-                          "statistic %%%.*s -> layer", KF_STR_ARG(g->values.data[stat.in[0]].name));
+    const kf_node *repeat = &c->caller->nodes.data[c->node];
+    uint32_t iter = (uint32_t)KF_ATTR_OF(repeat, repeat)->iter;
+    kf_str name = g->values.data[stat.in[0]].name, what = {0};
+
+    if (n_calls > 1)
+        what = KF_STR("the function is repeated in several places");
+    else if (repeat->n_out == KF_MAX_RESULTS)
+        what = KF_STR("too many results");
+    if (what.len) {
+        kf_report_refused(cx, g, stat.loc, KF_REASON_F0211, what, "statistic %%%.*s -> layer",
+                          KF_STR_ARG(name));
         return false;
     }
-    if (!kf_report_fused(cx, g, stat.loc, "statistic %%%.*s -> layer",
-                         KF_STR_ARG(g->values.data[stat.in[0]].name)))
+    if (!kf_report_fused(cx, g, stat.loc, "statistic %%%.*s -> layer", KF_STR_ARG(name)))
         return false;
     widen_callee(g, iter, x_arg, stat_node);
     kf_graph_sort(g);
@@ -152,8 +158,18 @@ bool kf_pass_carry_stats(kf_module *m, kf_pass_ctx *cx)
     KF_EACH_FUNC(m, g)
     {
         call c = {0};
-        while (find_call(m, g, &c) && carry(&c, cx))
+        uint32_t n_calls = find_call(m, g, &c), node = 0, x_arg = 0;
+        while (n_calls &&
+               find_stat(g, (uint32_t)KF_ATTR_OF(&c.caller->nodes.data[c.node], repeat)->iter,
+                         &node, &x_arg)) {
+            if (!carry(&c, n_calls, node, x_arg, cx)) {
+                node++;
+                continue;
+            }
             progress = true;
+            n_calls = find_call(m, g, &c);
+            node = 0; /* numbers have changed */
+        }
     }
     return progress;
 }

@@ -10,9 +10,10 @@
  * epilogue and the wide intermediate never reaches memory.
  * Fires when    a product depends, through scalar functions only, on exactly two linear matmuls of
  *               the same rows with weights of the same shape and dtype, each read by nothing else.
- * Must not fire when a third matmul takes part or a factor has another user (F0203).
- * Why here      after fuse_norm (both sides scaled alike), before fuse_horizontal.
- * Needs uses. Keeps nothing. Terminates: the number of linear matmuls falls.
+ * Must not fire when a third matmul takes part (F0201), the rows (F0202) or the weights (F0204)
+ * differ, or a factor (F0203) or a weight (F0206) has another user. Why here      after fuse_norm
+ * (both sides scaled alike), before fuse_horizontal. Needs uses. Keeps nothing. Terminates: the
+ * number of linear matmuls falls.
  */
 #include "passes/match.h"
 
@@ -49,10 +50,20 @@ static void find_leaves(const kf_graph *g, kf_value v, kf_value root, const uint
         out->shared = true;
 }
 
-static bool same_shape(const kf_graph *g, const kf_node *a, const kf_node *b)
+/* What stands in the way of joining the weights of |l|. */
+static kf_reason why_not(const kf_graph *g, const leaves *l, const uint32_t *uses)
 {
-    return a->in[0] == b->in[0] &&
-           kf_type_eq(kf_value_type(g, a->in[1]), kf_value_type(g, b->in[1]));
+    const kf_node *a = &g->nodes.data[l->node[0]], *b = &g->nodes.data[l->node[1]];
+
+    if (l->n > 2)
+        return KF_REASON_F0201;
+    if (a->in[0] != b->in[0])
+        return KF_REASON_F0202;
+    if (!kf_type_eq(kf_value_type(g, a->in[1]), kf_value_type(g, b->in[1])))
+        return KF_REASON_F0204;
+    if (l->shared)
+        return KF_REASON_F0203;
+    return uses[a->in[1]] != 1 || uses[b->in[1]] != 1 ? KF_REASON_F0206 : KF_REASON_NONE;
 }
 
 /* Largest power of two up to 16 that divides |n|: the width of a column block. */
@@ -72,15 +83,14 @@ static bool try_gated(kf_graph *g, uint32_t index, kf_pass_ctx *cx)
     leaves l = {0};
 
     find_leaves(g, product.out[0], product.out[0], uses, &l);
-    if (l.n != 2)
+    if (l.n < 2)
         return false;
-    const kf_node *a = &g->nodes.data[l.node[0]], *b = &g->nodes.data[l.node[1]];
-    if (!same_shape(g, a, b))
-        return false;
-    kf_str what = kf_weight_names(cx->scratch, g, 2, l.node);
-    if (l.shared || uses[a->in[1]] != 1 || uses[b->in[1]] != 1) {
-        kf_report_refused(cx, g, product.loc, l.shared ? KF_REASON_F0203 : KF_REASON_F0206,
-                          (kf_str){0}, "gated %.*s -> matmul", KF_STR_ARG(what));
+    const kf_node *a = &g->nodes.data[l.node[0]];
+    kf_str what = kf_weight_names(cx->scratch, g, l.n, l.node);
+    kf_reason why = why_not(g, &l, uses);
+    if (why != KF_REASON_NONE) {
+        kf_report_refused(cx, g, product.loc, why, (kf_str){0}, "gated %.*s -> matmul",
+                          KF_STR_ARG(what));
         return false;
     }
     if (!kf_report_fused(cx, g, product.loc, "gated %.*s -> matmul", KF_STR_ARG(what)))

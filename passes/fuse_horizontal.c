@@ -10,6 +10,7 @@
  * that a shard of the columns is whole groups and never a cut through q | k | v.
  * Fires when    two to eight linear matmuls read the same rows, with weights of equal depth and
  *               dtype that nothing else reads.
+ * Must not fire when a weight has another reader (F0206), or dtype (F0202) or depth (F0204) differ.
  * Why here      after fuse_gated (which interleaves differently), before layout.
  * Needs uses. Keeps nothing. Terminates: the number of linear matmuls falls.
  */
@@ -61,20 +62,39 @@ static uint32_t groups_of(const kf_graph *g, uint32_t n, const uint32_t *node)
     return (uint32_t)groups;
 }
 
+/* What keeps |b|, which reads the rows of |a|, out of one weight with it. */
+static kf_reason why_not(const kf_graph *g, const kf_node *a, const kf_node *b,
+                         const uint32_t *uses)
+{
+    const kf_type *wa = kf_value_type(g, a->in[1]), *wb = kf_value_type(g, b->in[1]);
+
+    if (uses[a->in[1]] != 1 || uses[b->in[1]] != 1)
+        return KF_REASON_F0206;
+    if (wa->dtype != wb->dtype)
+        return KF_REASON_F0202;
+    return kf_dim_eq(wa->dim[1], wb->dim[1]) ? KF_REASON_NONE : KF_REASON_F0204;
+}
+
+/* The matmuls from |first| on that can be joined with it; the others are logged. */
 static uint32_t find_siblings(const kf_graph *g, uint32_t first, const uint32_t *uses,
-                              uint32_t *out)
+                              uint32_t *out, kf_pass_ctx *cx)
 {
     const kf_node *a = &g->nodes.data[first];
-    const kf_type *wa = kf_value_type(g, a->in[1]);
-    uint32_t n = 0;
+    uint32_t n = 1;
 
-    for (uint32_t i = first; i < g->nodes.len && n < MAX_SIBLINGS; i++) {
+    out[0] = first;
+    for (uint32_t i = first + 1; i < g->nodes.len; i++) {
         const kf_node *b = &g->nodes.data[i];
         if (b->op == KF_OP_NONE || !kf_node_is_linear(g, b) || b->in[0] != a->in[0])
             continue;
-        const kf_type *wb = kf_value_type(g, b->in[1]);
-        if (uses[b->in[1]] == 1 && wa->dtype == wb->dtype && kf_dim_eq(wa->dim[1], wb->dim[1]))
+        kf_reason why = n == MAX_SIBLINGS ? KF_REASON_F0204 : why_not(g, a, b, uses);
+        if (why == KF_REASON_NONE) {
             out[n++] = i;
+            continue;
+        }
+        kf_str what = kf_weight_names(cx->scratch, g, 2, (uint32_t[]){first, i});
+        kf_report_refused(cx, g, b->loc, why, (kf_str){0}, "siblings %.*s -> matmul",
+                          KF_STR_ARG(what));
     }
     return n;
 }
@@ -83,10 +103,8 @@ static bool try_join(kf_graph *g, uint32_t index, kf_pass_ctx *cx)
 {
     const uint32_t *uses = kf_graph_use_counts(g, cx->scratch);
     uint32_t node[MAX_SIBLINGS];
+    uint32_t n = find_siblings(g, index, uses, node, cx);
 
-    if (uses[g->nodes.data[index].in[1]] != 1)
-        return false;
-    uint32_t n = find_siblings(g, index, uses, node);
     if (n < 2)
         return false;
     kf_str what = kf_weight_names(cx->scratch, g, n, node);

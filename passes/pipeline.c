@@ -11,7 +11,7 @@
 /* clang-format off */
 const kf_pass_id kf_pipeline[] = {
     /* 1. One spelling of everything that users and importers write. */
-    P(canonicalize), P(fold_const), P(cse), P(dce), P(raise_fn), P(raise_norm), P(cse), P(dce),
+    P(canonicalize), P(fold_const), P(cse), P(dce), P(unpack), P(raise_fn), P(raise_norm), P(cse), P(dce),
     /* 2. Attention is recognised while its parts are still apart. */
     P(fuse_attention), P(canonicalize), P(cse), P(dce),
     /* 3. One function per phase; from here on prefill and decode may differ. */
@@ -28,6 +28,8 @@ const kf_pass_id kf_pipeline[] = {
 const uint32_t kf_pipeline_length = sizeof kf_pipeline / sizeof kf_pipeline[0];
 
 const kf_pass_order kf_pass_orders[] = {
+    {P(unpack), P(fold_weights), "a gain goes into the weights that remain"},
+    {P(unpack), P(fuse_gated), "halves of one weight are two weights that meet in a product"},
     {P(raise_fn), P(fuse_attention), "an activation is one op in every pattern"},
     {P(raise_norm), P(fuse_norm), "a norm is one op there"},
     {P(fuse_attention), P(phases), "the written-out form is matched once, not per phase"},
