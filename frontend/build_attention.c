@@ -4,7 +4,7 @@
  *   q, k, v = x Wq, x Wk, x Wv                             [N, heads*D]
  *   k, v join the cache; keys and values of all sequences in view are read back as [K, G, D]
  *   s = scale * q k^T                                      [G, heads/G, N, K]
- *   p = softmax(s where the key is visible, else -inf)
+ *   p = softmax(s where the key is visible, else -inf), or s itself; times a factor
  *   y = (p v) Wo                                           [N, hidden]
  *
  * Vaswani et al. 2017 (arXiv:1706.03762); grouped queries: Ainslie et al. 2023 (arXiv:2305.13245).
@@ -141,26 +141,47 @@ static bool expr_uses(const kf_expr *e, kf_expr_var var)
     return false;
 }
 
-/* Scores with the user's expression applied, -inf where the key is not visible. */
-static kf_value masked_scores(kf_graph_builder *b, const kf_spec_attention *a, kf_value s,
+/* Scores with the user's expression applied; where the key is not visible what gives it no weight.
+ */
+static kf_value masked_scores(kf_graph_builder *b, const kf_spec_attention *a, const kf_value *vars,
                               kf_loc loc)
 {
-    bool uses_h = expr_uses(a->mask.expr, KF_EXPR_H) ||
-                  (a->score.expr && expr_uses(a->score.expr, KF_EXPR_H));
-    kf_value vars[KF_EXPR_VAR_COUNT] = {
-        [KF_EXPR_X] = KF_NO_VALUE,
-        [KF_EXPR_SCORE_VAR] = s,
-        [KF_EXPR_H] = uses_h ? head_index(b, a, loc) : KF_NO_VALUE,
-        [KF_EXPR_Q] = as_column(b, b->in.pos, loc),
-        [KF_EXPR_K] = key_index(b, KF_PLANE_POS, loc),
-    };
+    kf_value s = vars[KF_EXPR_SCORE_VAR];
+    double nothing = a->normaliser.v == KF_NORMALISE_NONE ? 0 : -INFINITY;
+
     if (a->score.expr)
         s = kf_build_expr(b, a->score.expr, vars, kf_build_loc(b, a->score.src.loc));
     kf_value own = kf_node_2(b->g, KF_OP_eq, key_index(b, KF_PLANE_SEQ, loc),
                              as_column(b, b->in.seq, loc), loc);
     kf_value seen = kf_build_expr(b, a->mask.expr, vars, loc);
     seen = kf_node_2(b->g, KF_OP_and, seen, own, loc);
-    return kf_node_3(b->g, KF_OP_select, seen, s, kf_node_const(b->g, -INFINITY, loc), loc);
+    return kf_node_3(b->g, KF_OP_select, seen, s, kf_node_const(b->g, nothing, loc), loc);
+}
+
+/* A row reduction to one number a row. */
+static kf_value reduce(kf_graph_builder *b, kf_value x, kf_acc acc, kf_loc loc)
+{
+    kf_attr_row_reduce *attr = KF_ATTR_NEW(b->arena, row_reduce);
+
+    attr->acc = (kf_accs){1, {acc}};
+    return kf_node_add(b->g, KF_OP_row_reduce, attr, 1, &x, NULL, loc);
+}
+
+/* exp(v - m) / (sum of exp(v - m) + exp(sink - m)) with m the largest of v and the sink. */
+static kf_value softmax_with_sink(kf_graph_builder *b, const kf_block *block, kf_value x,
+                                  kf_loc loc)
+{
+    kf_graph *g = b->g;
+    const kf_type *t = kf_value_type(g, x);
+    kf_dim one = kf_dim_static(1), by_head[] = {t->dim[0], t->dim[1], one, one};
+    kf_value sink = kf_build_param(b, block, KF_PARAM_SINKS, "sinks");
+
+    sink = kf_node_reshape(g, sink, 4, by_head, loc);
+    kf_value m = kf_node_2(g, KF_OP_max, reduce(b, x, KF_ACC_max, loc), sink, loc);
+    kf_value e = kf_node_1(g, KF_OP_exp, kf_node_2(g, KF_OP_sub, x, m, loc), loc);
+    kf_value rest = kf_node_1(g, KF_OP_exp, kf_node_2(g, KF_OP_sub, sink, m, loc), loc);
+    kf_value sum = kf_node_2(g, KF_OP_add, reduce(b, e, KF_ACC_sum, loc), rest, loc);
+    return kf_node_2(g, KF_OP_div, e, sum, loc);
 }
 
 /* exp(v - max) / sum, and 0 where no key is visible. */
@@ -179,6 +200,39 @@ static kf_value softmax(kf_graph_builder *b, kf_value x, kf_loc loc)
     attr->map = kf_slot_finish(sb, kf_slot_fn(sb, KF_FN_select, any, p, zero));
     attr->keep = true;
     return kf_node_add(b->g, KF_OP_row_reduce, attr, 1, &x, NULL, loc);
+}
+
+static bool uses_head(const kf_spec_attention *a)
+{
+    const kf_sv_expr *const exprs[] = {&a->mask, &a->score, &a->prob};
+
+    for (uint32_t i = 0; i < 3; i++)
+        if (exprs[i]->expr && expr_uses(exprs[i]->expr, KF_EXPR_H))
+            return true;
+    return false;
+}
+
+/* What the values are weighed with, from the scaled products |s|. */
+static kf_value weights_of(kf_graph_builder *b, const kf_block *block, kf_value s, kf_loc loc)
+{
+    const kf_spec_attention *a = &block->u.attention;
+    const kf_value vars[KF_EXPR_VAR_COUNT] = {
+        [KF_EXPR_X] = KF_NO_VALUE,
+        [KF_EXPR_SCORE_VAR] = s,
+        [KF_EXPR_H] = uses_head(a) ? head_index(b, a, loc) : KF_NO_VALUE,
+        [KF_EXPR_Q] = as_column(b, b->in.pos, loc),
+        [KF_EXPR_K] = key_index(b, KF_PLANE_POS, loc),
+    };
+    kf_value p = masked_scores(b, a, vars, loc);
+
+    if (a->sinks.v)
+        p = softmax_with_sink(b, block, p, loc);
+    else if (a->normaliser.v == KF_NORMALISE_SOFTMAX)
+        p = softmax(b, p, loc);
+    if (!a->prob.expr)
+        return p;
+    kf_loc at = kf_build_loc(b, a->prob.src.loc);
+    return kf_node_2(b->g, KF_OP_mul, p, kf_build_expr(b, a->prob.expr, vars, at), at);
 }
 
 kf_value kf_build_attention(kf_graph_builder *b, const kf_block *block, kf_value x)
@@ -206,7 +260,7 @@ kf_value kf_build_attention(kf_graph_builder *b, const kf_block *block, kf_value
     q = kf_node_reshape(g, transpose(b, q, (kf_ints){3, {1, 0, 2}}, loc), 4, grouped, loc);
     kf_value s = kf_node_matmul(g, q, cache_rows(b, kv, KF_PLANE_KEYS, loc), true, loc);
     s = kf_node_2(g, KF_OP_mul, s, kf_node_const(g, a->scale.v, loc), loc);
-    kf_value p = softmax(b, masked_scores(b, a, s, loc), loc);
+    kf_value p = weights_of(b, block, s, loc);
     kf_value o = kf_node_matmul(g, p, cache_rows(b, kv, KF_PLANE_VALUES, loc), false, loc);
     o = transpose(b, kf_node_reshape(g, o, 3, flat_heads, loc), (kf_ints){3, {1, 0, 2}}, loc);
     o = kf_node_reshape(g, o, 2, flat, loc);

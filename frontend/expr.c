@@ -292,9 +292,11 @@ static bool find_var(kf_str name, kf_expr_kind kind, kf_expr_var *out_var)
     return false;
 }
 
+/** By kf_expr_kind. */
+static const char *const kinds[] = {"an activation", "a mask", "a score", "a factor"};
+
 static kf_expr *unknown_name(kf_expr_parser *p, kf_str name, uint32_t begin)
 {
-    static const char *const kinds[] = {"an activation", "a mask", "a score"};
     kf_str near = kf_expr_word_nearest(name, p->kind);
     if (near.len > 0)
         return kf_expr_fail(p, KF_E0202, begin, begin + name.len,
@@ -380,10 +382,7 @@ static const kf_expr *check_result(kf_expr_parser *p, const kf_expr *e)
 {
     bool want_pred = p->kind == KF_EXPR_MASK;
     if (e->is_pred != want_pred)
-        return kf_expr_fail(p, KF_E0203, 0, p->text.len, "a %s is a %s, this is a %s",
-                            want_pred                ? "mask"
-                            : p->kind == KF_EXPR_ACT ? "activation"
-                                                     : "score",
+        return kf_expr_fail(p, KF_E0203, 0, p->text.len, "%s is a %s, this is a %s", kinds[p->kind],
                             want_pred ? "truth value" : "number",
                             want_pred ? "number" : "truth value");
     if (p->kind == KF_EXPR_MASK && !p->env.may_look_ahead && !kf_expr_is_causal(e))

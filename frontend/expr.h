@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* expr - the expression language of `act`, `mask` and `score`.
+/* expr - the expression language of `act`, `mask`, `score` and `prob`.
  *
  * A Pratt parser gives a typed tree over the rows of fn.def: every operator and every word (causal,
  * window, softcap, ...) is written out as scalar functions while reading, so the tree has numbers,
@@ -20,6 +20,7 @@ typedef enum kf_expr_kind {
     KF_EXPR_ACT,   /* number over x; the name of a function alone means that function of x */
     KF_EXPR_MASK,  /* truth over h, q, k (head, absolute positions of query and key) */
     KF_EXPR_SCORE, /* number over score, h, q, k */
+    KF_EXPR_PROB,  /* number over h, q, k */
 } kf_expr_kind;
 
 typedef enum kf_expr_var {

@@ -96,12 +96,12 @@ static const kf_expr_word words[] = {
 enum { N_WORDS = sizeof words / sizeof *words };
 
 static const char kind_letters[] = {
-    [KF_EXPR_ACT] = 'A', [KF_EXPR_MASK] = 'M', [KF_EXPR_SCORE] = 'S'};
+    [KF_EXPR_ACT] = 'A', [KF_EXPR_MASK] = 'M', [KF_EXPR_SCORE] = 'S', [KF_EXPR_PROB] = 'P'};
 
 /** Per variable the kinds it may stand in. */
 static const char *const var_kinds[KF_EXPR_VAR_COUNT] = {
-    [KF_EXPR_X] = "A",  [KF_EXPR_SCORE_VAR] = "S", [KF_EXPR_H] = "MS",
-    [KF_EXPR_Q] = "MS", [KF_EXPR_K] = "MS",
+    [KF_EXPR_X] = "A",  [KF_EXPR_SCORE_VAR] = "S", [KF_EXPR_H] = "MSP",
+    [KF_EXPR_Q] = "MSP", [KF_EXPR_K] = "MSP",
 };
 
 /* hidden_act of config.json -> fn.def (transformers/activations.py). */

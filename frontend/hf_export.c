@@ -82,6 +82,7 @@ static bool is_plain_attention(const kf_spec_attention *a, double eps)
 {
     return a->rope.present.v && a->rope.rotated_dim == a->head_dim.v &&
            a->rope.style.v == KF_ROPE_HALF && a->score.expr == NULL &&
+           a->normaliser.v == KF_NORMALISE_SOFTMAX && a->prob.expr == NULL && !a->sinks.v &&
            is_plain_causal(a->mask.expr) && a->scale.v == 1 / sqrt((double)a->head_dim.v) &&
            (a->qk_norm.v == KF_QK_NORM_NONE || a->qk_norm_eps.v == eps);
 }

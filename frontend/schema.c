@@ -486,6 +486,7 @@ static kf_src *src_of(const kf_key *key, void *sv)
     case KF_KEY_act:
     case KF_KEY_mask:
     case KF_KEY_score:
+    case KF_KEY_prob:
         return &((kf_sv_expr *)sv)->src;
     default:
         return &((kf_sv_word *)sv)->src;
@@ -514,6 +515,7 @@ static bool read_value(kf_reader *r, const kf_yaml_node *node, const kf_key *key
     case KF_KEY_act:
     case KF_KEY_mask:
     case KF_KEY_score:
+    case KF_KEY_prob:
         return read_expr_text(r, node, key, sv);
     case KF_KEY_node:
         return true;
@@ -697,6 +699,7 @@ void kf_key_print(const kf_key *key, const void *sv, kf_sbuf *out)
     case KF_KEY_act:
     case KF_KEY_mask:
     case KF_KEY_score:
+    case KF_KEY_prob:
         kf_print_yaml_str(((const kf_sv_expr *)sv)->text, out);
         return;
     case KF_KEY_node:

@@ -18,9 +18,10 @@ typedef enum kf_key_type {
     KF_KEY_memory,
     KF_KEY_strs,
     KF_KEY_ints,
-    KF_KEY_act, /* the three expressions are stored as text; kf_read_expr parses them */
+    KF_KEY_act, /* the four expressions are stored as text; kf_read_expr parses them */
     KF_KEY_mask,
     KF_KEY_score,
+    KF_KEY_prob,
     KF_KEY_node,
 #define WORDS(set, ...) KF_KEY_##set,
 #include "frontend/schema.def"

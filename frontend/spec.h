@@ -150,6 +150,7 @@ typedef struct kf_blocks {
 
 /* Words of the schema; ORDER: schema.def. */
 typedef enum kf_qk_norm { KF_QK_NORM_NONE, KF_QK_NORM_RMS } kf_qk_norm;
+typedef enum kf_normaliser_of { KF_NORMALISE_SOFTMAX, KF_NORMALISE_NONE } kf_normaliser_of;
 typedef enum kf_pool_of { KF_POOL_MEAN, KF_POOL_CLS } kf_pool_of;
 typedef enum kf_rope_style { KF_ROPE_HALF, KF_ROPE_INTERLEAVED } kf_rope_style;
 typedef enum kf_rope_type { KF_ROPE_DEFAULT, KF_ROPE_LINEAR, KF_ROPE_LLAMA3 } kf_rope_type;
@@ -171,7 +172,7 @@ typedef struct kf_spec_rope {
 } kf_spec_rope;
 
 /** Self attention. Parameters: q, k, v, o and their biases; q_norm and k_norm gains
- * [head_dim]. */
+ * [head_dim]; sinks [num_attention_heads]. */
 typedef struct kf_spec_attention {
     kf_sv_int num_attention_heads;
     kf_sv_int num_key_value_heads; /* divides num_attention_heads */
@@ -184,6 +185,9 @@ typedef struct kf_spec_attention {
     kf_sv_num scale;  /* of q.k; default head_dim^-0.5 */
     kf_sv_expr mask;  /* over h, q, k; implies k <= q, except in encoders */
     kf_sv_expr score; /* over score, h, q, k; expr NULL: the score itself */
+    kf_sv_word normaliser; /* kf_normaliser_of */
+    kf_sv_expr prob;       /* over h, q, k; expr NULL: 1 */
+    kf_sv_bool sinks;      /* with softmax only */
 } kf_spec_attention;
 
 /** act(gate(x)) * up(x), then down. Parameters: gate, up, down and their biases. */

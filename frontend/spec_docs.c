@@ -11,7 +11,8 @@ static const char *const type_names[KF_KEY_TYPE_COUNT] = {
     [KF_KEY_dtype] = "type",         [KF_KEY_memory] = "memory with unit",
     [KF_KEY_strs] = "strings",       [KF_KEY_ints] = "whole numbers",
     [KF_KEY_act] = "activation",     [KF_KEY_mask] = "mask",
-    [KF_KEY_score] = "score",        [KF_KEY_node] = "see below",
+    [KF_KEY_score] = "score",        [KF_KEY_prob] = "prob",
+    [KF_KEY_node] = "see below",
 };
 
 static void write_type(const kf_key *key, kf_sbuf *out)
@@ -111,7 +112,8 @@ static void write_expressions(kf_sbuf *out)
         "head, and absolute\npositions of query and key; it must imply `k <= q`, except in an "
         "`encoder:`. `score` is a "
         "number "
-        "over `score, h, q, k`. Operators, loosest first:\n`|`, `&`, `< <= > >= == !=`, `+ -`, "
+        "over `score, h, q, k`, `prob` one over `h, q, k`. Operators, loosest first:\n`|`, `&`, `< "
+        "<= > >= == !=`, `+ -`, "
         "`* /`, then `-` and `!` before a value. At most 1024 nodes.\n\n| word | in | meaning "
         "|\n|---|---|---|\n");
 #define WORD(word, kinds, args, expand, summary)                                                   \

@@ -281,6 +281,8 @@ static void add_attention_params(kf_spec_scope *s, kf_block *b)
         kf_scope_add_vector(s, b, KF_PARAM_Q_NORM, u->head_dim.v, "head_dim");
         kf_scope_add_vector(s, b, KF_PARAM_K_NORM, u->head_dim.v, "head_dim");
     }
+    if (u->sinks.v)
+        kf_scope_add_vector(s, b, KF_PARAM_SINKS, u->num_attention_heads.v, "num_attention_heads");
 }
 
 static bool read_attention(kf_spec_scope *s, kf_block *b, const kf_yaml_node *map)
@@ -294,6 +296,12 @@ static bool read_attention(kf_spec_scope *s, kf_block *b, const kf_yaml_node *ma
     bool ok = read_rope(r, kf_yaml_get(map, "rope"), u->head_dim.v, &u->rope);
     ok = kf_read_expr(r, map, "mask", KF_EXPR_MASK, env, &u->mask) && ok;
     ok = kf_read_expr(r, map, "score", KF_EXPR_SCORE, env, &u->score) && ok;
+    ok = kf_read_expr(r, map, "prob", KF_EXPR_PROB, env, &u->prob) && ok;
+    if (u->sinks.v && u->normaliser.v == KF_NORMALISE_NONE) {
+        kf_diag_add(r->diags, KF_E0107, u->sinks.src.loc,
+                    "sinks are logits of a softmax; normaliser is none");
+        ok = false;
+    }
     add_attention_params(s, b);
     b->out_dim = b->in_dim;
     return ok;

@@ -52,6 +52,7 @@ static const struct weight_name {
         {"attention.k_bias", "self_attn.k_proj.bias"},
         {"attention.v_bias", "self_attn.v_proj.bias"},
         {"attention.o_bias", "self_attn.o_proj.bias"},
+        {"attention.sinks", "self_attn.sinks"},
         {"attention.q_norm", "self_attn.q_norm.weight"},
         {"attention.k_norm", "self_attn.k_norm.weight"},
         {"glu.gate", "mlp.gate_proj.weight"},

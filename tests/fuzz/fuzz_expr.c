@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* fuzz_expr - the expression language; the first byte chooses act, mask or score. */
+/* fuzz_expr - the expression language; the first byte chooses act, mask, score or prob. */
 #include "frontend/expr.h"
 
 #include <stdlib.h>
@@ -10,7 +10,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     if (size < 1)
         return 0;
-    kf_expr_kind kind = (kf_expr_kind)(data[0] % 3);
+    kf_expr_kind kind = (kf_expr_kind)(data[0] % 4);
     kf_arena *arena = kf_arena_create("fuzz");
     kf_diags *diags = kf_diags_create(arena);
     kf_str text = {(const char *)data + 1, (uint32_t)size - 1};

@@ -117,6 +117,7 @@ static void alibi(void **state)
 static void softcap(void **state)
 {
     fixture *f = *state;
+    expect_tree(f, KF_EXPR_PROB, "exp((k - q) * 0.5)", "exp(mul(sub(k, q), 0.5))");
     expect_tree(f, KF_EXPR_SCORE, "softcap(score, 50)", "mul(50, tanh(div(score, 50)))");
 }
 
@@ -154,6 +155,8 @@ static void errors_have_places(void **state)
         {KF_EXPR_SCORE, "softcap(score)", KF_E0204, 1},
         {KF_EXPR_SCORE, "exp(score, score)", KF_E0204, 1},
         {KF_EXPR_SCORE, "1e999", KF_E0201, 1},
+        {KF_EXPR_PROB, "score", KF_E0202, 1},
+        {KF_EXPR_PROB, "k <= q", KF_E0203, 1},
         {KF_EXPR_ACT, "", KF_E0201, 1},
         {KF_EXPR_ACT, "x ? 1", KF_E0201, 3},
         {KF_EXPR_ACT, "score", KF_E0202, 1},
