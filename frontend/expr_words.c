@@ -100,7 +100,7 @@ static const char kind_letters[] = {
 
 /** Per variable the kinds it may stand in. */
 static const char *const var_kinds[KF_EXPR_VAR_COUNT] = {
-    [KF_EXPR_X] = "A",  [KF_EXPR_SCORE_VAR] = "S", [KF_EXPR_H] = "MSP",
+    [KF_EXPR_X] = "A",   [KF_EXPR_SCORE_VAR] = "S", [KF_EXPR_H] = "MSP",
     [KF_EXPR_Q] = "MSP", [KF_EXPR_K] = "MSP",
 };
 

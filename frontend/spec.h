@@ -182,9 +182,9 @@ typedef struct kf_spec_attention {
     kf_sv_word qk_norm; /* kf_qk_norm: over head_dim, before rope */
     kf_sv_num qk_norm_eps;
     kf_spec_rope rope;
-    kf_sv_num scale;  /* of q.k; default head_dim^-0.5 */
-    kf_sv_expr mask;  /* over h, q, k; implies k <= q, except in encoders */
-    kf_sv_expr score; /* over score, h, q, k; expr NULL: the score itself */
+    kf_sv_num scale;       /* of q.k; default head_dim^-0.5 */
+    kf_sv_expr mask;       /* over h, q, k; implies k <= q, except in encoders */
+    kf_sv_expr score;      /* over score, h, q, k; expr NULL: the score itself */
     kf_sv_word normaliser; /* kf_normaliser_of */
     kf_sv_expr prob;       /* over h, q, k; expr NULL: 1 */
     kf_sv_bool sinks;      /* with softmax only */
