@@ -309,10 +309,14 @@ bool kf_shape_gather(kf_shape_query *q)
     const kf_type *table = kf_shape_operand(q, 0), *ids = kf_shape_operand(q, 1);
     if (table->rank < 1)
         return kf_shape_fail(q, "the table has rows, not %s", kf_shape_text(q, table));
-    if (!kf_shape_want_ints(q, 1, "ids", NULL))
-        return false;
-    kf_type t = kf_shape_dims_of(table, kf_shape_is_float(table) ? KF_DTYPE_f32 : table->dtype);
-    t.dim[0] = ids->dim[0];
+    if (ids->kind != KF_TYPE_TENSOR || ids->dtype != KF_DTYPE_i32 || ids->rank < 1)
+        return kf_shape_fail(q, "ids is i32[n,..], not %s", kf_shape_text(q, ids));
+    if (ids->rank + table->rank - 1 > KF_MAX_RANK)
+        return kf_shape_fail(q, "rows of %s at %s have more than %d dims", kf_shape_text(q, table),
+                             kf_shape_text(q, ids), KF_MAX_RANK);
+    kf_type t = kf_shape_dims_of(ids, kf_shape_is_float(table) ? KF_DTYPE_f32 : table->dtype);
+    for (uint8_t d = 1; d < table->rank; d++)
+        t.dim[t.rank++] = table->dim[d];
     return kf_shape_result(q, t);
 }
 

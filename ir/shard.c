@@ -234,10 +234,14 @@ static bool shard_slice(query *q)
 static bool shard_gather(query *q)
 {
     const kf_type *table = operand(q, 0), *ids = operand(q, 1);
-    if (!want_summed(q) || !cut_result(q, 0, ids->shard[0]))
+    if (!want_summed(q))
         return false;
+    for (uint8_t d = 0; d < ids->rank; d++) {
+        if (!cut_result(q, d, ids->shard[d]))
+            return false;
+    }
     for (uint8_t d = 1; d < table->rank; d++) {
-        if (!cut_result(q, d, table->shard[d]))
+        if (!cut_result(q, (uint8_t)(ids->rank + d - 1), table->shard[d]))
             return false;
     }
     q->out[0].partial = table->shard[0];

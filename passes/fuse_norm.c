@@ -75,7 +75,7 @@ static kf_value partial_stat(kf_graph *g, kf_value x, kf_accs acc, int64_t block
 {
     const kf_node *rows = kf_value_is(g, x, KF_OP_gather);
 
-    if (rows && !kf_value_is_param(g, rows->in[0])) {
+    if (rows && !kf_value_is_param(g, rows->in[0]) && kf_value_type(g, rows->in[1])->rank == 1) {
         kf_value ids = rows->in[1];
         kf_value stat = partial_stat(g, rows->in[0], acc, block, loc);
         return kf_node_2(g, KF_OP_gather, stat, ids, loc);

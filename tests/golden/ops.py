@@ -142,6 +142,9 @@ def index_functions():
     table, ids = torch.randn(7, 3), torch.tensor([6, 0, 3, 3])
     case("gather", "func @f(%t: bf16[7,3], %i: i32[4]) -> (f32[4,3]) { %0 = gather %t, %i : f32[4,3] return %0 }",
          [table, ids], [table[ids]])
+    pairs = (torch.arange(6).reshape(2, 3) * 5) % 7
+    case("gather", "func @f(%t: bf16[7,3], %i: i32[2,3]) -> (f32[2,3,3]) { %0 = gather %t, %i : f32[2,3,3] return %0 }",
+         [table, pairs], [table[pairs]])
 
 
 # ---- contractions and reductions -------------------------------------------------------------------

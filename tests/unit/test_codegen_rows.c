@@ -274,6 +274,23 @@ static void test_embedding(void **state)
     }
 }
 
+/* A table at pairs of indices, as biases of positions are written out. */
+static void test_gather_pairs(void **state)
+{
+    (void)state;
+    for (uint32_t rank = 1; rank < 3; rank++) {
+        kf_case c = kf_case_begin(1, 13, 1, 13);
+        kf_value table = kf_case_arg(&c, KF_DTYPE_f32, (uint8_t)rank, (kf_dim[]){S(9), S(5)}, "t");
+        kf_value ids = kf_case_arg(&c, KF_DTYPE_i32, 2, (kf_dim[]){N, S(7)}, "ids");
+        kf_case_ints(&c, ids, 0, 9);
+        const kf_value in[] = {table, ids};
+        kf_graph_add_result(c.body,
+                            kf_node_add(c.body, KF_OP_gather, NULL, 2, in, NULL, KF_NO_LOC));
+        kf_case_run(&c, KF_FAMILY_map);
+        kf_case_end(&c);
+    }
+}
+
 /* Tables at positions up to a million, then rope in both styles, whole and partial. */
 static void test_rope(void **state)
 {
@@ -390,8 +407,8 @@ int main(void)
         cmocka_unit_test(test_rms_norm),       cmocka_unit_test(test_in_place),
         cmocka_unit_test(test_softmax),        cmocka_unit_test(test_statistics),
         cmocka_unit_test(test_index_maps),     cmocka_unit_test(test_embedding),
-        cmocka_unit_test(test_rope),           cmocka_unit_test(test_contract),
-        cmocka_unit_test(test_cache),
+        cmocka_unit_test(test_gather_pairs),   cmocka_unit_test(test_rope),
+        cmocka_unit_test(test_contract),       cmocka_unit_test(test_cache),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
