@@ -96,7 +96,7 @@ static const struct {
     {"%a: f32[N,8]", "row_reduce %a {acc = [sum], keep} map(v) { v }", "takes 2 parameters"},
     {"%a: f32[N,8], %g: f32[8]", "row_reduce %a, %g {keep} map(v) { v }", "captures 0"},
     {"%a: f32[N,9]", "row_stat %a {acc = [sum_sq], block = 4}", "f32[N,3]"},
-    {"%a: f32[N,9]", "row_stat %a {acc = [sum_dev], block = 4}", "needs no other"},
+    {"%a: f32[N,9]", "row_stat %a {acc = [sum_dev], block = 4}", "needs sum before it"},
     {"%p: i32[N]", "rope_table %p {dim = 6}", "f32[N,3,2]"},
     {"%p: i32[N]", "rope_table %p {dim = 7}", "even and positive"},
     {"%x: f32[N,2,8], %t: f32[N,3,2]", "rope %x, %t", "f32[N,2,8]"},
