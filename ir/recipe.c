@@ -253,19 +253,28 @@ const kf_recipe *kf_recipe_copy(kf_arena *arena, const kf_recipe *r)
 
 /* ---- making ---------------------------------------------------------------------------------- */
 
-static const kf_recipe *make(kf_arena *arena, kf_recipe proto, uint32_t n_parts,
-                             const kf_recipe *const *parts)
+/* NULL with the reason in |why| if the parts do not fit. */
+static const kf_recipe *try_make(kf_arena *arena, kf_recipe proto, uint32_t n_parts,
+                                 const kf_recipe *const *parts, const char **why)
 {
     kf_recipe *r = KF_NEW(arena, kf_recipe);
     const kf_recipe **part = KF_NEW_N(arena, const kf_recipe *, n_parts ? n_parts : 1);
-    const char *why;
 
     *r = proto;
     for (uint32_t i = 0; i < n_parts; i++)
         part[i] = parts[i];
     r->n_parts = n_parts;
     r->part = part;
-    KF_ASSERT(kf_recipe_infer(r, &why), why);
+    return kf_recipe_infer(r, why) ? r : NULL;
+}
+
+static const kf_recipe *make(kf_arena *arena, kf_recipe proto, uint32_t n_parts,
+                             const kf_recipe *const *parts)
+{
+    const char *why;
+    const kf_recipe *r = try_make(arena, proto, n_parts, parts, &why);
+
+    KF_ASSERT(r, why);
     return r;
 }
 
@@ -310,6 +319,27 @@ const kf_recipe *kf_recipe_map(kf_arena *arena, kf_dtype dtype, const kf_slot *f
     kf_recipe proto = {.op = KF_RECIPE_map, .type.dtype = dtype, .fn = fn};
 
     return make(arena, proto, n_parts, parts);
+}
+
+const kf_recipe *kf_recipe_try_map(kf_arena *arena, kf_dtype dtype, const kf_slot *fn,
+                                   uint32_t n_parts, const kf_recipe *const *parts)
+{
+    kf_recipe proto = {.op = KF_RECIPE_map, .type.dtype = dtype, .fn = fn};
+    const char *why;
+
+    return try_make(arena, proto, n_parts, parts, &why);
+}
+
+const kf_recipe *kf_recipe_f32(kf_arena *arena, const kf_recipe *r)
+{
+    static const char *const names[] = {"a"};
+
+    if (r->type.dtype == KF_DTYPE_f32)
+        return r;
+    if (r->op == KF_RECIPE_map)
+        return kf_recipe_map(arena, KF_DTYPE_f32, r->fn, r->n_parts, r->part);
+    kf_slot_builder *b = kf_slot_builder_create(arena, 1, names, 0);
+    return kf_recipe_map(arena, KF_DTYPE_f32, kf_slot_finish(b, kf_slot_param(b, 0)), 1, &r);
 }
 
 const kf_recipe *kf_recipe_fn(kf_arena *arena, kf_fn fn, const kf_recipe *x, const kf_recipe *y)

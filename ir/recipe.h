@@ -65,10 +65,15 @@ const kf_recipe *kf_recipe_regroup(kf_arena *arena, const kf_recipe *r, int64_t 
                                    int64_t blocks);
 const kf_recipe *kf_recipe_map(kf_arena *arena, kf_dtype dtype, const kf_slot *fn, uint32_t n_parts,
                                const kf_recipe *const *parts);
+/** NULL if the parts do not broadcast. */
+const kf_recipe *kf_recipe_try_map(kf_arena *arena, kf_dtype dtype, const kf_slot *fn,
+                                   uint32_t n_parts, const kf_recipe *const *parts);
 /** map with one function of one or two parts, in the first one's dtype: kf_recipe_fn(a, KF_FN_mul,
  * matrix, gain) scales columns, with kf_recipe_transpose(gain) rows. |y| NULL: a function of one.
  */
 const kf_recipe *kf_recipe_fn(kf_arena *arena, kf_fn fn, const kf_recipe *x, const kf_recipe *y);
+/** |r| in f32, whatever it is stored in. */
+const kf_recipe *kf_recipe_f32(kf_arena *arena, const kf_recipe *r);
 /** |r| times a number. */
 const kf_recipe *kf_recipe_times(kf_arena *arena, const kf_recipe *r, double factor);
 const kf_recipe *kf_recipe_matmul(kf_arena *arena, const kf_recipe *a, const kf_recipe *b);

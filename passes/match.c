@@ -21,6 +21,16 @@ const kf_recipe *kf_value_recipe(const kf_graph *g, kf_value v)
     return g->recipes.data[g->values.data[v].def];
 }
 
+uint32_t kf_readers_of_recipe(const kf_graph *g, const kf_recipe *r, const uint32_t *uses)
+{
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < g->params.len; i++)
+        if (kf_recipe_eq(g->recipes.data[i], r))
+            n += uses[g->params.data[i]];
+    return n;
+}
+
 bool kf_node_is_linear(const kf_graph *g, const kf_node *n)
 {
     if (n->op != KF_OP_matmul || !KF_ATTR_OF(n, matmul)->trans_b)

@@ -18,6 +18,9 @@ bool kf_value_is_arg(const kf_graph *g, kf_value v);
 /** The recipe of a parameter. */
 const kf_recipe *kf_value_recipe(const kf_graph *g, kf_value v);
 
+/** Operands that read the weight which |r| makes, in all parameters of |g| that are made by it. */
+uint32_t kf_readers_of_recipe(const kf_graph *g, const kf_recipe *r, const uint32_t *uses);
+
 /** True for a matmul of rows [M,K] with a parameter [N,K] as it stands in a checkpoint (trans_b).
  */
 bool kf_node_is_linear(const kf_graph *g, const kf_node *n);

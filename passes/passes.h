@@ -128,7 +128,7 @@ bool kf_pass_find(kf_str name, kf_pass_id *out_id);
 #undef PASS
 
 /** Passes that fuse, for |off|: without them every op is a kernel of its own. */
-#define KF_UNFUSED_OFF "fuse_*,carry_stats,fold_weights"
+#define KF_UNFUSED_OFF "fuse_*,carry_stats,fold_params,merge_weights,fold_weights"
 
 /** What the user asked of the runner. Lists are comma separated names or globs ("fuse_*", "all").
  */

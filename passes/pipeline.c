@@ -11,13 +11,13 @@
 /* clang-format off */
 const kf_pass_id kf_pipeline[] = {
     /* 1. One spelling of everything that users and importers write. */
-    P(canonicalize), P(fold_const), P(cse), P(dce), P(unpack), P(raise_fn), P(raise_norm), P(cse), P(dce),
+    P(canonicalize), P(fold_const), P(fold_params), P(cse), P(dce), P(unpack), P(raise_fn), P(raise_norm), P(cse), P(dce),
     /* 2. Attention is recognised while its parts are still apart. */
     P(fuse_attention), P(canonicalize), P(cse), P(dce),
     /* 3. One function per phase; from here on prefill and decode may differ. */
     P(phases),
     /* 4. Weight algebra, then norms: both look at norm -> gain -> matmul. */
-    P(fold_weights), P(fuse_norm), P(cse), P(dce), P(carry_stats), P(cse), P(dce),
+    P(merge_weights), P(fold_weights), P(fuse_norm), P(cse), P(dce), P(carry_stats), P(cse), P(dce),
     /* 5. Matmuls of one input become one; the gated pair first, for it interleaves its weights. */
     P(fuse_gated), P(fuse_horizontal), P(canonicalize), P(cse), P(dce),
     /* 6. Storage order of weights, which decides what one kernel can do. */
@@ -33,6 +33,8 @@ const kf_pass_order kf_pass_orders[] = {
     {P(raise_fn), P(fuse_attention), "an activation is one op in every pattern"},
     {P(raise_norm), P(fuse_norm), "a norm is one op there"},
     {P(fuse_attention), P(phases), "the written-out form is matched once, not per phase"},
+    {P(fold_params), P(fold_weights), "a gain that is made from weights is a parameter"},
+    {P(merge_weights), P(fold_weights), "one matrix is scaled instead of several"},
     {P(fold_weights), P(fuse_norm), "a folded gain is a column scale less in the prologue"},
     {P(fuse_norm), P(fuse_gated), "the row scale must stand behind gate and up before they are joined"},
     {P(fuse_norm), P(carry_stats), "carrying moves the statistics that fuse_norm makes"},
