@@ -8,10 +8,11 @@
  * other numbers of threads (the same bits) and with the prompt in chunks, down to one token a call,
  * which are decode steps (the same rule).
  */
-#include "base/fs.h"
 #include "base/json.h"
+#include "driver/npy.h"
 #include "driver/spawn.h"
 #include "driver/verbs.h"
+#include "driver/verify.h"
 #include "frontend/weights_random.h"
 #include "ir/eval.h"
 #include "ir/phase.h"
@@ -21,8 +22,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-#define MAX_NPY_BYTES (1u << 30)
 
 /** Logits, or an encoder's rows, [rows, width] of one form. */
 typedef struct form {
@@ -71,16 +70,6 @@ static double largest(const check *k, const double *v)
     return most;
 }
 
-/* splitmix64 (Steele, Lea and Flood 2014) */
-static uint64_t next_random(uint64_t *state)
-{
-    uint64_t z = *state += 0x9e3779b97f4a7c15u;
-
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    return z ^ z >> 31;
-}
-
 /* ---- forms ----------------------------------------------------------------------------------- */
 
 static void add_form(check *k, const char *name, const double *logits)
@@ -110,28 +99,6 @@ static bool evaluate(check *k, kf_eval_mode mode, const char *name)
     return true;
 }
 
-/* A NumPy file of f32 in C order (numpy.lib.format 1.0): magic, version, header length, header,
- * data. */
-static const double *read_npy(check *k, const char *path)
-{
-    kf_arena *a = k->c->arena;
-    kf_str text;
-    uint64_t want = (uint64_t)k->rows * (uint64_t)k->width;
-
-    if (kf_fs_read(a, path, MAX_NPY_BYTES, &text) || text.len < 10)
-        return NULL;
-    uint32_t start = 10u + (uint8_t)text.ptr[8] + 256u * (uint8_t)text.ptr[9];
-    if (text.len < start || (text.len - start) / sizeof(float) != want)
-        return NULL;
-    double *out = KF_NEW_N(a, double, want);
-    for (uint64_t i = 0; i < want; i++) {
-        float v;
-        memcpy(&v, text.ptr + start + i * sizeof v, sizeof v);
-        out[i] = v;
-    }
-    return out;
-}
-
 static kf_str ids_text(const check *k)
 {
     kf_sbuf text = {.arena = k->c->arena};
@@ -153,7 +120,10 @@ static bool run_form(check *k, const char *exe, const char *name, const char *op
     kf_exit e = {0};
     bool encoder = k->c->spec->kind == KF_MODEL_ENCODER;
     int err = kf_spawn(encoder ? embed : run, "/dev/null", &e);
-    const double *logits = err || e.status ? NULL : read_npy(k, out.ptr);
+    const double *logits =
+        err || e.status
+            ? NULL
+            : kf_npy_read_f32(k->c->arena, out.ptr, (uint64_t)k->rows * (uint64_t)k->width);
 
     unlink(out.ptr);
     if (logits)
@@ -282,6 +252,16 @@ static void verify_forms(check *k)
                     bad < &k->form[FIRST_FUSED] ? 2 * k->form[1].rms + slack : bound);
 }
 
+/* splitmix64 (Steele, Lea and Flood 2014) */
+static uint64_t next_random(uint64_t *state)
+{
+    uint64_t z = *state += 0x9e3779b97f4a7c15u;
+
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+    return z ^ z >> 31;
+}
+
 /* One call of the evaluator takes the whole prompt, with logits of every position. */
 static uint32_t prompt_tokens(const kf_compilation *c)
 {
@@ -294,29 +274,52 @@ static uint32_t prompt_tokens(const kf_compilation *c)
     return (uint32_t)(b->max_positions.v < n ? b->max_positions.v : n);
 }
 
-int kf_verb_verify(kf_compilation *c)
+/* The description with its weights, or seeded ones, and a seeded prompt. */
+static bool prepare(kf_compilation *c, kf_prompt *out)
 {
-    check k = {.c = c};
     uint64_t state = (uint64_t)c->opt->seed;
 
-    if (kf_is_executable(c->opt->operand))
-        return kf_run_executable(c, c->opt->operand, "verify");
     if (!kf_compilation_load(c, c->opt->operand) || !kf_compilation_target(c))
-        return 0;
+        return false;
     if (!kf_compilation_weights(c))
         c->random = kf_weights_random_source(c->arena, c->spec, state,
                                              kf_src_given(c->spec->dtype.src) ? c->spec->dtype.v
                                                                               : KF_DTYPE_f32);
-    k.n = prompt_tokens(c);
-    k.rows = kf_spec_is_pooled(c->spec) ? 1 : k.n;
-    k.width = kf_spec_row_width(c->spec);
-    k.ids = KF_NEW_N(c->arena, int32_t, k.n);
-    for (uint32_t i = 0; i < k.n; i++)
-        k.ids[i] = (int32_t)(next_random(&state) % (uint64_t)c->spec->vocab_size.v);
+    out->n = prompt_tokens(c);
+    out->ids = KF_NEW_N(c->arena, int32_t, out->n);
+    for (uint32_t i = 0; i < out->n; i++)
+        out->ids[i] = (int32_t)(next_random(&state) % (uint64_t)c->spec->vocab_size.v);
+    return true;
+}
+
+static void run_forms(kf_compilation *c, const kf_prompt *p)
+{
+    check k = {.c = c,
+               .n = p->n,
+               .ids = p->ids,
+               .rows = kf_spec_is_pooled(c->spec) ? 1 : p->n,
+               .width = kf_spec_row_width(c->spec)};
+
     k.dir = kf_scratch_dir(c);
     if (!k.dir)
-        return 0;
+        return;
     verify_forms(&k);
     rmdir(k.dir);
+}
+
+int kf_verb_verify(kf_compilation *c)
+{
+    kf_prompt p;
+
+    if (kf_is_executable(c->opt->operand))
+        return kf_run_executable(c, c->opt->operand, "verify");
+    if (!prepare(c, &p))
+        return 0;
+    if (c->opt->bisect)
+        kf_verify_bisect(c, &p);
+    else if (c->opt->layers)
+        kf_verify_layers(c, &p);
+    else
+        run_forms(c, &p);
     return 0;
 }

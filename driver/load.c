@@ -4,6 +4,7 @@
 
 #include "base/fs.h"
 #include "driver/verbs.h"
+#include "ir/phase.h"
 #include "ir/text.h"
 #include "ir/verify.h"
 
@@ -150,7 +151,7 @@ static bool plan_of_module(kf_compilation *c, const char *path)
 {
     kf_sbuf why = {.arena = c->scratch};
 
-    if (kf_module_find_func(c->module, KF_STR("main")) && !kf_compilation_fuse(c, NULL))
+    if (kf_module_entry(c->module) && !kf_compilation_fuse(c, NULL))
         return false;
     if (kf_schedule_can(c->module, c->target, &why))
         return kf_compilation_plan(c);

@@ -177,7 +177,9 @@ bool kf_compilation_fuse(kf_compilation *c, const char *off)
                              .stop_after = o->stop_after,
                              .dump_dir = o->dump_dir,
                              .verify_each = o->verify_each || KF_CHECKS,
-                             .out = stderr};
+                             .out = stderr,
+                             .after = c->after_pass,
+                             .user = c->after_pass_user};
 
     if (!kf_pipeline_check(&p, c->diags))
         return false;

@@ -25,6 +25,8 @@ typedef struct kf_compilation {
     kf_pass_ctx passes;
     kf_pass_runs runs;
     kf_plan *plan;
+    void (*after_pass)(void *user, const kf_module *m, kf_pass_id pass); /* or NULL */
+    void *after_pass_user;
 } kf_compilation;
 
 /** Chooses the target (E0410 for one that this build cannot make). */

@@ -197,6 +197,8 @@ static bool eval_node(kf_eval_ctx *ctx, const kf_graph *g, bool is_body, const k
             round_tensor(kf_value_type(g, n->out[i])->dtype, &out[i]);
         env[n->out[i]] = out[i];
     }
+    if (ctx->trace && !is_body && n->op != KF_OP_repeat)
+        ctx->trace(ctx->trace_user, g, ctx->layer, n, in, out, ctx->sym_values);
     return true;
 }
 
@@ -293,6 +295,7 @@ bool kf_eval_repeat(kf_eval_call *c)
         if (!callee_weights(c->ctx, callee, a->weights, layer, params))
             return false;
         kf_arena_mark mark = kf_arena_save(arena);
+        c->ctx->layer = layer;
         for (uint32_t i = (uint32_t)a->iter; i < callee->results.len; i++)
             args[i].kv = kf_eval_kv_layer(arena, c->in[i]->kv, layer);
         if (!kf_eval_values(c->ctx, callee, false, args, params, results))
@@ -310,6 +313,7 @@ bool kf_eval_graph(kf_arena *arena, const kf_graph *g, kf_eval_mode mode, const 
                    const kf_tensor *args, const kf_tensor *params, kf_tensor *out_results,
                    kf_sbuf *why)
 {
-    kf_eval_ctx ctx = {arena, g->module, mode, sym_values, NULL, NULL, why};
+    kf_eval_ctx ctx = {
+        .arena = arena, .m = g->module, .mode = mode, .sym_values = sym_values, .why = why};
     return kf_eval_values(&ctx, g, g->name.len == 0, args, params, out_results);
 }

@@ -57,6 +57,12 @@ typedef struct kf_eval_step {
  * bounds. */
 bool kf_eval_run(kf_eval *e, const char *func, const kf_eval_step *step, bool all_rows,
                  kf_tensor *out_logits, kf_sbuf *why);
+/** Called behind every node of a function, but for repeat; nodes of region bodies are not seen.
+ * |layer|: which round of the repeat it is. What the tensors hold lives until the call returns. */
+typedef void (*kf_eval_trace_fn)(void *user, const kf_graph *g, uint32_t layer, const kf_node *n,
+                                 const kf_tensor *const *in, const kf_tensor *out,
+                                 const int64_t *sym_values);
+void kf_eval_trace(kf_eval *e, kf_eval_trace_fn fn, void *user);
 /** Drops tokens of cache |seq| beyond |n_tokens|. */
 void kf_eval_truncate(kf_eval *e, uint32_t seq, uint32_t n_tokens);
 

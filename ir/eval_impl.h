@@ -36,6 +36,9 @@ typedef struct kf_eval_ctx {
     kf_eval_weights_fn weights; /* NULL: callees with parameters cannot be called */
     void *user;
     kf_sbuf *why;
+    kf_eval_trace_fn trace; /* or NULL */
+    void *trace_user;
+    uint32_t layer; /* of the repeat that runs */
 } kf_eval_ctx;
 
 /** Operands, attributes and results of one node. Results have their dims; data is allocated (zero).

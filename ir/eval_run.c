@@ -29,6 +29,8 @@ struct kf_eval {
     KF_VEC(kf_eval_kv *) caches; /* by order among the entry's cache arguments */
     KF_VEC(loaded) weights;
     kf_sbuf *why; /* of the running call */
+    kf_eval_trace_fn trace;
+    void *trace_user;
 };
 
 kf_eval *kf_eval_create(kf_arena *arena, const kf_module *m, kf_eval_mode mode,
@@ -251,7 +253,15 @@ static bool bind_inputs(kf_eval *e, const kf_graph *g, const kf_eval_step *step,
 static bool run_graph(kf_eval *e, const kf_graph *g, const kf_eval_step *step, bool all_rows,
                       const int64_t *sym_values, kf_tensor *args, kf_tensor *out, double **logits)
 {
-    kf_eval_ctx ctx = {e->arena, e->m, e->mode, sym_values, layer_weight, e, e->why};
+    kf_eval_ctx ctx = {.arena = e->arena,
+                       .m = e->m,
+                       .mode = e->mode,
+                       .sym_values = sym_values,
+                       .weights = layer_weight,
+                       .user = e,
+                       .why = e->why,
+                       .trace = e->trace,
+                       .trace_user = e->trace_user};
     kf_tensor *params = KF_NEW_N(e->arena, kf_tensor, g->params.len ? g->params.len : 1);
     kf_tensor results[KF_MAX_RESULTS];
     if (g->results.len < 1 || g->results.len > KF_MAX_RESULTS)
@@ -299,6 +309,12 @@ bool kf_eval_run(kf_eval *e, const char *func, const kf_eval_step *step, bool al
     for (uint32_t s = 0; s < step->n_seqs; s++)
         e->n_tokens[step->seq[s]] += step->n_tokens[s];
     return true;
+}
+
+void kf_eval_trace(kf_eval *e, kf_eval_trace_fn fn, void *user)
+{
+    e->trace = fn;
+    e->trace_user = user;
 }
 
 void kf_eval_truncate(kf_eval *e, uint32_t seq, uint32_t n_tokens)

@@ -2,6 +2,8 @@
 /* contract - see contract.h. */
 #include "passes/contract.h"
 
+#include "ir/phase.h"
+
 #include <fnmatch.h>
 #include <string.h>
 
@@ -120,7 +122,6 @@ static bool part_matches(const kf_pattern_part *p, const kf_subject_part *part)
 
 static bool func_matches(const char *glob, kf_str func)
 {
-    static const char *const phases[] = {"prefill", "decode"};
     char name[256];
     const char *dot = memchr(func.ptr, '.', func.len);
 
@@ -128,8 +129,8 @@ static bool func_matches(const char *glob, kf_str func)
         return true;
     if (dot)
         return glob_matches(glob, (kf_str){func.ptr, (uint32_t)(dot - func.ptr)});
-    for (int i = 0; i < 2; i++) {
-        int len = snprintf(name, sizeof name, "%.*s.%s", KF_STR_ARG(func), phases[i]);
+    for (int i = 0; i < KF_PHASE_ID_COUNT; i++) {
+        int len = snprintf(name, sizeof name, "%.*s.%s", KF_STR_ARG(func), kf_phase_infos[i].name);
         if (len > 0 && len < (int)sizeof name && !fnmatch(glob, name, 0))
             return true;
     }

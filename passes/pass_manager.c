@@ -211,6 +211,8 @@ static void run_pass(kf_module *m, kf_pass_ctx *cx, const kf_pipeline_options *o
     if (opt->time && listed(opt->time, p->name))
         fprintf(opt->out, "; %-16s %8.3f ms  %5u nodes%s\n", p->name, ms, count_nodes(m),
                 progress ? "" : "  (no change)");
+    if (opt->after)
+        opt->after(opt->user, m, id);
     cx->before = NULL;
     kf_arena_restore(cx->scratch, mark);
 }

@@ -139,6 +139,9 @@ typedef struct kf_pipeline_options {
     const char *dump_dir;   /* NN_pass.kir on progress; NULL = no */
     bool verify_each;       /* verify and round-trip after every pass */
     FILE *out;              /* for dump, time and trace */
+    /* called after every pass, NULL: no. The module changes with the next one. */
+    void (*after)(void *user, const kf_module *m, kf_pass_id pass);
+    void *user;
 } kf_pipeline_options;
 
 /** One executed pass, for reports. */
