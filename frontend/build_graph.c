@@ -18,8 +18,7 @@ kf_loc kf_build_loc(kf_graph_builder *b, kf_loc loc)
     return loc;
 }
 
-/* Names of arguments and parameters are unique in a function: wq, wq2, ... */
-static kf_str unique_name(const kf_graph_builder *b, const char *name)
+kf_str kf_build_name(const kf_graph_builder *b, const char *name)
 {
     kf_str s = kf_str_from(name);
 
@@ -77,7 +76,7 @@ kf_value kf_build_part(kf_graph_builder *b, const kf_block *block, kf_param_role
 
     if (!p)
         return KF_NO_VALUE;
-    return kf_graph_param_of(b->g, kf_build_recipe(b, p), unique_name(b, name), loc);
+    return kf_graph_param_of(b->g, kf_build_recipe(b, p), kf_build_name(b, name), loc);
 }
 
 kf_value kf_build_param(kf_graph_builder *b, const kf_block *block, kf_param_role role,
@@ -148,7 +147,7 @@ static kf_value offset_gain(kf_graph_builder *b, const kf_block *block)
     const kf_slot *sum = kf_slot_finish(
         sb, kf_slot_fn(sb, KF_FN_add, kf_slot_param(sb, 0), kf_slot_const(sb, offset), 0));
     const kf_recipe *r = kf_recipe_map(b->arena, KF_DTYPE_f32, sum, 1, &stored);
-    return kf_graph_param_of(b->g, r, unique_name(b, "gain"), kf_build_loc(b, block->src.loc));
+    return kf_graph_param_of(b->g, r, kf_build_name(b, "gain"), kf_build_loc(b, block->src.loc));
 }
 
 /* The gain of a norm, scaled; KF_NO_VALUE for none. */
@@ -216,6 +215,26 @@ static kf_value build_batch_norm(kf_graph_builder *b, const kf_block *block, kf_
                             : kf_node_2(g, KF_OP_sub, bias, t, loc);
     s = alpha == KF_NO_VALUE ? s : kf_node_2(g, KF_OP_add, s, alpha, loc);
     return kf_node_2(g, KF_OP_add, kf_node_2(g, KF_OP_mul, x, s, loc), t, loc);
+}
+
+/* sum of weight[order - i] * x^i / rms(x^i), + bias (Zhuo et al. 2024, arXiv:2411.03884) */
+static kf_value build_poly_norm(kf_graph_builder *b, const kf_block *block, kf_value x)
+{
+    const kf_spec_poly_norm *u = &block->u.poly_norm;
+    const kf_recipe *weight = kf_build_recipe(b, kf_block_param(block, KF_PARAM_WEIGHT));
+    kf_loc loc = kf_build_loc(b, block->src.loc);
+    kf_value sum = kf_build_param(b, block, KF_PARAM_BIAS, "bias"), power = x;
+
+    for (int64_t i = 1; i <= u->order.v; i++) {
+        int64_t at = u->order.v - i;
+        kf_value w = kf_graph_param_of(b->g, kf_recipe_slice(b->arena, weight, 0, 1, at, at + 1),
+                                       kf_build_name(b, "weight"), loc);
+        power = i == 1 ? x : kf_node_2(b->g, KF_OP_mul, power, x, loc);
+        kf_value term = kf_build_rms(b, power, u->eps.v, w, loc);
+        sum = i == 1 ? kf_node_2(b->g, KF_OP_add, term, sum, loc)
+                     : kf_node_2(b->g, KF_OP_add, sum, term, loc);
+    }
+    return sum;
 }
 
 /* ---- expressions ----------------------------------------------------------------------------- */
@@ -384,6 +403,8 @@ static kf_value build_block(kf_graph_builder *b, const kf_block *block, kf_value
         return build_layer_norm(b, block, x);
     case KF_BLOCK_BATCH_NORM:
         return build_batch_norm(b, block, x);
+    case KF_BLOCK_POLY_NORM:
+        return build_poly_norm(b, block, x);
     case KF_BLOCK_ATTENTION:
         return kf_build_attention(b, block, x);
     case KF_BLOCK_GLU:

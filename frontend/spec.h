@@ -218,6 +218,12 @@ typedef struct kf_spec_norm {
     kf_sv_bool residual;   /* batch_norm: adds alpha * x */
 } kf_spec_norm;
 
+/** Sum of weight[order - i] * x^i / rms(x^i) over i = 1 .. order, + bias. */
+typedef struct kf_spec_poly_norm {
+    kf_sv_int order;
+    kf_sv_num eps;
+} kf_spec_poly_norm;
+
 /** Token embedding, [vocab_size, hidden_size]; first block of the model. */
 typedef struct kf_spec_embedding {
     kf_sv_num scale;
@@ -272,6 +278,7 @@ struct kf_block {
         kf_spec_pool pool;
         kf_spec_linear linear;
         kf_spec_norm norm;
+        kf_spec_poly_norm poly_norm;
         kf_spec_attention attention;
         kf_spec_glu glu;
         kf_spec_mlp mlp;

@@ -114,6 +114,7 @@ static void print_leaf(printer *p, const kf_block *b)
         [KF_BLOCK_RMS_NORM] = KF_SCOPE_RMS_NORM,
         [KF_BLOCK_LAYER_NORM] = KF_SCOPE_LAYER_NORM,
         [KF_BLOCK_BATCH_NORM] = KF_SCOPE_BATCH_NORM,
+        [KF_BLOCK_POLY_NORM] = KF_SCOPE_POLY_NORM,
         [KF_BLOCK_ATTENTION] = KF_SCOPE_ATTENTION,
         [KF_BLOCK_GLU] = KF_SCOPE_GLU,
         [KF_BLOCK_MLP] = KF_SCOPE_MLP,

@@ -159,6 +159,17 @@ static bool read_norm(kf_spec_scope *s, kf_block *b, const kf_yaml_node *map)
     return true;
 }
 
+static bool read_poly_norm(kf_spec_scope *s, kf_block *b, const kf_yaml_node *map)
+{
+    kf_spec_poly_norm *u = &b->u.poly_norm;
+    if (!kf_schema_read(s->r, KF_SCOPE_POLY_NORM, KF_SCOPE_COUNT, map, b->src, u))
+        return false;
+    kf_scope_add_vector(s, b, KF_PARAM_WEIGHT, u->order.v, "order");
+    kf_scope_add_vector(s, b, KF_PARAM_BIAS, 1, "one");
+    b->out_dim = b->in_dim;
+    return true;
+}
+
 /* Columns inside that are used. */
 static bool check_nested(kf_reader *r, const kf_sv_int *nested, int64_t inner)
 {
@@ -522,6 +533,8 @@ static bool read_body(kf_spec_scope *s, kf_block *b, const kf_yaml_node *node)
     case KF_BLOCK_LAYER_NORM:
     case KF_BLOCK_BATCH_NORM:
         return read_norm(s, b, map);
+    case KF_BLOCK_POLY_NORM:
+        return read_poly_norm(s, b, map);
     case KF_BLOCK_ATTENTION:
         return read_attention(s, b, map);
     case KF_BLOCK_GLU:

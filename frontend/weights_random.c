@@ -67,6 +67,8 @@ static bool is_gain(kf_param_role role)
 /** Mean of a gain: such that the norm multiplies by numbers around 1. */
 static float mean_of(const kf_spec_param *p, const kf_block *block)
 {
+    if (block->kind == KF_BLOCK_POLY_NORM && p->role == KF_PARAM_WEIGHT)
+        return 1 / (float)block->u.poly_norm.order.v;
     bool is_norm = block->kind == KF_BLOCK_RMS_NORM || block->kind == KF_BLOCK_LAYER_NORM;
     if (!is_gain(p->role))
         return p->part == KF_PART_SCALE ? 1 : 0;

@@ -7,8 +7,8 @@
  * times the gate, and, where golden.json says how far transformers then is, as far golden_logits
  * list            "MODEL" or "MODEL MISTAKE" for each test there is
  *
- * MODEL is a folder of tests/golden/llama. A mistake is an edit of the open composition that `kerf
- * inspect
+ * MODEL is a folder of tests/golden/llama or of tests/golden/decoders. A mistake is an edit of the
+ * open composition that `kerf inspect
  * --stage spec` prints, so every switch can be turned, also those that config.json has no key for.
  */
 #include "golden.h"
@@ -25,7 +25,9 @@ static const double gate_nmse = 1e-9;
 static const char *const models[] = {
     "act_gelu", "act_gelu_tanh", "act_relu",    "all_llama",  "all_qwen2", "all_qwen3", "base",
     "bias",     "gqa",           "head_dim",    "inter_50",   "inter_88",  "mqa",       "qk_norm",
-    "qkv_bias", "rope_linear",   "rope_llama3", "rope_theta", "tied",
+    "qkv_bias", "rope_linear",   "rope_llama3", "rope_theta", "tied",      "bloom",     "cohere",
+    "gemma",    "gemma2",        "gpt2",        "gpt_neox",   "gptj",      "mistral",   "phi",
+    "phi3",     "polynorm",      "transnormer",
 };
 
 static const golden_mistake mistakes[] = {
@@ -50,6 +52,47 @@ static const golden_mistake mistakes[] = {
     {"qkv_bias", "no_qkv_bias", "qkv_bias: true, ", ""},
     {"bias", "no_bias_o_proj", "o_bias: true, ", ""},
     {"bias", "no_mlp_bias", "intermediate_size: 48, bias: true", "intermediate_size: 48"},
+    {"gpt2", "eps_1e-06", "eps: 1e-05", "eps: 1e-06"},
+    {"gpt2", "act_gelu", "act: gelu_new", "act: gelu"},
+    {"gpt2", "scale_off", "mask: causal", "mask: causal, scale: 1"},
+    {"gpt2", "packed_order", "packed: [q, k, v]", "packed: [k, q, v]"},
+    {"gptj", "act_gelu", "act: gelu_new", "act: gelu"},
+    {"gptj", "rope_half", ", style: interleaved", ""},
+    {"gptj", "rope_of_whole_heads", "dim: 4, ", ""},
+    {"gptj", "no_bias_lm_head", ", bias: true}", "}"},
+    {"bloom", "eps_1e-06", "eps: 1e-05", "eps: 1e-06"},
+    {"bloom", "no_alibi", ", score: \"score + alibi(h, q, k)\"", ""},
+    {"bloom", "alibi_plain_slopes", "alibi(h, q, k)",
+     "exp(-0.92419624074659379 * (h + 1)) * (k - q)"},
+    {"bloom", "not_by_heads", ", groups: 6", ""},
+    {"phi", "act_gelu", "act: gelu_new", "act: gelu"},
+    {"phi", "theta_500", "theta: 10000", "theta: 500"},
+    {"phi", "fraction_1", ", fraction: 0.5", ""},
+    {"phi", "rope_interleaved", "fraction: 0.5", "fraction: 0.5, style: interleaved"},
+    {"phi", "no_bias_lm_head", "vocab_size, bias: true}", "vocab_size}"},
+    {"phi3", "window_off", "\"causal & window(8)\"", "causal"},
+    {"phi3", "window_9", "window(8)", "window(9)"},
+    {"phi3", "fraction_1", ", fraction: 0.5", ""},
+    {"phi3", "gate_and_up_swapped", "packed: [gate, up]", "packed: [up, gate]"},
+    {"gpt_neox", "act_gelu_tanh", "act: gelu", "act: gelu_tanh"},
+    {"gpt_neox", "fraction_1", ", fraction: 0.5", ""},
+    {"gpt_neox", "not_by_heads", ", groups: 4", ""},
+    {"mistral", "window_off", "\"causal & window(8)\"", "causal"},
+    {"mistral", "window_9", "window(8)", "window(9)"},
+    {"cohere", "logit_scale_off", ", act: \"x * 0.0625\"", ""},
+    {"cohere", "rope_half", ", style: interleaved", ""},
+    {"gemma", "eps_1e-06", "eps: 1e-05", "eps: 1e-06"},
+    {"gemma", "gain_without_1", ", gain_offset: 1", ""},
+    {"gemma", "embedding_unscaled", "scale: 5.656854249492381", ""},
+    {"gemma2", "window_off", "\"causal & window(8)\"", "causal"},
+    {"gemma2", "layers_swapped", "[local, global]", "[global, local]"},
+    {"gemma2", "scores_not_capped", ", score: \"softcap(score, 5.0)\"", ""},
+    {"gemma2", "logits_not_capped", ", act: \"softcap(x, 3.0)\"", ""},
+    {"gemma2", "scale_of_head_dim", "scale: 0.22360679774997896, ", ""},
+    {"gemma2", "gain_without_1", ", gain_offset: 1", ""},
+    {"transnormer", "act_silu", "act: none", "act: silu"},
+    {"transnormer", "eps_1e-06", "eps: 1e-05", "eps: 1e-06"},
+    {"polynorm", "poly_eps_1e-02", "poly_norm: {eps: 1e-06}", "poly_norm: {eps: 0.01}"},
 };
 
 typedef struct golden {
@@ -86,14 +129,32 @@ static void read_list(const char *json, const char *key, int n, int *out)
     }
 }
 
+/** The folder of |model|, in one of those that hold models. */
+static void find_golden(golden *g, const char *model)
+{
+    static const char *const folders[] = {"llama", "decoders"};
+    char path[GOLDEN_PATH + 32];
+
+    for (size_t i = 0; i < sizeof folders / sizeof *folders; i++) {
+        snprintf(g->dir, sizeof g->dir, "%s/tests/golden/%s/%s",
+                 golden_environment("KF_SOURCE_DIR"), folders[i], model);
+        snprintf(path, sizeof path, "%s/golden.json", g->dir);
+        FILE *f = fopen(path, "rb");
+        if (!f)
+            continue;
+        fclose(f);
+        return;
+    }
+    golden_fail(model, "no such model");
+}
+
 static void open_golden(golden *g, const char *model, const char *mistake)
 {
     char path[GOLDEN_PATH + 32];
 
     g->model = model;
     g->build = golden_environment("KF_BUILD_DIR");
-    snprintf(g->dir, sizeof g->dir, "%s/tests/golden/llama/%s", golden_environment("KF_SOURCE_DIR"),
-             model);
+    find_golden(g, model);
     snprintf(g->out, sizeof g->out, "golden_logits.%s.%s", model, mistake);
     snprintf(path, sizeof path, "%s/golden.json", g->dir);
     golden_read(path, g->json, sizeof g->json);
