@@ -48,6 +48,8 @@ static bool binds_keys(const kf_els *e, const kf_el_node *n)
 }
 
 typedef struct survey {
+    bool bound;        /* something runs over keys */
+    bool sums;         /* a sum does, of something with scores */
     bool keys, values; /* of the cache are loaded */
     bool other_axis;   /* something runs over an index above a reduction, and not over keys */
     uint32_t n_scores; /* different products with cached keys */
@@ -62,6 +64,8 @@ static void look(const kf_els *e, kf_el x, void *user)
 
     s->keys |= cache_load(e, x, KF_PLANE_KEYS) != NULL;
     s->values |= cache_load(e, x, KF_PLANE_VALUES) != NULL;
+    s->bound |= binder && binds_keys(e, n);
+    s->sums |= binder && binds_keys(e, n) && n->kind == KF_EL_SUM && n->height > 1;
     if (!binder || binds_keys(e, n))
         return;
     s->other_axis |= n->height > 1;
@@ -94,6 +98,8 @@ static bool split_root(kf_attention_match *m, fraction *f)
     kf_el_product whole;
 
     *f = (fraction){.weighted = KF_NO_EL, .divisor = KF_NO_EL};
+    if (!look_at(e, m->t.element).values)
+        return kf_attention_refuse(m, KF_REASON_F0202, "no sum over values of the cache");
     kf_el_factor(e, m->t.element, &whole);
     f->root = whole;
     f->root.n = 0;
@@ -102,10 +108,10 @@ static bool split_root(kf_attention_match *m, fraction *f)
         const kf_el_node *n = kf_el_at(e, p.el);
         survey s = look_at(e, p.el);
         if (s.values && (f->weighted != KF_NO_EL || p.num != 1 || !binds_keys(e, n)))
-            return kf_attention_refuse(m, KF_REASON_F0201, "the values enter more than one sum");
+            return kf_attention_refuse(m, KF_REASON_F0201, "the values enter more than a sum");
         if (s.values)
             f->weighted = p.el;
-        else if (s.keys && p.num == -1 && f->divisor == KF_NO_EL)
+        else if (s.bound && p.num == -1 && f->divisor == KF_NO_EL)
             f->divisor = p.el, m->divided = true;
         else if (s.keys)
             return kf_attention_refuse(m, KF_REASON_F0221, "");
@@ -113,7 +119,7 @@ static bool split_root(kf_attention_match *m, fraction *f)
             f->root.part[f->root.n++] = p;
     }
     return f->weighted != KF_NO_EL ||
-           kf_attention_refuse(m, KF_REASON_F0202, "no sum over values of the cache");
+           kf_attention_refuse(m, KF_REASON_F0201, "the values enter more than a sum");
 }
 
 /* The sum of weights in the divisor, and e^sink beside it as the sink's logit. */
@@ -265,7 +271,7 @@ static bool split_bodies(kf_attention_match *m, fraction *f, const kf_el_node **
         if (f->root.mask != KF_NO_EL)
             return kf_attention_refuse(m, KF_REASON_F0201, "rows are left out by a condition");
         gather_weight(m, &num, &f->root, w);
-        return true;
+        return !look_at(e, w->score).sums || kf_attention_refuse(m, KF_REASON_F0221, "");
     }
     if (f->root.n || f->root.exponent != KF_NO_EL)
         return kf_attention_refuse(m, KF_REASON_F0201, "rows are multiplied by something");
