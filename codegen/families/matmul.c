@@ -292,9 +292,13 @@ static void stage_a(emitter *e, kb_value k0, kb_value len)
     kb_value row = kb_add(b, e->tile.row0, rows.iv);
     kb_value dst = kb_index(b, e->a, KB_F32, kb_muli(b, rows.iv, e->lda));
     kb_value whole = kb_and(b, len, kb_i64(b, -lanes));
+    if (e->hooks->begin_row)
+        e->hooks->begin_row(b, e->hooks->user, &e->tile, row);
     stage_span(e, row, dst, k0, kb_i64(b, 0), whole, cfg->lanes);
     if (cfg->k % lanes != 0)
         stage_span(e, row, dst, k0, whole, len, 1);
+    if (e->hooks->end_row)
+        e->hooks->end_row(b, e->hooks->user, &e->tile);
     if (k_padded(cfg) != cfg->k)
         kb_store(b, kb_f32(b, 1, 0.0f), kb_index(b, dst, KB_F32, len), 4);
     kb_loop_end(b, &rows, NULL);

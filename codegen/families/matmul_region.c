@@ -285,7 +285,8 @@ typedef struct region {
     parts p;
     kf_pw pw;
     const kf_matmul_tile *tile;
-    uint32_t n_tiles; /* of columns */
+    uint32_t n_tiles;  /* of columns */
+    uint32_t row_mark; /* of what was emitted before a row of A */
 } region;
 
 static int row_value_index(const region *r, kf_value v)
@@ -340,6 +341,25 @@ static void begin(kb *b, void *user, const kf_matmul_tile *tile)
     }
     kf_pw_release(&pw, mark);
     kb_loop_end(b, &l, NULL);
+}
+
+/* The row values, and what is made of them alone, before the columns are walked. */
+static void begin_row(kb *b, void *user, const kf_matmul_tile *tile, kb_value row)
+{
+    region *r = user;
+    (void)b;
+    (void)tile;
+    r->row_mark = kf_pw_mark(&r->pw);
+    const kf_coord ix[2] = {kf_coord_uniform(row, 1), kf_coord_later()};
+    kf_pw_prepare(&r->pw, r->p.a, ix);
+}
+
+static void end_row(kb *b, void *user, const kf_matmul_tile *tile)
+{
+    region *r = user;
+    (void)b;
+    (void)tile;
+    kf_pw_release(&r->pw, r->row_mark);
 }
 
 static kb_value a_value(kb *b, void *user, const kf_matmul_tile *tile, kb_value row, kb_value k,
@@ -498,6 +518,8 @@ static void emit(const kf_emit *e)
     hooks.rows_dim = kf_value_type(e->body, r.p.a)->dim[0].sym - 1;
     if (r.p.plain_a == KF_NO_VALUE) {
         hooks.a_value = a_value;
+        hooks.begin_row = begin_row;
+        hooks.end_row = end_row;
     } else {
         hooks.a_operand = e->body->values.data[r.p.plain_a].def;
         hooks.a_stride = c.k;
