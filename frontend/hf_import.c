@@ -194,6 +194,7 @@ static bool is_neutral(const kf_yaml_node *value, const char *neutral)
 static void apply_key(importer *m, const kf_config_key *row, const kf_yaml_pair *pair)
 {
     const char *name = row->arg != NULL ? row->arg : row->key;
+    const kf_yaml_node *other;
     switch (row->action) {
     case KF_CONFIG_COPY:
         if (!is_null(pair->value) && strncmp(name, "rope.", 5) == 0)
@@ -207,6 +208,11 @@ static void apply_key(importer *m, const kf_config_key *row, const kf_yaml_pair 
         return;
     case KF_CONFIG_NEUTRAL:
         if (!is_neutral(pair->value, row->arg))
+            changes_maths(m, pair->key, "changes the mathematics and is not supported");
+        return;
+    case KF_CONFIG_EQUAL:
+        other = value_of(m, row->arg);
+        if (other == NULL || !is_neutral(pair->value, kf_str_dup(m->r->arena, other->text).ptr))
             changes_maths(m, pair->key, "changes the mathematics and is not supported");
         return;
     case KF_CONFIG_HARMLESS:

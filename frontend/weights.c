@@ -133,6 +133,33 @@ static const tensor_entry *find_entry(const kf_checkpoint *c, kf_str name)
                                          sizeof *c->tensors.data, compare_names);
 }
 
+/** Whether any tensor's name begins with |prefix|. */
+static bool has_prefix(const kf_checkpoint *c, kf_str prefix)
+{
+    uint32_t lo = 0, hi = c->tensors.len;
+    while (lo < hi) {
+        uint32_t mid = lo + (hi - lo) / 2;
+        if (kf_str_cmp(c->tensors.data[mid].t.name, prefix) < 0)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    return lo < c->tensors.len && c->tensors.data[lo].t.name.len >= prefix.len &&
+           memcmp(c->tensors.data[lo].t.name.ptr, prefix.ptr, prefix.len) == 0;
+}
+
+/** Checkpoints that were saved from the body of a model alone lack the body's name: for
+ * "transformer.h.0.ln_1.weight" they have "h.0.ln_1.weight", and nothing below "transformer.". */
+static const tensor_entry *find_tensor(const kf_checkpoint *c, kf_str name)
+{
+    const tensor_entry *e = find_entry(c, name);
+    const char *dot = memchr(name.ptr, '.', name.len);
+    if (e != NULL || dot == NULL)
+        return e;
+    kf_str body = {name.ptr, (uint32_t)(dot - name.ptr) + 1};
+    return has_prefix(c, body) ? NULL : find_entry(c, (kf_str){dot + 1, name.len - body.len});
+}
+
 static bool is_below(const char *path, const char *dir)
 {
     size_t n = strlen(dir);
@@ -310,7 +337,7 @@ static bool is_readable(const kf_st_tensor *t)
 
 static bool source_find(const kf_tensor_source *self, kf_str name, kf_tensor_info *out_info)
 {
-    const tensor_entry *e = find_entry(self->user, name);
+    const tensor_entry *e = find_tensor(self->user, name);
     if (e == NULL || !is_readable(&e->t))
         return false;
     *out_info = (kf_tensor_info){.name = e->t.name,
@@ -461,7 +488,7 @@ static bool check_param(void *user, kf_str name, const kf_spec_param *p, const k
 {
     checker *k = user;
     kf_loc loc = kf_src_given(p->src) ? p->src.loc : block->src.loc;
-    const tensor_entry *e = find_entry(k->c, name);
+    const tensor_entry *e = find_tensor(k->c, name);
     uint32_t errors = kf_diags_errors(k->diags);
     if (e == NULL) {
         report_missing(k, name, p, loc);
@@ -477,14 +504,20 @@ static bool check_param(void *user, kf_str name, const kf_spec_param *p, const k
     return kf_diags_errors(k->diags) < KF_DIAG_MAX_ERRORS;
 }
 
-/** Buffers that some exporters store beside parameters; they follow from the configuration. */
-static bool is_harmless_extra(const kf_spec *spec, kf_str name)
+static bool ends_with(kf_str name, const char *suffix)
 {
-    static const kf_str suffix = {".rotary_emb.inv_freq", 20};
-    if (name.len >= suffix.len &&
-        kf_str_eq((kf_str){name.ptr + name.len - suffix.len, suffix.len}, suffix))
-        return true;
-    return spec->head->u.linear.tied_to != NULL && kf_str_eq_c(name, "lm_head.weight");
+    size_t n = strlen(suffix);
+    return name.len >= n && memcmp(name.ptr + name.len - n, suffix, n) == 0;
+}
+
+/** Buffers that some exporters store beside parameters; they follow from the configuration. The
+ * causal mask of older files is a "bias" [1, 1, n, n]. */
+static bool is_harmless_extra(const kf_spec *spec, const kf_st_tensor *t)
+{
+    bool is_mask = t->rank == 4 && t->dim[0] == 1 && t->dim[1] == 1 && t->dim[2] == t->dim[3];
+    return ends_with(t->name, ".rotary_emb.inv_freq") || ends_with(t->name, ".masked_bias") ||
+           (is_mask && ends_with(t->name, ".bias")) ||
+           (spec->head->u.linear.tied_to != NULL && kf_str_eq_c(t->name, "lm_head.weight"));
 }
 
 static void warn_unused(checker *k, const kf_spec *spec)
@@ -493,7 +526,7 @@ static void warn_unused(checker *k, const kf_spec *spec)
     kf_sbuf names = {.arena = k->arena};
     for (uint32_t i = 0; i < k->c->tensors.len; i++) {
         kf_str name = k->c->tensors.data[i].t.name;
-        if (k->used[i] || is_harmless_extra(spec, name))
+        if (k->used[i] || is_harmless_extra(spec, &k->c->tensors.data[i].t))
             continue;
         if (n < 3)
             kf_sbuf_printf(&names, "%s'%.*s'", n > 0 ? ", " : "", KF_STR_ARG(name));

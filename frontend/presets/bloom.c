@@ -22,6 +22,7 @@ static const kf_config_key keys[] = {
     {"skip_bias_add", KF_CONFIG_HARMLESS, NULL},
     {"skip_bias_add_qkv", KF_CONFIG_HARMLESS, NULL},
     {"offset_alibi", KF_CONFIG_HARMLESS, NULL}, /* the same for all keys of a row */
+    {"n_inner", KF_CONFIG_NEUTRAL, ""},
     {"unk_token_id", KF_CONFIG_HARMLESS, NULL},
     {0},
 };

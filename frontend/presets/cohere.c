@@ -9,10 +9,9 @@
 #include <stddef.h>
 
 static const kf_config_key keys[] = {
-    {"layer_norm_eps", KF_CONFIG_COPY, NULL},
-    {"logit_scale", KF_CONFIG_COPY, NULL},
-    {"use_qk_norm", KF_CONFIG_NEUTRAL, "false"},
-    {0},
+    {"layer_norm_eps", KF_CONFIG_COPY, NULL},       {"logit_scale", KF_CONFIG_COPY, NULL},
+    {"model_max_length", KF_CONFIG_HARMLESS, NULL}, /* of the tokenizer */
+    {"use_qk_norm", KF_CONFIG_NEUTRAL, "false"},    {0},
 };
 
 static const kf_arch archs[] = {

@@ -9,6 +9,7 @@
 
 static const kf_config_key keys[] = {
     {"original_max_position_embeddings", KF_CONFIG_HARMLESS, NULL}, /* of a rope scaling */
+    {"attention_bias", KF_CONFIG_NEUTRAL, "false"},
     {0},
 };
 

@@ -14,6 +14,7 @@ typedef enum kf_config_action {
     KF_CONFIG_GENERATION, /* a key of generation: */
     KF_CONFIG_HARMLESS,   /* does not reach the logits */
     KF_CONFIG_NEUTRAL,    /* harmless while null, or one of |arg|'s words, separated by '|' */
+    KF_CONFIG_EQUAL,      /* harmless while null, or the same as the key |arg| of config.json */
     KF_CONFIG_CODE,       /* read by hf_import.c */
 } kf_config_action;
 

@@ -288,6 +288,14 @@ def flips_gpt2(m):
         "no_bias_ln_f": edit(m, no_bias("ln_f"))}
 
 
+def flips_opt(m):
+    def row_0(other):
+        w = other.model.decoder.embed_positions.weight
+        w.data = torch.roll(w.data, 2, 0)
+    return {"act_gelu": flip(m, activation_function="gelu"), "row_0": edit(m, row_0),
+            "no_bias_fc1": edit(m, no_bias("fc1"))}
+
+
 def flips_gptj(m):
     return gpt_flips(m) | {
         "rope_half": with_patch(m, "apply_rotary_pos_emb", gptj_half),
@@ -392,7 +400,7 @@ def make_hf(cls, options):
 
 
 ARCHITECTURE = {n: n + "ForCausalLM" for n in ("GPTJ", "Bloom", "Phi", "Phi3", "GPTNeoX", "Cohere", "Gemma",
-                                               "Gemma2", "Mistral")} | {"GPT2": "GPT2LMHeadModel"}
+                                               "Gemma2", "Mistral", "OPT")} | {"GPT2": "GPT2LMHeadModel"}
 GEMMA2 = dict(GQA, num_hidden_layers=4, head_dim=12, rms_norm_eps=1e-5, sliding_window=8,
               query_pre_attn_scalar=20, attn_logit_softcapping=5.0, final_logit_softcapping=3.0)
 
@@ -412,12 +420,15 @@ CASES = {
     "gemma2": (config("Gemma2", **GEMMA2), flips_gemma2, 30, 0.2),
     "transnormer": (lambda: Open("transnormer").eval(), flips_transnormer, 1, 1),
     "polynorm": (lambda: Open("polynorm").eval(), flips_polynorm, 1, 1),
+    "opt": (config("OPT", vocab_size=VOCAB, hidden_size=32, ffn_dim=48, num_hidden_layers=2,
+                   num_attention_heads=4, max_position_embeddings=128, word_embed_proj_dim=32, dropout=0.0,
+                   **NO_IDS), flips_opt, 8, 8),
 }
 
 # Rules for parameters by the end of their name, first match: (pattern, mean, deviation; "in": over the
 # root of the fan-in). The residual stream stays small, so that norms feel eps; attention is far from uniform.
 RULES = [
-    (r"(wpe)\.weight", 0, 0.05, None),
+    (r"(wpe|embed_positions)\.weight", 0, 0.05, None),
     (r"word_embeddings_layernorm\.weight", 0.08, 0.024, None),
     (r"(word_embeddings_layernorm)\.bias", 0, 0.01, None),
     (r"(wte|word_embeddings|embed_tokens|embed_in|p\.embed)(\.weight)?", 0, 0.08, None),
@@ -456,7 +467,7 @@ def randomize(model, seed, last_gain, branch_gain):
         if re.search(r"(wte|word_embeddings|embed_tokens|embed_in|embed)(\.weight)?$", name):
             p.data[::4] *= 0.05
             p.data /= math.sqrt(p.shape[1]) if is_gemma else 1
-        if re.search(r"(transformer\.ln_f|model\.norm|final_layer_?norm)\.weight$", name):
+        if re.search(r"(transformer\.ln_f|model\.norm|decoder\.final_layer_norm)\.weight$", name):
             p.data *= last_gain
         if re.search(r"post_(attention|feedforward)_layernorm", name) if has_end else rule in BRANCH_ENDS:
             p.data *= branch_gain

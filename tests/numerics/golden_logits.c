@@ -23,11 +23,11 @@ enum { N_PROMPT = 24, N_GREEDY = 64, N_VOCAB = 64 };
 static const double gate_nmse = 1e-9;
 
 static const char *const models[] = {
-    "act_gelu", "act_gelu_tanh", "act_relu",    "all_llama",  "all_qwen2", "all_qwen3", "base",
-    "bias",     "gqa",           "head_dim",    "inter_50",   "inter_88",  "mqa",       "qk_norm",
-    "qkv_bias", "rope_linear",   "rope_llama3", "rope_theta", "tied",      "bloom",     "cohere",
-    "gemma",    "gemma2",        "gpt2",        "gpt_neox",   "gptj",      "mistral",   "phi",
-    "phi3",     "polynorm",      "transnormer",
+    "act_gelu", "act_gelu_tanh", "act_relu",    "all_llama",   "all_qwen2", "all_qwen3", "base",
+    "bias",     "gqa",           "head_dim",    "inter_50",    "inter_88",  "mqa",       "qk_norm",
+    "qkv_bias", "rope_linear",   "rope_llama3", "rope_theta",  "tied",      "bloom",     "cohere",
+    "gemma",    "gemma2",        "gpt2",        "gpt_neox",    "gptj",      "mistral",   "opt",
+    "phi",      "phi3",          "polynorm",    "transnormer",
 };
 
 static const golden_mistake mistakes[] = {
@@ -65,6 +65,8 @@ static const golden_mistake mistakes[] = {
     {"bloom", "alibi_plain_slopes", "alibi(h, q, k)",
      "exp(-0.92419624074659379 * (h + 1)) * (k - q)"},
     {"bloom", "not_by_heads", ", groups: 6", ""},
+    {"opt", "act_gelu", "act: relu", "act: gelu"},
+    {"opt", "row_0", "offset: 2, ", ""},
     {"phi", "act_gelu", "act: gelu_new", "act: gelu"},
     {"phi", "theta_500", "theta: 10000", "theta: 500"},
     {"phi", "fraction_1", ", fraction: 0.5", ""},
