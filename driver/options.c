@@ -163,13 +163,16 @@ bool kf_options_parse(kf_arena *arena, kf_diags *d, kf_verb verb, int argc, char
                       kf_options *out)
 {
     bool passes_on = verb == KF_VERB_run || verb == KF_VERB_bench, ok = true;
+    bool behind = false; /* "--": what follows is a command */
 
     *out = (kf_options){.seed = 1};
     for (int i = 0; i < argc; i++) {
-        bool is_option = argv[i][0] == '-' && argv[i][1];
-        ok &= is_option ? parse_option(arena, d, verb, argc, argv, &i, out)
-                        : add_operand(d, verb, argv[i], out);
-        if (passes_on && out->operand) {
+        behind = verb == KF_VERB_reduce && !strcmp(argv[i], "--");
+        bool is_option = argv[i][0] == '-' && argv[i][1] && !behind;
+        ok &= behind      ? true
+              : is_option ? parse_option(arena, d, verb, argc, argv, &i, out)
+                          : add_operand(d, verb, argv[i], out);
+        if (behind || (passes_on && out->operand)) {
             out->rest = argv + i + 1;
             out->n_rest = argc - i - 1;
             break;

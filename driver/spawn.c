@@ -23,7 +23,8 @@ static kf_exit wait_for(pid_t pid)
     return (kf_exit){WEXITSTATUS(status), 0};
 }
 
-int kf_spawn(const char *const *argv, const char *out_path, kf_exit *out_exit)
+static int spawn(const char *const *argv, const char *out_path, const char *err_path,
+                 kf_exit *out_exit)
 {
     posix_spawn_file_actions_t actions;
     pid_t pid;
@@ -31,11 +32,23 @@ int kf_spawn(const char *const *argv, const char *out_path, kf_exit *out_exit)
     posix_spawn_file_actions_init(&actions);
     if (out_path)
         posix_spawn_file_actions_addopen(&actions, 1, out_path, O_WRONLY | O_CREAT | O_TRUNC, 0644);
+    if (err_path)
+        posix_spawn_file_actions_addopen(&actions, 2, err_path, O_WRONLY | O_CREAT | O_TRUNC, 0644);
     int err = posix_spawnp(&pid, argv[0], &actions, NULL, (char *const *)(uintptr_t)argv, environ);
     posix_spawn_file_actions_destroy(&actions);
     if (!err)
         *out_exit = wait_for(pid);
     return err;
+}
+
+int kf_spawn(const char *const *argv, const char *out_path, kf_exit *out_exit)
+{
+    return spawn(argv, out_path, NULL, out_exit);
+}
+
+int kf_spawn_quiet(const char *const *argv, kf_exit *out_exit)
+{
+    return spawn(argv, "/dev/null", "/dev/null", out_exit);
 }
 
 void kf_fork_start(kf_fork_group *group, uint32_t children, int (*work)(void *user, uint32_t child),

@@ -16,6 +16,9 @@ typedef struct kf_exit {
  * file; NULL: inherited. Returns an errno value if it could not be started. */
 int kf_spawn(const char *const *argv, const char *out_path, kf_exit *out_exit);
 
+/** The same with standard output and standard error dropped. */
+int kf_spawn_quiet(const char *const *argv, kf_exit *out_exit);
+
 /** Children of this process that run |work(user, child)| and exit with what it returns. join waits
  * for all and returns the first bad ending, or {0, 0}. At most 64. */
 typedef struct kf_fork_group {
