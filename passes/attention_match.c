@@ -41,10 +41,7 @@ static const kf_el_node *cache_load(const kf_els *e, kf_el x, int plane)
 
 static bool binds_keys(const kf_els *e, const kf_el_node *n)
 {
-    kf_dim d = e->atom[n->var];
-
-    return (n->kind == KF_EL_SUM || n->kind == KF_EL_MAX) &&
-           (d.sym == KF_SYM_K + 1 || d.sym == KF_SYM_M + 1);
+    return (n->kind == KF_EL_SUM || n->kind == KF_EL_MAX) && kf_dim_is_keys(e->atom[n->var]);
 }
 
 typedef struct survey {
@@ -98,7 +95,8 @@ static bool split_root(kf_attention_match *m, fraction *f)
     kf_el_product whole;
 
     *f = (fraction){.weighted = KF_NO_EL, .divisor = KF_NO_EL};
-    if (!look_at(e, m->t.element).values)
+    m->weighs = look_at(e, m->t.element).values;
+    if (!m->weighs)
         return kf_attention_refuse(m, KF_REASON_F0202, "no sum over values of the cache");
     kf_el_factor(e, m->t.element, &whole);
     f->root = whole;

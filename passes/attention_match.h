@@ -29,6 +29,7 @@ typedef struct kf_attention_match {
     kf_attr_attention attr;
     uint32_t n_captures;
     kf_value capture[KF_MAX_CAPTURES];
+    bool weighs;  /* values of the cache */
     bool divided; /* by a sum over keys */
     kf_reason why;
     kf_str detail;

@@ -71,6 +71,21 @@ static kf_el captured(kf_attention_match *m, const kf_el_node *load)
     return kf_el_load(e, load->value, load->n_arg, at);
 }
 
+/* What no slot can read, by name. */
+static kf_el unknown(kf_attention_match *m, const kf_el_node *n)
+{
+    const char *what = "a row, a key or a dim of the head";
+
+    if (n->kind == KF_EL_LOAD) {
+        const kf_node *def = kf_value_node(m->g, n->value);
+        kf_str name = m->g->values.data[n->value].name;
+        what =
+            def ? kf_op_infos[def->op].name : kf_strf(m->cx->arena, "%%%.*s", KF_STR_ARG(name)).ptr;
+    }
+    kf_attention_refuse(m, KF_REASON_F0222, what);
+    return kf_el_num(m->t.e, 0);
+}
+
 static kf_el variable_hook(kf_els *e, kf_el x, void *user)
 {
     kf_attention_match *m = user;
@@ -99,10 +114,7 @@ static kf_el variable_hook(kf_els *e, kf_el x, void *user)
     } else {
         return KF_NO_EL;
     }
-    if (y != KF_NO_EL)
-        return y;
-    kf_attention_refuse(m, KF_REASON_F0222, "");
-    return kf_el_num(e, 0);
+    return y != KF_NO_EL ? y : unknown(m, &n);
 }
 
 static void to_variables(kf_attention_match *m, kf_el *x)

@@ -24,8 +24,7 @@ typedef struct tracer {
     kf_els *e;
     const kf_graph *g;
     memo **memo; /* per value */
-    bool *visited;
-    uint32_t scores;
+    bool *visited, *scores;
     uint32_t level;
     /* an index that a view can only express when this atom is split, its inner digit of this size
      */
@@ -36,15 +35,15 @@ typedef struct tracer {
 
 static kf_el trace(tracer *t, kf_value v, const kf_el *at, reach how);
 
-static bool is_keys(kf_dim d)
+bool kf_dim_is_keys(kf_dim d)
 {
     return d.sym == KF_SYM_K + 1 || d.sym == KF_SYM_M + 1;
 }
 
-bool kf_type_has_keys(const kf_type *t)
+static bool has_keys(const kf_type *t)
 {
     for (uint8_t i = 0; t->kind == KF_TYPE_TENSOR && i < t->rank; i++)
-        if (is_keys(t->dim[i]))
+        if (kf_dim_is_keys(t->dim[i]))
             return true;
     return false;
 }
@@ -320,7 +319,7 @@ static kf_el trace_matmul(tracer *t, const kf_node *n, kf_value v, const kf_el *
     kf_dim inner = a->dim[a->rank - 1];
     kf_el at_a[KF_MAX_RANK], at_b[KF_MAX_RANK];
 
-    if (!is_keys(inner) && !kf_type_has_keys(to))
+    if (!kf_dim_is_keys(inner) && !has_keys(to))
         return kf_el_load(t->e, v, to->rank, at);
     kf_atom atom = kf_el_new_atom(t->e, inner);
     through_broadcast(t, to, a, at, at_a);
@@ -330,9 +329,8 @@ static kf_el trace_matmul(tracer *t, const kf_node *n, kf_value v, const kf_el *
     at_a[a->rank - 2] = at[to->rank - 2];
     at_b[b->rank - (trans_b ? 1 : 2)] = kf_el_atom(t->e, atom);
     at_b[b->rank - (trans_b ? 2 : 1)] = at[to->rank - 1];
-    reach how = is_keys(inner) ? WHOLE : OPERAND;
-    if (how == OPERAND)
-        t->scores = t->g->values.data[v].def;
+    reach how = kf_dim_is_keys(inner) ? WHOLE : OPERAND;
+    t->scores[t->g->values.data[v].def] = how == OPERAND;
     kf_el x = trace(t, n->in[0], at_a, how), y = trace(t, n->in[1], at_b, how);
     return kf_el_bind(t->e, KF_EL_SUM, atom, kf_el_fn(t->e, KF_FN_mul, x, y, 0));
 }
@@ -399,9 +397,10 @@ static kf_el trace_reduce(tracer *t, const kf_node *n, kf_value v, const kf_el *
     kf_el param[KF_MAX_ACCS + 2], row[KF_MAX_RANK];
     uint8_t last = (uint8_t)(from->rank - 1);
 
-    if (!kf_type_has_keys(from))
+    if (!has_keys(from))
         return kf_el_load(t->e, v, from->rank, at);
     kf_atom atom = kf_el_new_atom(t->e, from->dim[last]);
+    t->scores[t->g->values.data[v].def] = !kf_dim_is_keys(from->dim[last]);
     memcpy(row, at, from->rank * sizeof *at);
     param[0] = a->keep ? trace(t, n->in[0], at, WHOLE) : zero(t);
     row[last] = kf_el_atom(t->e, atom);
@@ -487,7 +486,7 @@ static kf_el trace_node(tracer *t, const kf_node *n, kf_value v, const kf_el *at
 {
     kf_el from[KF_MAX_RANK], x = KF_NO_EL,
                              leaf = kf_el_load(t->e, v, kf_value_type(t->g, v)->rank, at);
-    bool keys = kf_type_has_keys(kf_value_type(t->g, v));
+    bool keys = has_keys(kf_value_type(t->g, v));
     double c;
 
     if (kf_value_const(t->g, v, &c))
@@ -598,11 +597,10 @@ bool kf_el_trace_value(kf_arena *arena, const kf_graph *g, kf_value v, kf_el_tra
                     .g = g,
                     .memo = KF_NEW_N(arena, memo *, g->values.len),
                     .visited = KF_NEW_N(arena, bool, g->nodes.len),
-                    .scores = KF_NO_NODE};
-        *out = (kf_el_trace){.e = t.e, .visited = t.visited};
+                    .scores = KF_NEW_N(arena, bool, g->nodes.len)};
+        *out = (kf_el_trace){.e = t.e, .visited = t.visited, .scores = t.scores};
         make_atoms(t.e, type, &d, &out->dims, at);
         out->element = trace(&t, v, at, WHOLE);
-        out->scores = t.scores;
         if (!t.split || !split_digit(&d, &out->dims, t.split_atom, t.split_inner))
             return !t.e->full;
     }

@@ -21,14 +21,14 @@ typedef struct kf_el_trace {
     kf_els *e;
     kf_el element;
     kf_el_dims dims;
-    bool *visited;   /* per node: its result was looked into */
-    uint32_t scores; /* node of the matmul over the cached keys; KF_NO_NODE */
+    bool *visited; /* per node: its result was looked into */
+    bool *scores;  /* per node: it contracts keys over another dim than themselves */
 } kf_el_trace;
-#define KF_NO_NODE UINT32_MAX
 
 /** False if it grows beyond the tables. */
 bool kf_el_trace_value(kf_arena *arena, const kf_graph *g, kf_value v, kf_el_trace *out);
 
-bool kf_type_has_keys(const kf_type *t);
+/** Keys in view, of the call or of a memory. */
+bool kf_dim_is_keys(kf_dim d);
 
 #endif

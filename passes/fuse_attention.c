@@ -60,21 +60,20 @@ static bool is_private(kf_attention_match *m)
     bool *scored = KF_NEW_N(m->cx->scratch, bool, g->values.len);
     uint32_t root = g->values.data[m->root].def;
 
-    scored[g->nodes.data[m->t.scores].out[0]] = true;
     for (uint32_t i = 0; i < g->nodes.len; i++) {
         const kf_node *n = &g->nodes.data[i];
-        bool uses = false;
+        bool uses = m->t.scores[i];
         for (uint32_t k = 0; n->op != KF_OP_NONE && k < n->n_in; k++)
             uses |= scored[n->in[k]];
         if (!uses)
             continue;
         if (!m->t.visited[i])
-            return kf_attention_refuse(m, KF_REASON_F0203, "");
+            return kf_attention_refuse(m, KF_REASON_F0203, kf_op_infos[n->op].name);
         scored[n->out[0]] = i != root;
     }
     for (uint32_t i = 0; i < g->results.len; i++)
         if (scored[g->results.data[i]])
-            return kf_attention_refuse(m, KF_REASON_F0203, "");
+            return kf_attention_refuse(m, KF_REASON_F0203, "a result of the function");
     return true;
 }
 
@@ -129,13 +128,51 @@ static void rewrite(kf_graph *g, kf_attention_match *m)
     kf_graph_replace(g, m->root, kf_attention_result(g, m, a, loc));
 }
 
-/* A product of two computed values over a dim that only the call knows. */
+static bool sums_exp(const kf_accs *accs)
+{
+    for (uint8_t i = 0; i < accs->n; i++)
+        if (accs->acc[i] == KF_ACC_sum_exp)
+            return true;
+    return false;
+}
+
+/* True if |v| is made of exponentials by scalar work, row reductions and views. */
+static bool is_exponential(const kf_graph *g, kf_value v, uint32_t depth)
+{
+    const kf_node *n = kf_value_node(g, v);
+
+    if (!n || depth == 0)
+        return false;
+    if (n->op == KF_OP_exp ||
+        (n->op == KF_OP_row_reduce && sums_exp(&KF_ATTR_OF(n, row_reduce)->acc)))
+        return true;
+    bool through = is_view(n) || kf_op_is_fn(n->op) || n->op == KF_OP_row_reduce;
+    for (uint32_t i = 0; through && i < n->n_in; i++)
+        if (is_exponential(g, n->in[i], depth - 1))
+            return true;
+    return false;
+}
+
+static bool is_sum_over_keys(const kf_graph *g, const kf_node *n)
+{
+    const kf_attr_row_reduce *a = KF_ATTR_OF(n, row_reduce);
+    const kf_type *t = kf_value_type(g, n->in[0]);
+
+    return kf_dim_is_keys(t->dim[t->rank - 1]) && !a->map && !a->keep && a->acc.n == 1 &&
+           a->acc.acc[0] == KF_ACC_sum;
+}
+
+/* A product of two computed values over the keys in view, or of a softmax over another dim that
+ * only the call knows. */
 static bool is_candidate(const kf_graph *g, const kf_node *n)
 {
+    if (n->op == KF_OP_row_reduce)
+        return is_sum_over_keys(g, n);
     if (n->op != KF_OP_matmul || kf_node_is_linear(g, n))
         return false;
     const kf_type *a = kf_value_type(g, n->in[0]);
-    return a->dim[a->rank - 1].sym != 0;
+    kf_dim inner = a->dim[a->rank - 1];
+    return kf_dim_is_keys(inner) || (inner.sym && is_exponential(g, n->in[0], 6));
 }
 
 static bool fuse_graph(kf_graph *g, kf_pass_ctx *cx)
@@ -150,7 +187,8 @@ static bool fuse_graph(kf_graph *g, kf_pass_ctx *cx)
         kf_attention_match m;
         kf_loc loc = kf_value_node(g, candidates.data[i])->loc;
         if (!match_above(cx, g, candidates.data[i], &m)) {
-            kf_report_refused(cx, g, loc, m.why, m.detail, "attention");
+            if (m.weighs || !kf_value_is(g, candidates.data[i], KF_OP_row_reduce))
+                kf_report_refused(cx, g, loc, m.why, m.detail, "attention");
             continue;
         }
         if (!kf_report_fused(cx, g, loc, "attention"))

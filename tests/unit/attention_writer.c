@@ -109,6 +109,17 @@ static kf_value query_by_heads(writer *w, kf_value q)
     return sp_reshape(&w->s, q, SP_DIMS(SP(G), SP(R), SP_N, SP(D)));
 }
 
+/* Products and sums instead of a matmul. */
+static kf_value products_with_keys(writer *w, kf_value q, kf_value k)
+{
+    spelling *s = &w->s;
+
+    q = sp_reshape(s, q, SP_DIMS(SP(G), SP(R), SP_N, SP(1), SP(D)));
+    k = sp_reshape(s, k, SP_DIMS(SP(G), SP(1), SP(1), SP_K, SP(D)));
+    k = sp_reduce(s, KF_ACC_sum, sp2(s, KF_OP_mul, q, k));
+    return sp_reshape(s, k, SP_DIMS(SP(G), SP(R), SP_N, SP_K));
+}
+
 kf_value aw_scores(writer *w)
 {
     spelling *s = &w->s;
@@ -118,6 +129,8 @@ kf_value aw_scores(writer *w)
 
     if (p == QUERY || p == BOTH)
         q = sp2(s, KF_OP_mul, q, sp_num(s, p == BOTH ? root : SCALE));
+    if (p == SPREAD)
+        q = sp2(s, KF_OP_div, sp2(s, KF_OP_mul, q, sp_num(s, 2)), sp_num(s, 1 / SCALE));
     if (p == KEYS || p == BOTH)
         k = sp2(s, KF_OP_mul, k, sp_num(s, p == BOTH ? root : SCALE));
     q = query_by_heads(w, q);
@@ -126,8 +139,12 @@ kf_value aw_scores(writer *w)
         x = sp_matmul(s, q, sp_transpose(s, k, "0132"), false);
     else if (w->how.layout == SWAPPED)
         x = sp_transpose(s, sp_matmul(s, k, q, true), "0132");
+    else if (w->how.layout == PRODUCTS)
+        x = products_with_keys(w, q, k);
     else
         x = sp_matmul(s, q, k, true);
+    if (p == SPREAD)
+        x = sp2(s, KF_OP_mul, x, sp_num(s, 0.5));
     if (p == AFTER)
         x = sp2(s, KF_OP_mul, x, sp_num(s, SCALE));
     return p == DIVIDED ? sp2(s, KF_OP_div, x, sp_num(s, 1 / SCALE)) : x;
@@ -280,7 +297,13 @@ kf_value aw_weigh(writer *w, kf_value p)
         return sp_matmul(s, p, sp_transpose(s, v, "0132"), true);
     if (w->how.layout == SWAPPED)
         return sp_transpose(s, sp_matmul(s, sp_transpose(s, v, "0132"), p, true), "0132");
-    return sp_matmul(s, p, v, false);
+    if (w->how.layout != PRODUCTS)
+        return sp_matmul(s, p, v, false);
+    p = sp_reshape(s, p, SP_DIMS(SP(G), SP(R), SP_N, SP(1), SP_K));
+    v = sp_transpose(s, v, "0132");
+    v = sp_reshape(s, v, SP_DIMS(SP(G), SP(1), SP(1), SP(D), SP_K));
+    v = sp_reduce(s, KF_ACC_sum, sp2(s, KF_OP_mul, p, v));
+    return sp_reshape(s, v, SP_DIMS(SP(G), SP(R), SP_N, SP(D)));
 }
 
 kf_value aw_to_rows(writer *w, kf_value o)

@@ -23,9 +23,10 @@ typedef enum layout {
     GATHERED,
     JOINED,
     SWAPPED,
+    PRODUCTS,
     LAYOUTS
 } layout;
-typedef enum place { AFTER, DIVIDED, QUERY, KEYS, BOTH, SCALES } place;
+typedef enum place { AFTER, DIVIDED, QUERY, KEYS, BOTH, SPREAD, SCALES } place;
 typedef enum masking { SELECT, NOT, BIAS, TWICE, DE_MORGAN, WEIGHTS, MASKS } masking;
 typedef enum softmax {
     GUARDED,

@@ -309,6 +309,17 @@ static kf_value heads_turned(writer *w)
     return finish(w, weights(w, aw_scores(w)));
 }
 
+/* Rows of the call attend to each other: nothing is read from a cache. */
+static kf_value without_cache(writer *w)
+{
+    spelling *s = &w->s;
+    kf_value k = sp_arg(s, "k4", KF_DTYPE_f32, SP_DIMS(SP(H), SP_N, SP(D)));
+    kf_value e = sp1(s, KF_OP_exp, sp_matmul(s, sp_transpose(s, w->q, "102"), k, true));
+
+    e = sp2(s, KF_OP_div, e, sp_reduce(s, KF_ACC_sum, e));
+    return aw_to_rows(w, sp_matmul(s, e, k, false));
+}
+
 static const struct {
     const char *name;
     miss_fn write;
@@ -333,6 +344,7 @@ static const struct {
     {"keys multiplied after reading", keys_computed, KF_REASON_F0202},
     {"values computed after reading", values_computed, KF_REASON_F0202},
     {"keys for values", values_of_keys, KF_REASON_F0202},
+    {"nothing cached", without_cache, KF_REASON_F0202},
     {"values of other heads", heads_turned, KF_REASON_F0202},
 };
 
