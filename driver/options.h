@@ -16,7 +16,8 @@ typedef struct kf_options {
     bool help, version, no_weights, embed, no_embed, verify_each, canonical, help_passes, layers,
         bisect, json, verbose, quiet;
     const char *output, *target, *emit, *weights, *set, *dtype, *stage, *format, *passes, *pass_off,
-        *pass_dump, *pass_time, *pass_trace, *stop_after, *dump_dir, *at, *diagnostics, *color;
+        *pass_dump, *pass_time, *pass_trace, *stop_after, *dump_dir, *norm_rewrite, *at,
+        *diagnostics, *color;
     int64_t seed, tokens, jobs;
     /* operands */
     const char *operand; /* SPEC, DIR, EXE, FILE.kir or CODE */

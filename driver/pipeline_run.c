@@ -163,6 +163,26 @@ bool kf_compilation_graph(kf_compilation *c)
     return true;
 }
 
+/* The command line's word, or the description's. */
+static bool choose_norm_rewrite(kf_compilation *c)
+{
+    static const char *const words[] = {"none", "rms", "crms"}; /* ORDER: kf_norm_rewrite */
+    const char *word = c->opt->norm_rewrite;
+
+    c->passes.norm_rewrite =
+        c->spec ? (kf_norm_rewrite)c->spec->build.norm_rewrite.v : KF_NORM_REWRITE_NONE;
+    for (int i = 0; word && i < 3; i++) {
+        if (strcmp(word, words[i]) != 0)
+            continue;
+        c->passes.norm_rewrite = (kf_norm_rewrite)i;
+        return true;
+    }
+    if (word)
+        kf_diag_add(c->diags, KF_E0803, KF_NO_LOC,
+                    "--norm-rewrite takes none, rms or crms, not '%s'", word);
+    return !word;
+}
+
 bool kf_compilation_fuse(kf_compilation *c, const char *off)
 {
     const kf_options *o = c->opt;
@@ -188,6 +208,8 @@ bool kf_compilation_fuse(kf_compilation *c, const char *off)
                               .target = c->target,
                               .diags = c->diags,
                               .contract = c->contract};
+    if (!choose_norm_rewrite(c))
+        return false;
     kf_pipeline_run(c->module, &c->passes, &p, &c->runs);
     if (!off && !o->stop_after)
         kf_contract_check(&c->passes, c->module, c->diags);

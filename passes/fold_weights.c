@@ -53,6 +53,8 @@ static kf_reason why_not_scaled(const site *s, kf_value w)
 {
     if (kf_value_type(s->g, w)->dtype != KF_DTYPE_f32)
         return KF_REASON_F0205;
+    if (s->cx->norm_rewrite != KF_NORM_REWRITE_NONE)
+        return KF_REASON_NONE; /* a tied table is untied */
     return kf_readers_of_recipe(s->g, kf_value_recipe(s->g, w), s->uses) == 1 ? KF_REASON_NONE
                                                                               : KF_REASON_F0206;
 }

@@ -77,6 +77,13 @@ typedef struct kf_candidate {
 
 typedef struct kf_contract kf_contract;
 
+/** What becomes of norms that subtract a mean; ORDER: words of schema.def. */
+typedef enum kf_norm_rewrite {
+    KF_NORM_REWRITE_NONE,
+    KF_NORM_REWRITE_RMS,
+    KF_NORM_REWRITE_CRMS
+} kf_norm_rewrite;
+
 typedef struct kf_pass_ctx {
     kf_arena *arena;   /* lives as long as the module: reports, new attributes */
     kf_arena *scratch; /* restored by the manager after each pass */
@@ -87,6 +94,8 @@ typedef struct kf_pass_ctx {
     const kf_module
         *before; /* what the running pass was given, for a reproducer; NULL: none runs */
     const kf_contract *contract; /* contract.h; NULL: none */
+    kf_norm_rewrite norm_rewrite;
+    bool is_norm_rewrite_refused; /* and reported (E0412) */
 } kf_pass_ctx;
 
 /** Logs that a candidate is about to be fused; |fmt| gives its subject (kinds.def). False if a
@@ -128,7 +137,8 @@ bool kf_pass_find(kf_str name, kf_pass_id *out_id);
 #undef PASS
 
 /** Passes that fuse, for |off|: without them every op is a kernel of its own. */
-#define KF_UNFUSED_OFF "fuse_*,carry_stats,fold_params,merge_weights,fold_weights"
+#define KF_FOLDS_OFF   "fold_params,merge_weights,fold_weights,rewrite_norms"
+#define KF_UNFUSED_OFF "fuse_*,carry_stats," KF_FOLDS_OFF
 
 /** What the user asked of the runner. Lists are comma separated names or globs ("fuse_*", "all").
  */
