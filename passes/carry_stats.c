@@ -11,9 +11,11 @@
  * Fires when    a repeated function takes the row_stat of one of its iteration arguments; each of
  *               several statistics is an argument of its own.
  * Must not fire when the function is repeated in several places, or has all the results there may
- * be (F0211). Why here      after fuse_norm, which makes the statistics; cse then merges %s1 with
- * the repeat's result. Needs topological order. Keeps nothing. Terminates: the row_stat of an
- * argument becomes an argument.
+ *               be (F0211).
+ * Why here      after fuse_norm, which makes the statistics; cse then merges %s1 with the repeat's
+ *               result.
+ * Needs topological order. Keeps nothing. Terminates: the row_stat of an argument becomes an
+ * argument.
  */
 #include "passes/match.h"
 

@@ -17,15 +17,18 @@
  * heads are h; parameters and other values without rows that are indexed by those become captures.
  * One factor of the score becomes `scale`, what multiplies the weights behind the normaliser
  * `prob`, an exponential that is added to their sum `sink`. Without such a sum the weights are
- * taken as they are (normaliser none). Fires when    keys and values are those of one cache, the
- * work between is scalar functions, and the mask confines each row to keys of its own sequence
- * (that condition goes: the op implies it). Must not fire when the mask lets a row see other
- * sequences (F0207), an intermediate has another user (F0203), the weights enter more than a
- * product (F0221), the normaliser runs over another axis (F0220), a slot would need more than
- * positions, heads and tables (F0222), a finite number that stands for -inf may show (F0223), or
- * another computation stands between (F0201). Why here      after canonicalize (one spelling),
- * before phases. Needs topological order, uses. Keeps nothing. Terminates: each step removes a sum
- * over cached values.
+ * taken as they are (normaliser none).
+ * Fires when    keys and values are those of one cache, the work between is scalar functions, and
+ *               the mask confines each row to keys of its own sequence (that condition goes: the op
+ *               implies it).
+ * Must not fire when the mask lets a row see other sequences (F0207), an intermediate has another
+ *               user (F0203), the weights enter more than a product (F0221), the normaliser runs
+ *               over another axis (F0220), a slot would need more than positions, heads and tables
+ *               (F0222), a finite number that stands for -inf may show (F0223), or another
+ *               computation stands between (F0201).
+ * Why here      after canonicalize (one spelling), before phases.
+ * Needs topological order, uses. Keeps nothing. Terminates: each step removes a sum over cached
+ * values.
  */
 #include "passes/attention_match.h"
 #include "passes/match.h"

@@ -11,9 +11,9 @@
  * Fires when    a product depends, through scalar functions only, on exactly two linear matmuls of
  *               the same rows with weights of the same shape and dtype, each read by nothing else.
  * Must not fire when a third matmul takes part (F0201), the rows (F0202) or the weights (F0204)
- * differ, or a factor (F0203) or a weight (F0206) has another user. Why here      after fuse_norm
- * (both sides scaled alike), before fuse_horizontal. Needs uses. Keeps nothing. Terminates: the
- * number of linear matmuls falls.
+ *               differ, or a factor (F0203) or a weight (F0206) has another user.
+ * Why here      after fuse_norm (both sides scaled alike), before fuse_horizontal.
+ * Needs uses. Keeps nothing. Terminates: the number of linear matmuls falls.
  */
 #include "passes/match.h"
 

@@ -16,23 +16,30 @@
  * values, which each reader computes again (recompute.h): a product in its prologue, a residual in
  * its epilogue.
  *
- *   before   %1 = row_reduce %x {sum, sum_dev} map(v, s, d) { (v - s / 256) * rsqrt(d / 256 + eps)
- * } %2 = add (mul %1, %gamma), %beta %3 = matmul %2, %wq after    %s = row_stat %x {sum, block =
- * 64} ; %d = row_stat %x {sum, sum_dev, block = 64} %m = row_reduce %s {sum} %v = row_reduce %d
- * {sum} + row_reduce %s {sum, sum_dev} / 64 %1 = mul (sub %x, %m / 256), (rsqrt (%v / 256 + eps))
+ *   before   %1 = row_reduce %x {sum, sum_dev} map(v, s, d) {
+ *                     (v - s / 256) * rsqrt(d / 256 + eps) }
+ *            %2 = add (mul %1, %gamma), %beta
+ *            %3 = matmul %2, %wq
+ *   after    %s = row_stat %x {sum, block = 64}     %d = row_stat %x {sum, sum_dev, block = 64}
+ *            %m = row_reduce %s {sum}
+ *            %v = row_reduce %d {sum} + row_reduce %s {sum, sum_dev} / 64
+ *            %1 = mul (sub %x, %m / 256), (rsqrt (%v / 256 + eps))
  *            %2, %3 as before
  *
  * The squared deviations of a row are those within its blocks plus those of the blocks' means:
  * exact for equal blocks, and nothing cancels (Chan, Golub and LeVeque, "Updating formulae and a
- * pairwise algorithm for computing sample variances", 1979). Fires when    the accumulators are
- * sums, sums of squares or of squared deviations, and every reader of the norm, through functions
- * of an instruction, is a matmul or a function of another value too (a residual); one at least is a
- * matmul. Must not fire when another op reads the normalised rows: they are stored then (F0202);
- * when a variance is written as a difference of sums (F0208): partial sums would give another
- *               number; when the row is not a whole number of blocks (F0204) or the map uses v in
- * an expensive function or loads what is not a vector along the row (F0201). Why here      after
- * fold_weights (gains that could go into weights are gone), before matmuls are joined. Needs uses.
- * Keeps nothing. Terminates: each step removes a norm.
+ * pairwise algorithm for computing sample variances", 1979).
+ * Fires when    the accumulators are sums, sums of squares or of squared deviations, and every
+ *               reader of the norm, through functions of an instruction, is a matmul or a function
+ *               of another value too (a residual); one at least is a matmul.
+ * Must not fire when another op reads the normalised rows: they are stored then (F0202); when a
+ *               variance is written as a difference of sums (F0208): partial sums would give
+ *               another number; when the row is not a whole number of blocks (F0204) or the map
+ *               uses v in an expensive function or loads what is not a vector along the row
+ *               (F0201).
+ * Why here      after fold_weights (gains that could go into weights are gone), before matmuls are
+ *               joined.
+ * Needs uses. Keeps nothing. Terminates: each step removes a norm.
  */
 #include "passes/recompute.h"
 

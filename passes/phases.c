@@ -11,9 +11,10 @@
  * The phases are rows of ir/phase.def: a decoder's entry main is split in two, an encoder's entry
  * encoder has one.
  * Fires when    the module has an entry and the dims S and N. Repeated functions are cloned once
- * per phase. Why here      after attention is recognised (matched once), before anything that may
- * differ per phase. Needs nothing. Keeps nothing. Terminates: an <entry>.<phase> is not split
- * again.
+ *               per phase.
+ * Why here      after attention is recognised (matched once), before anything that may differ per
+ *               phase.
+ * Needs nothing. Keeps nothing. Terminates: an <entry>.<phase> is not split again.
  */
 #include "ir/phase.h"
 #include "passes/match.h"

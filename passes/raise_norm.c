@@ -14,10 +14,12 @@
  * that a map loads come out of it as ordinary products and sums, so that gain and bias look the
  * same wherever they were written.
  * Fires when    the rows are scaled by a number of the row made of sums, sums of squares and sums
- * of squared deviations of the same rows. Must not fire when the variance is the mean square less
- * the squared mean (F0208): what cancels there depends on how the sums are rounded, so it stays as
- * it is written. Why here      before fuse_norm, which looks at one op; after cse. Needs
- * topological order. Keeps nothing. Terminates: each step replaces a function by a row_reduce.
+ *               of squared deviations of the same rows.
+ * Must not fire when the variance is the mean square less the squared mean (F0208): what cancels
+ *               there depends on how the sums are rounded, so it stays as it is written.
+ * Why here      before fuse_norm, which looks at one op; after cse.
+ * Needs topological order. Keeps nothing. Terminates: each step replaces a function by a
+ * row_reduce.
  */
 #include "passes/match.h"
 

@@ -12,10 +12,11 @@
  * blocks of a head each, and every other column are all groups of columns.
  * Fires when    every reader of the product, through functions with constants and vectors, is a
  *               slice of columns, there are two or more of them, and the weight has no other
- * reader. Must not fire when something reads the product whole (F0203), or another value is added
- * to it (F0202), or the weight has another reader (F0206). Why here      before fold_weights and
- * everything that looks at one product at a time. Needs uses. Keeps nothing. Terminates: no product
- * with sliced readers is made.
+ *               reader.
+ * Must not fire when something reads the product whole (F0203), or another value is added to it
+ *               (F0202), or the weight has another reader (F0206).
+ * Why here      before fold_weights and everything that looks at one product at a time.
+ * Needs uses. Keeps nothing. Terminates: no product with sliced readers is made.
  */
 #include "passes/match.h"
 
