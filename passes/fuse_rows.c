@@ -6,7 +6,8 @@
  *
  * Fires when    an op outside regions has consumers outside regions that the target can compute in
  *               the same pass over the rows: embedding and first statistic, residual and norm,
- *               chains of scalar functions; or is a statistic, for others of the same rows.
+ *               chains of scalar functions; or is a statistic, for others of the same rows. What is
+ *               made for the region alone joins it, too: rows of a second table.
  * Why here      after contractions have taken their neighbours.
  * Needs topological order. Keeps nothing. Terminates: each step makes a region of two or more ops.
  */

@@ -306,7 +306,47 @@ static bool grow_at_once(kf_selection *s, const bool *skip, kf_pass_ctx *cx)
     return true;
 }
 
-void kf_selection_grow(kf_selection *s, const bool *skip, kf_pass_ctx *cx)
+/* True if only owned nodes read |v|, and none of them is a contraction: what feeds a product is its
+ * prologue, and is computed once for each tile. */
+static bool read_by_owned_only(const kf_selection *s, kf_value v)
+{
+    bool read = false;
+
+    if (used_outside(s, v))
+        return false;
+    for (uint32_t i = 0; i < s->g->nodes.len; i++) {
+        const kf_node *n = &s->g->nodes.data[i];
+        for (uint32_t j = 0; s->owned[i] && j < n->n_in; j++) {
+            if (n->in[j] != v)
+                continue;
+            if (kf_op_infos[n->op].traits & KF_CONTRACT)
+                return false;
+            read = true;
+        }
+    }
+    return read;
+}
+
+/* What is made for the region alone is made in it: the other summand, another table's rows. Users
+ * come before what they use, so whole chains are taken. */
+static void take_producers(kf_selection *s, const bool *skip, kf_pass_ctx *cx)
+{
+    for (uint32_t i = s->g->nodes.len; i-- > 0;) {
+        const kf_node *n = &s->g->nodes.data[i];
+        if (!kf_node_is_loose(n) || selected(s, n) || skip[i] || n->n_out != 1 ||
+            (kf_op_infos[n->op].traits & (KF_CONTRACT | KF_STATE)) ||
+            !read_by_owned_only(s, n->out[0]) ||
+            kf_report_forbidden(cx, s->g, n, &s->g->nodes.data[s->root]))
+            continue;
+        kf_selection with = kf_selection_copy(s, cx->scratch);
+        kf_sbuf why = {.arena = cx->scratch};
+        with.owned[i] = true;
+        if (try_match(&with, cx, &why))
+            *s = with;
+    }
+}
+
+static void take_consumers(kf_selection *s, const bool *skip, kf_pass_ctx *cx)
 {
     if (grow_at_once(s, skip, cx))
         return;
@@ -330,4 +370,10 @@ void kf_selection_grow(kf_selection *s, const bool *skip, kf_pass_ctx *cx)
             kf_report_not_joined(cx, s->g, n, root, KF_REASON_F0209, kf_sbuf_view(&why));
         }
     }
+}
+
+void kf_selection_grow(kf_selection *s, const bool *skip, kf_pass_ctx *cx)
+{
+    take_consumers(s, skip, cx);
+    take_producers(s, skip, cx);
 }

@@ -44,8 +44,8 @@ bool kf_node_is_loose(const kf_node *n);
 void kf_selection_pull_cheap(kf_selection *s, kf_pass_ctx *cx);
 
 /** Grows |s| by loose consumers of its results, all at once where the target agrees, else one by
- * one, with a refusal logged for each that it cannot take. |skip| marks nodes that must stay
- * outside (by index). */
+ * one, with a refusal logged for each that it cannot take; then by what is made for it alone. |skip|
+ * marks nodes that must stay outside (by index). */
 void kf_selection_grow(kf_selection *s, const bool *skip, kf_pass_ctx *cx);
 
 #endif
