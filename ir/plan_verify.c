@@ -4,13 +4,16 @@
  *   names     of inputs, states, weights, kernels and of a phase's buffers are distinct
  *   kernels   bodies are valid graphs of the plan's module without parameters, calls or regions
  *   launches  the kernel exists; operands are body arguments, then results; each operand exists and
- * has the type of the body's value (inputs and caches: but for symbols and layers); results are
- * buffers or states steps     cover the launches once, in order; a loop's layers lie in the layers
- * of its weights and states buffers   hold their type at the bucket's upper bounds, lie in the
- * pool, are written before they are read; two that overlap in the pool are never alive together,
- * but for one that shares the other's storage and is first written by the launch that reads the
- * other last weights   bytes are those of the padded layout; recipe and type agree logits    is a
- * buffer f32[.., ..]
+ *             has the type of the body's value (inputs and caches: but for symbols and layers);
+ *             results are buffers or states
+ *   steps     cover the launches once, in order; a loop's layers lie in the layers of its weights
+ *             and states
+ *   buffers   hold their type at the bucket's upper bounds, lie in the pool, are written before they
+ *             are read; two that overlap in the pool are never alive together, but for one that
+ *             shares the other's storage and is first written by the launch that reads the other
+ *             last
+ *   weights   bytes are those of the padded layout; recipe and type agree
+ *   logits    is a buffer f32[.., ..]
  *
  * Lifetimes are computed here anew, not taken from the pass that placed the buffers.
  */
