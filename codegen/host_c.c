@@ -104,6 +104,26 @@ static kf_str operand_text(const emitter *e, const kf_plan_phase *ph, kf_operand
     return kf_strf(e->arena, "{%s, %u, %" PRId64 ", 0}", space_names[o.space], index, offset);
 }
 
+/* Where what the tiles of a launch share lies behind its counters; all launches use one place. */
+static int64_t shared_offset(const kf_plan *p)
+{
+    int64_t most = 0;
+
+    for (uint32_t i = 0; i < p->kernels.len; i++)
+        most = p->kernels.data[i].shape.cells > most ? p->kernels.data[i].shape.cells : most;
+    return (most * 4 + 63) / 64 * 64;
+}
+
+static int64_t counter_bytes(const kf_plan *p)
+{
+    int64_t most = 0;
+
+    for (uint32_t i = 0; i < p->kernels.len; i++)
+        most = p->kernels.data[i].shape.shared_bytes > most ? p->kernels.data[i].shape.shared_bytes
+                                                            : most;
+    return shared_offset(p) + most;
+}
+
 static kf_str launch_name(const emitter *e, const kf_plan_phase *ph, uint32_t l)
 {
     uint32_t id = l;
@@ -163,12 +183,18 @@ static void emit_launch(const emitter *e, const kf_plan_phase *ph, uint32_t inde
     kf_sbuf_str(e->out, head);
     for (uint32_t i = 0; i < l->n_operands; i++)
         item(&operands, operand_text(e, ph, l->operand[i]));
+    if (k->shape.cells) {
+        item(&operands, KF_STR("{KF_SPACE_COUNTER, 0, 0, 0}"));
+        item(&operands,
+             kf_strf(e->arena, "{KF_SPACE_COUNTER, 0, %" PRId64 ", 0}", shared_offset(e->p)));
+    }
     kf_sbuf_quoted(&quoted, place(e, l->loc));
     kf_sbuf_printf(e->out,
                    "};\nstatic const kf_launch %.*s = {\n    \"%.*s\", \"%.*s\", %.*s, \"%s\",\n",
                    KF_STR_ARG(name), KF_STR_ARG(k->name), KF_STR_ARG(summary(e, k)),
                    KF_STR_ARG(kf_sbuf_view(&quoted)), kf_family_names[k->family]);
-    kf_sbuf_printf(e->out, "    %.*s, o%u, %u, %u, ", KF_STR_ARG(k->name), id, l->n_operands, id);
+    kf_sbuf_printf(e->out, "    %.*s, o%u, %u, %u, ", KF_STR_ARG(k->name), id,
+                   l->n_operands + (k->shape.cells ? 2u : 0u), id);
     emit_tiles(e, &k->shape.tiles);
     kf_sbuf_c(e->out, ", ");
     emit_work(e, &l->flops);
@@ -424,6 +450,8 @@ static void emit_model(const emitter *e, uint32_t n_launches, uint64_t weights_b
     emit_rows(e);
     kf_sbuf_printf(e->out, "    .pool_bytes = %" PRId64 ", .scratch_bytes = %" PRId64 ",\n",
                    max_over_phases(p, false), max_over_phases(p, true));
+    if (counter_bytes(p))
+        kf_sbuf_printf(e->out, "    .counter_bytes = %" PRId64 ",\n", counter_bytes(p));
     if (h->n_eos)
         kf_sbuf_printf(e->out, "    .n_eos = %u, .eos = eos,\n", h->n_eos);
     kf_sbuf_printf(

@@ -164,6 +164,9 @@ static bool read_kernel(plan_reader *r)
         return unknown(r, loc, "family", family);
     if (!read_config(r, &k.shape.config) || !read_tiles(r, &k.shape.tiles) ||
         !kf_lex_expect(lx, "scratch") || !kf_lex_int(lx, 0, max_bytes, &k.shape.scratch_bytes) ||
+        (kf_lex_accept(lx, "cells") &&
+         (!kf_lex_int(lx, 0, max_bytes, &k.shape.cells) || !kf_lex_expect(lx, "shared") ||
+          !kf_lex_int(lx, 0, max_bytes, &k.shape.shared_bytes))) ||
         !kf_parse_body(lx, r->p->module, 1, &k.body) || !kf_parse_loc(lx, r->p->module, &k.loc))
         return false;
     kf_vec_push(r->p->arena, &r->p->kernels, k);

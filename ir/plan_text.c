@@ -80,6 +80,9 @@ static void print_kernel(const kf_plan *p, const kf_kernel *k, uint32_t flags, k
         kf_sbuf_printf(out, " * %.*s/%" PRId64, KF_STR_ARG(name), k->shape.tiles.term[i].div);
     }
     kf_sbuf_printf(out, " scratch %" PRId64 " ", k->shape.scratch_bytes);
+    if (k->shape.cells || k->shape.shared_bytes)
+        kf_sbuf_printf(out, "cells %" PRId64 " shared %" PRId64 " ", k->shape.cells,
+                       k->shape.shared_bytes);
     kf_body_print(k->body, flags, 2, out);
     kf_loc_print(p->module, k->loc, flags, out);
     kf_sbuf_char(out, '\n');

@@ -36,6 +36,8 @@ typedef struct kf_kernel_shape {
     kf_config config;
     kf_tile_expr tiles;
     int64_t scratch_bytes; /* per worker */
+    /* What the tiles of a launch share: counters that are 0 before and after it, and bytes. */
+    int64_t cells, shared_bytes;
 } kf_kernel_shape;
 
 typedef struct kf_target {

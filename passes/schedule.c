@@ -90,6 +90,7 @@ static kf_operand new_buffer(scheduler *s, const kf_type *t)
 static bool same_shape(const kf_kernel_shape *a, const kf_kernel_shape *b)
 {
     bool same = a->config.n == b->config.n && a->scratch_bytes == b->scratch_bytes &&
+                a->cells == b->cells && a->shared_bytes == b->shared_bytes &&
                 a->tiles.constant == b->tiles.constant && a->tiles.n_terms == b->tiles.n_terms;
 
     for (uint8_t i = 0; same && i < a->config.n; i++)

@@ -37,7 +37,8 @@ enum {
     KF_SPACE_STATE = 2,  /* base of kv[index] + layer * page_bytes; see kf_kv_addr */
     KF_SPACE_INPUT = 3,  /* the call's array KF_INPUT_<index> */
     KF_SPACE_COUNTER = 4 /* counters + offset: uint32_t cells that are 0 when a launch starts, and
-                            that the launch's last tile leaves at 0 again (split reductions) */
+                            that the launch's last tile leaves at 0 again (split reductions); behind
+                            them what the tiles of a launch share */
 };
 
 typedef struct kf_operand {

@@ -622,6 +622,12 @@ void kb_store(kb *b, kb_value v, kb_value ptr, uint32_t align)
     LLVMSetAlignment(LLVMBuildStore(b->ir, v, ptr), align);
 }
 
+kb_value kb_atomic_add(kb *b, kb_value ptr, kb_value v)
+{
+    return LLVMBuildAtomicRMW(b->ir, LLVMAtomicRMWBinOpAdd, ptr, v,
+                              LLVMAtomicOrderingAcquireRelease, false);
+}
+
 kb_value kb_load_masked(kb *b, kb_elem elem, kb_value mask, kb_value ptr, uint32_t align)
 {
     LLVMTypeRef over[] = {vec_type(b, elem, kb_lanes_of(mask)), ptr_type(b)};

@@ -183,6 +183,9 @@ kb_value kb_index(kb *b, kb_value base, kb_elem elem, kb_value index);
 
 kb_value kb_load(kb *b, kb_elem elem, uint32_t lanes, kb_value ptr, uint32_t align);
 void kb_store(kb *b, kb_value v, kb_value ptr, uint32_t align);
+/** Adds |v| (an i32) to the i32 at |ptr|, 4-byte aligned, and gives what was there: what other
+ * threads stored before they did the same is seen after it. */
+kb_value kb_atomic_add(kb *b, kb_value ptr, kb_value v);
 /** Lanes outside |mask| are not touched in memory; they read as zero. */
 kb_value kb_load_masked(kb *b, kb_elem elem, kb_value mask, kb_value ptr, uint32_t align);
 void kb_store_masked(kb *b, kb_value v, kb_value mask, kb_value ptr, uint32_t align);

@@ -2,7 +2,8 @@
 /* attention - streaming attention over the paged cache (CPU).
  *
  *   tile: tile_rows token rows x one kv head; a pair is (row, query head sharing the kv head)
- *   for each pair: Q'[pair] = scale * q; O[pair] = 0; m = sink or -inf; l = with a sink 1, else 0
+ *   for each pair: Q'[pair] = scale * q; O[pair] = 0; m = sink or -inf; l = with a sink 1, else 0,
+ *                  for each part of the keys (attention_parts.c)
  *                  lo, bound = keys that the row may see at most: its sequence and the mask's
  *                  bounds (attention_mask.h)
  *   for each sequence with rows in the tile:
@@ -14,14 +15,16 @@
  *               m' = max(m, max S); a = exp(m - m'); P = exp(S - m')
  *               l = l * a + sum P; m = m'; P = P * prob(h, q, k)
  *               O[pair][d..] = O * a + sum over keys: P[pair][key] * V[key][d..]
+ *   the parts together: m = max m; O = sum of exp(m_p - m) * O_p, l likewise
  *   out = l > 0 ? O / l : 0, and what the region does with it
  *
  * Without a normaliser P = visible ? score * prob : 0 and out = O.
  *
  * Pages are cut at absolute positions and every sum runs in one order, so a row's result depends
  * neither on the other rows of the call nor on how the prompt was cut into calls: keys that another
- * pair of the group needs add exact zeros. The rescaling is that of Milakov and Gimelshein 2018
- * (arXiv:1805.02867).
+ * pair of the group needs add exact zeros. Where rows are few, each part is a tile of its own, and
+ * the last tile of a row and head that ends puts the parts together: the same sums. The rescaling
+ * is that of Milakov and Gimelshein 2018 (arXiv:1805.02867).
  */
 #include "base/check.h"
 #include "codegen/families/attention_impl.h"
@@ -99,21 +102,39 @@ static bool match(const kf_target *t, const kf_graph *g, kf_arena *scratch, kf_s
 
 /* ---- configuration --------------------------------------------------------------------------- */
 
-static kf_att_sizes sizes_of(const kf_graph *g, const kf_node *n, int64_t tile_rows)
+enum { PART_PAGES = 4, MAX_PARTS = 8, MAX_TILES_OF_ROW = 64 };
+
+static kf_att_sizes sizes_of(const kf_graph *g, const kf_node *n, int64_t tile_rows, int64_t parts,
+                             bool split)
 {
     const kf_type *kv = kf_value_type(g, n->in[KF_ATT_KV]), *q = kf_value_type(g, n->in[KF_ATT_Q]);
     kf_att_sizes s = {.heads = kv->kv_heads, .dim = kv->kv_head_dim, .page = kv->kv_page};
     s.group = q->dim[1].size / s.heads;
     s.pairs = tile_rows * s.group;
     const int64_t cells = (s.pairs * s.dim * 4 + 63) / 64 * 64, line = (s.pairs * 4 + 63) / 64 * 64;
-    s.o = s.q + cells;
-    s.p = s.o + cells;
-    s.m = s.p + KF_ATT_PAIRS * s.page * 4;
-    s.l = s.m + line;
-    s.lo = s.l + line;
+    s.p = s.q + cells;
+    s.lo = s.p + KF_ATT_PAIRS * s.page * 4;
     s.bound = s.lo + line;
-    s.bytes = s.bound + line;
+    s.states = s.bound + line;
+    s.l = s.m + line;
+    s.o = s.l + line;
+    s.state_bytes = s.o + cells;
+    s.bytes = s.states + (split ? 0 : parts * s.state_bytes);
     return s;
+}
+
+/* Parts that keep workers busy when there are few rows and heads, each of some hundred keys. The
+ * number depends on nothing but the model: prompts and single tokens, whose kernels differ, give
+ * the same bits. */
+static int64_t parts_of(const kf_graph *g, const kf_node *n)
+{
+    const kf_dim pages = kf_value_type(g, n->in[KF_ATT_PAGES])->dim[1];
+    const int64_t heads = kf_value_type(g, n->in[KF_ATT_KV])->kv_heads;
+    int64_t parts = 1;
+    while (kf_dim_is_static(pages) && parts < MAX_PARTS && parts * PART_PAGES < pages.size &&
+           2 * parts * heads <= MAX_TILES_OF_ROW)
+        parts *= 2;
+    return parts;
 }
 
 static kf_kernel_shape configure(const kf_target *t, const kf_graph *g, kf_arena *scratch,
@@ -123,11 +144,20 @@ static kf_kernel_shape configure(const kf_target *t, const kf_graph *g, kf_arena
     (void)scratch;
     const kf_node *n = find_node(g, NULL);
     const kf_dim rows = kf_value_type(g, n->in[KF_ATT_Q])->dim[0];
-    const int64_t tile_rows = kf_dim_bound(g, rows, rows_hi) > 16 ? 16 : 1;
-    const kf_att_sizes z = sizes_of(g, n, tile_rows);
+    const int64_t most = kf_dim_bound(g, rows, rows_hi), tile_rows = most > 16 ? 16 : 1;
+    const int64_t parts = parts_of(g, n);
+    const bool split = parts > 1 && tile_rows == 1;
+    const kf_att_sizes z = sizes_of(g, n, tile_rows, parts, split);
     kf_kernel_shape s = {.scratch_bytes = z.bytes};
     kf_config_set(&s.config, "tile_rows", tile_rows);
-    s.tiles.constant = z.heads;
+    kf_config_set(&s.config, "parts", parts);
+    kf_config_set(&s.config, "part_pages", PART_PAGES);
+    kf_config_set(&s.config, "split", split);
+    if (split) {
+        s.cells = most * z.heads;
+        s.shared_bytes = s.cells * parts * z.state_bytes;
+    }
+    s.tiles.constant = z.heads * (split ? parts : 1);
     s.tiles.n_terms = 1;
     s.tiles.term[0].sym = rows.sym - 1;
     s.tiles.term[0].div = tile_rows;
@@ -144,11 +174,6 @@ static kb_value load_i64(kf_att *t, int64_t array, kb_value pair)
 static void store_i64(kf_att *t, int64_t array, kb_value pair, kb_value v)
 {
     kb_store(t->b, kb_trunc(t->b, v, KB_I32), kf_att_cell(t, array, pair), 4);
-}
-
-static void store_f32(kf_att *t, int64_t array, kb_value pair, kb_value v)
-{
-    kb_store(t->b, v, kf_att_cell(t, array, pair), 4);
 }
 
 static kb_value load_int(kf_att *t, uint32_t operand, kb_value row)
@@ -169,13 +194,13 @@ static kb_value head_of(kf_att *t, kb_value pair)
     return kb_add(b, kb_muli(b, t->head, t->z.group), in_group);
 }
 
-static kf_att_pair place_of(kf_att *t, kb_value pair)
+kf_att_pair kf_att_place(kf_att *t, kb_value pair)
 {
     return (kf_att_pair){.pos = kb_sitofp(t->b, load_int(t, KF_ATT_POS, row_of(t, pair))),
                          .head = kb_sitofp(t->b, head_of(t, pair))};
 }
 
-/* Q'[pair][lo..hi) = scale * q, O = 0. */
+/* Q'[pair][lo..hi) = scale * q. */
 static void start_span(kf_att *t, kb_value pair, const kf_coord *at, int64_t lo, int64_t hi,
                        uint32_t lanes)
 {
@@ -190,7 +215,6 @@ static void start_span(kf_att *t, kb_value pair, const kf_coord *at, int64_t lo,
     q = kb_fmul(b, q, kb_f32(b, lanes, (float)t->attr->scale));
     kb_value cell = kb_add(b, kb_muli(b, pair, t->z.dim), l.iv);
     kb_store(b, q, kf_att_cell(t, t->z.q, cell), 4);
-    kb_store(b, kb_f32(b, lanes, 0.0f), kf_att_cell(t, t->z.o, cell), 4);
     kf_pw_release(&t->pw, mark);
     kb_loop_end(b, &l, NULL);
 }
@@ -222,38 +246,29 @@ static kb_value key_of(kf_att *t, const kf_slot *s, const kf_att_pair *at, kb_va
 }
 
 /* Keys that the row of |pair| can see at most: those of its sequence, within the mask's bounds. */
-static void start_bounds(kf_att *t, kb_value pair, kb_value row, const kf_att_pair *at)
+static void start_bounds(kf_att *t, kb_value pair, kb_value row)
 {
     kb *b = t->b;
+    const kf_att_pair at = kf_att_place(t, pair);
     kb_value keys = kf_kv_keys(&t->pw, t->n->in[KF_ATT_SEQ_START], t->n->in[KF_ATT_PAST],
                                t->attr->stored, load_int(t, KF_ATT_SEQ, row));
-    store_i64(t, t->z.lo, pair, key_of(t, t->mask.lo, at, keys, kb_i64(b, 0)));
-    store_i64(t, t->z.bound, pair, key_of(t, t->mask.hi, at, keys, keys));
+    store_i64(t, t->z.lo, pair, key_of(t, t->mask.lo, &at, keys, kb_i64(b, 0)));
+    store_i64(t, t->z.bound, pair, key_of(t, t->mask.hi, &at, keys, keys));
 }
 
-/* m and l before the first key: those of the sink, if there is one. */
-static void start_sums(kf_att *t, kb_value pair, const kf_att_pair *at)
+static kb_value pairs_of(kf_att *t)
 {
-    kb *b = t->b;
-    kb_value none = kb_f32(b, 1, -__builtin_inff()), zero = kb_f32(b, 1, 0.0f);
-    kb_value m = t->attr->sink ? kf_att_row_slot(t, t->attr->sink, at) : none;
-    kb_value l = kb_select(b, kb_fcmp(b, KB_EQ, m, none), zero, kb_f32(b, 1, 1.0f));
-    store_f32(t, t->z.m, pair, m);
-    store_f32(t, t->z.l, pair, l);
+    return kb_muli(t->b, kb_sub(t->b, t->row1, t->row0), t->z.group);
 }
 
-static void start_pairs(kf_att *t)
+/* |step| for every pair of the tile; the bounds first, which say how much there is to do. */
+static void each_pair(kf_att *t, void (*step)(kf_att *t, kb_value pair, kb_value row))
 {
     kb *b = t->b;
     kb_loop l;
-    kb_value n = kb_muli(b, kb_sub(b, t->row1, t->row0), t->z.group);
-    kb_loop_begin(b, &l, kb_i64(b, 0), n, 1, 0, NULL);
+    kb_loop_begin(b, &l, kb_i64(b, 0), pairs_of(t), 1, 0, NULL);
     const uint32_t mark = kf_pw_mark(&t->pw);
-    kb_value row = row_of(t, l.iv);
-    const kf_att_pair at = place_of(t, l.iv);
-    start_query(t, l.iv, row);
-    start_bounds(t, l.iv, row, &at);
-    start_sums(t, l.iv, &at);
+    step(t, l.iv, row_of(t, l.iv));
     kf_pw_release(&t->pw, mark);
     kb_loop_end(b, &l, NULL);
 }
@@ -293,7 +308,7 @@ static void one_group(kf_att *t, kb_value pair0, uint32_t n, kb_value page, kb_v
     kb_if some;
     kb_if_begin(b, &some, kb_icmp(b, KB_GT, g.keys, g.first));
     for (uint32_t i = 0; i < n; i++) {
-        const kf_att_pair at = place_of(t, kb_addi(b, pair0, i));
+        const kf_att_pair at = kf_att_place(t, kb_addi(b, pair0, i));
         g.pair[i].pos = at.pos;
         g.pair[i].head = at.head;
     }
@@ -324,16 +339,14 @@ static void reach(kf_att *t, kb_value lo, kb_value hi, kb_value *out)
     out[1] = l.carried[1];
 }
 
-/* Pairs lo..hi-1 are of sequence |seq|. */
-static void sequence(kf_att *t, kb_value seq, kb_value lo, kb_value hi)
+/* Pages first..end-1 of sequence |seq| for its pairs lo..hi-1. */
+static void walk_pages(kf_att *t, kb_value seq, kb_value lo, kb_value hi, kb_value first,
+                       kb_value end)
 {
     kb *b = t->b;
     kb_loop pages;
     const int64_t page = t->z.page;
-    kb_value seen[2];
-    reach(t, lo, hi, seen);
-    kb_value n = kb_udiv(b, kb_addi(b, seen[1], page - 1), kb_i64(b, page));
-    kb_loop_begin(b, &pages, kb_udiv(b, seen[0], kb_i64(b, page)), n, 1, 0, NULL);
+    kb_loop_begin(b, &pages, first, end, 1, 0, NULL);
     const uint32_t mark = kf_pw_mark(&t->pw);
     kb_value base = kb_muli(b, pages.iv, page);
     kb_value id = kf_kv_page_id(&t->pw, t->n->in[KF_ATT_PAGES], seq, base, (uint32_t)page);
@@ -347,6 +360,35 @@ static void sequence(kf_att *t, kb_value seq, kb_value lo, kb_value hi)
     }
     kf_pw_release(&t->pw, mark);
     kb_loop_end(b, &pages, NULL);
+}
+
+/* Pairs lo..hi-1 are of sequence |seq|. Runs of part_pages pages go to the parts in turn; a tile
+ * that does one part takes every parts-th run. */
+static void sequence(kf_att *t, kb_value seq, kb_value lo, kb_value hi)
+{
+    kb *b = t->b;
+    kb_loop runs;
+    kb_value seen[2], parts = kb_i64(b, t->parts), run = kb_i64(b, t->part_pages);
+    reach(t, lo, hi, seen);
+    kb_value first = kb_udiv(b, seen[0], kb_i64(b, t->z.page));
+    kb_value end = kb_udiv(b, kb_addi(b, seen[1], t->z.page - 1), kb_i64(b, t->z.page));
+    if (t->parts == 1) {
+        walk_pages(t, seq, lo, hi, first, end);
+        return;
+    }
+    kb_value at = kb_udiv(b, first, run),
+             ends = kb_udiv(b, kb_addi(b, end, t->part_pages - 1), run);
+    if (t->split) {
+        kb_value skip = kb_sub(b, kb_add(b, t->part, parts), kb_urem(b, at, parts));
+        at = kb_add(b, at, kb_urem(b, skip, parts));
+    }
+    kb_loop_begin(b, &runs, at, ends, t->split ? t->parts : 1, 0, NULL);
+    if (!t->split)
+        kf_att_enter(t, kb_urem(b, runs.iv, parts));
+    kb_value page0 = kb_muli(b, runs.iv, t->part_pages);
+    walk_pages(t, seq, lo, hi, kb_max(b, first, page0),
+               kb_min(b, end, kb_addi(b, page0, t->part_pages)));
+    kb_loop_end(b, &runs, NULL);
 }
 
 /* Rows are in order of their sequences, so a tile holds a run of rows of each. */
@@ -383,10 +425,10 @@ static kb_value load_attention(kf_pw *pw, void *user, kf_value v, const kf_coord
     kb *b = pw->b;
     (void)v, (void)ix;
     kb_value at = kb_add(b, kb_muli(b, t->out.pair, t->z.dim), t->out.d);
-    kb_value o = kb_load(b, KB_F32, t->out.lanes, kf_att_cell(t, t->z.o, at), 4);
+    kb_value o = kb_load(b, KB_F32, t->out.lanes, kf_att_state_cell(t, t->z.o, at), 4);
     if (!t->softmax)
         return o;
-    kb_value l = kf_att_load(t, t->z.l, t->out.pair);
+    kb_value l = kb_load(b, KB_F32, 1, kf_att_state_cell(t, t->z.l, t->out.pair), 4);
     l = kb_select(b, kb_fcmp(b, KB_EQ, l, kb_f32(b, 1, 0.0f)), kb_f32(b, 1, 1.0f), l);
     return kb_fdiv(b, o, kb_splat(b, l, t->out.lanes));
 }
@@ -440,46 +482,106 @@ static bool finishes_in_vectors(kf_att *t)
     return kf_pw_feasible(&t->pw, result, ix);
 }
 
-static void finish_pairs(kf_att *t)
+static void finish_pair(kf_att *t, kb_value pair, kb_value row)
+{
+    (void)row;
+    const int64_t whole = finishes_in_vectors(t) ? t->z.dim / t->lanes * t->lanes : 0;
+    finish_span(t, pair, 0, whole, t->lanes);
+    finish_span(t, pair, whole, t->z.dim, 1);
+}
+
+/* ---- the tile -------------------------------------------------------------------------------- */
+
+/* All parts in one tile, their states in scratch. */
+static void whole_tile(kf_att *t)
 {
     kb *b = t->b;
     kb_loop l;
-    kb_value n = kb_muli(b, kb_sub(b, t->row1, t->row0), t->z.group);
-    kb_loop_begin(b, &l, kb_i64(b, 0), n, 1, 0, NULL);
-    const int64_t whole = finishes_in_vectors(t) ? t->z.dim / t->lanes * t->lanes : 0;
-    finish_span(t, l.iv, 0, whole, t->lanes);
-    finish_span(t, l.iv, whole, t->z.dim, 1);
+    each_pair(t, start_query);
+    kb_loop_begin(b, &l, kb_i64(b, 0), t->used, 1, 0, NULL);
+    kf_att_clear(t, l.iv, pairs_of(t));
     kb_loop_end(b, &l, NULL);
+    kf_att_enter(t, kb_i64(b, 0));
+    sequences(t);
+    kf_att_merge(t, pairs_of(t));
+    each_pair(t, finish_pair);
+}
+
+/* One part of one row and kv head; the last of its tiles puts them together. */
+static void part_tile(kf_att *t)
+{
+    kb *b = t->b;
+    kb_if some, last;
+    kb_if_begin(b, &some, kb_icmp(b, KB_LT, t->part, t->used));
+    const uint32_t mark = kf_pw_mark(&t->pw);
+    each_pair(t, start_query);
+    kf_att_clear(t, t->part, pairs_of(t));
+    sequences(t);
+    kf_pw_release(&t->pw, mark);
+    kb_if_end(b, &some, NULL);
+    kb_if_begin(b, &last, kf_att_arrive(t));
+    kf_att_merge(t, pairs_of(t));
+    each_pair(t, finish_pair);
+    kb_if_end(b, &last, NULL);
+}
+
+/* Which rows, head and part the tile is, and where its states are. */
+static void place_tile(kf_att *t, int64_t tile_rows)
+{
+    kb *b = t->b;
+    const kf_graph *g = t->e->body;
+    const uint32_t n = g->args.len + g->results.len;
+    kb_value rows = kf_pw_dim(&t->pw, kf_value_type(g, t->n->in[KF_ATT_Q])->dim[0]);
+    kb_value blocks = kb_udiv(b, kb_addi(b, rows, tile_rows - 1), kb_i64(b, tile_rows));
+    kb_value block = kb_urem(b, kb_tile(b), blocks), parts = kb_i64(b, t->parts);
+    t->head = kb_udiv(b, kb_tile(b), blocks);
+    t->row0 = kb_muli(b, block, tile_rows);
+    t->row1 = kb_min(b, kb_addi(b, t->row0, tile_rows), rows);
+    t->scratch = kb_scratch(b);
+    t->states = kb_offset_c(b, t->scratch, t->z.states);
+    if (!t->split)
+        return;
+    t->part = kb_urem(b, t->head, parts);
+    t->head = kb_udiv(b, t->head, parts);
+    kb_value cell = kb_add(b, kb_muli(b, t->row0, t->z.heads), t->head);
+    t->arrived = kb_index(b, kb_ptr(b, n), KB_I32, cell);
+    t->states = kb_offset(b, kb_ptr(b, n + 1), kb_muli(b, cell, t->parts * t->z.state_bytes));
 }
 
 static void emit(const kf_emit *e)
 {
-    kb *b = e->b;
-    kf_att t = {.e = e, .b = b, .n = find_node(e->body, NULL)};
+    kf_att t = {.e = e, .b = e->b, .n = find_node(e->body, NULL)};
     const kf_pw_leaves leaves = {&t, is_attention, load_attention};
-    t.pw = kf_pw_make(e->arena, b, e->body, &leaves);
+    t.pw = kf_pw_make(e->arena, e->b, e->body, &leaves);
     t.pw.kv_layers = e->kv_layers;
     t.attr = KF_ATTR_OF(t.n, attention);
     t.softmax = t.attr->normaliser == KF_NORMALISER_SOFTMAX;
+    t.parts = kf_config_get(e->config, "parts");
+    t.part_pages = kf_config_get(e->config, "part_pages");
+    t.split = kf_config_get(e->config, "split") == 1;
     const int64_t tile_rows = kf_config_get(e->config, "tile_rows");
-    t.z = sizes_of(e->body, t.n, tile_rows);
-    t.lanes = kb_lanes(b);
+    t.z = sizes_of(e->body, t.n, tile_rows, t.parts, t.split);
+    t.lanes = kb_lanes(e->b);
     t.kv = kf_kv_of(&t.pw, t.n->in[KF_ATT_KV]);
     t.mask = kf_mask_bounds_of(e->arena, t.attr->mask);
-    t.scratch = kb_scratch(b);
-    kb_value rows = kf_pw_dim(&t.pw, kf_value_type(e->body, t.n->in[KF_ATT_Q])->dim[0]);
-    kb_value blocks = kb_udiv(b, kb_addi(b, rows, tile_rows - 1), kb_i64(b, tile_rows));
-    t.head = kb_udiv(b, kb_tile(b), blocks);
-    t.row0 = kb_muli(b, kb_urem(b, kb_tile(b), blocks), tile_rows);
-    t.row1 = kb_min(b, kb_addi(b, t.row0, tile_rows), rows);
-    start_pairs(&t);
-    sequences(&t);
-    finish_pairs(&t);
+    place_tile(&t, tile_rows);
+    kb_value seen[2];
+    each_pair(&t, start_bounds);
+    reach(&t, kb_i64(e->b, 0), pairs_of(&t), seen);
+    kf_att_count_parts(&t, seen[1]);
+    if (t.split)
+        part_tile(&t);
+    else
+        whole_tile(&t);
 }
 
 static bool check(const kf_emit *e, kf_sbuf *why)
 {
-    return kf_config_in(e->config, "tile_rows", 1, 1024, why);
+    const int64_t rows = kf_config_get(e->config, "split") == 1 ? 1 : 1024;
+    return kf_config_in(e->config, "tile_rows", 1, rows, why) &&
+           kf_config_in(e->config, "parts", 1, MAX_PARTS, why) &&
+           kf_config_in(e->config, "part_pages", 1, 1 << 20, why) &&
+           kf_config_in(e->config, "split", 0, 1, why);
 }
 
 const kf_family_impl kf_family_attention = {match, configure, check, emit};

@@ -101,9 +101,9 @@ static void group_scores(kf_att *t, const kf_att_group *g, kb_value *peak)
 
 /* ---- weights --------------------------------------------------------------------------------- */
 
-/* e^x for x <= 0; 0 where that would be denormal: next to a sum of at least 1 it is nothing, but
- * processors take a hundred cycles for every such number, and masked keys are all of that kind. */
-static kb_value weight_of(kb *b, kb_value x)
+/* Denormal weights are nothing next to a sum of at least 1, but processors take a hundred cycles
+ * for every such number, and masked keys are all of that kind. */
+kb_value kf_att_weight(kb *b, kb_value x)
 {
     const uint32_t lanes = kb_lanes_of(x);
     kb_value least = kb_f32(b, lanes, -87.0f);
@@ -116,13 +116,13 @@ static void raise_peaks(kf_att *t, kf_att_group *g, const kb_value *peak, kb_val
 {
     kb *b = t->b;
     for (uint32_t i = 0; i < g->n; i++) {
-        kb_value at = kf_att_cell(t, t->z.m, kb_addi(b, g->pair0, i));
+        kb_value at = kf_att_state_cell(t, t->z.m, kb_addi(b, g->pair0, i));
         kb_value old = kb_load(b, KB_F32, 1, at, 4);
         kb_value m = kb_fmax(b, old, peak[i]);
         kb_store(b, m, at, 4);
         kb_value none = kb_fcmp(b, KB_EQ, m, kb_f32(b, 1, -__builtin_inff()));
         m = kb_select(b, none, kb_f32(b, 1, 0.0f), m);
-        g->alpha[i] = weight_of(b, kb_fsub(b, old, m));
+        g->alpha[i] = kf_att_weight(b, kb_fsub(b, old, m));
         top[i] = kb_splat(b, m, t->lanes);
     }
 }
@@ -154,7 +154,7 @@ static void group_softmax(kf_att *t, kf_att_group *g, const kb_value *peak)
         for (uint32_t v = 0; v < g->vectors; v++) {
             kb_value slot = kb_addi(b, l.iv, (int64_t)v * t->lanes);
             kb_value at = weight_cell(t, i, slot);
-            kb_value p = weight_of(b, kb_fsub(b, kb_load(b, KB_F32, t->lanes, at, 4), top[i]));
+            kb_value p = kf_att_weight(b, kb_fsub(b, kb_load(b, KB_F32, t->lanes, at, 4), top[i]));
             kb_store(b, with_factor(t, &g->pair[i], p, kb_add(b, g->base, slot)), at, 4);
             sum[i] = kb_fadd(b, sum[i], p);
         }
@@ -162,7 +162,7 @@ static void group_softmax(kf_att *t, kf_att_group *g, const kb_value *peak)
     kf_pw_release(&t->pw, mark);
     kb_loop_end(b, &l, sum);
     for (uint32_t i = 0; i < g->n; i++) {
-        kb_value at = kf_att_cell(t, t->z.l, kb_addi(b, g->pair0, i));
+        kb_value at = kf_att_state_cell(t, t->z.l, kb_addi(b, g->pair0, i));
         kb_value old = kb_fmul(b, kb_load(b, KB_F32, 1, at, 4), g->alpha[i]);
         kb_store(b, kb_fadd(b, old, kb_reduce_fadd(b, l.carried[i])), at, 4);
     }
@@ -181,7 +181,7 @@ static void weigh_columns(kf_att *t, const kf_att_group *g, kb_value d, uint32_t
     for (uint32_t j = 0; j < n; j++) {
         const uint32_t i = j / vectors, v = j % vectors;
         kb_value row = kb_muli(b, kb_addi(b, g->pair0, i), t->z.dim);
-        at[j] = kf_att_cell(t, t->z.o, kb_addi(b, kb_add(b, row, d), (int64_t)v * lanes));
+        at[j] = kf_att_state_cell(t, t->z.o, kb_addi(b, kb_add(b, row, d), (int64_t)v * lanes));
         acc[j] = kb_load(b, KB_F32, lanes, at[j], 4);
         if (t->softmax)
             acc[j] = kb_fmul(b, acc[j], kb_splat(b, g->alpha[i], lanes));

@@ -2,6 +2,7 @@
 /* attention_impl - what the files of the attention family share; not for others.
  *
  * attention.c       match, configuration; tiles, sequences and pages; results
+ * attention_parts.c the keys in parts: what each has found, and all of them together
  * attention_group.c scores, weights and weighted values of a few rows on one page
  * attention_slot.c  bodies of slots at a row and keys
  */
@@ -30,8 +31,9 @@ enum {
 
 typedef struct kf_att_sizes {
     int64_t heads, group, dim, page;
-    int64_t pairs;                           /* of a tile */
-    int64_t q, o, p, m, l, lo, bound, bytes; /* scratch offsets */
+    int64_t pairs;                          /* of a tile */
+    int64_t q, p, lo, bound, states, bytes; /* scratch offsets */
+    int64_t m, l, o, state_bytes;           /* offsets in the state of a part */
 } kf_att_sizes;
 
 /** Elements that are being stored: |lanes| from |d| on of |pair|. */
@@ -53,6 +55,11 @@ typedef struct kf_att {
     kf_mask_bounds mask;
     bool softmax; /* or weights as they are */
     kf_att_out out;
+    int64_t parts, part_pages;
+    bool split;                         /* a tile does one part */
+    kb_value part, arrived;             /* split: which part, and the cell that counts those done */
+    kb_value states, state;             /* of the first part, and of the one at work */
+    kb_value used;                      /* parts that have keys */
     kb_value scratch, row0, row1, head; /* head: of the cache */
 } kf_att;
 
@@ -85,6 +92,30 @@ static inline kb_value kf_att_load(kf_att *t, int64_t array, kb_value index)
     return kb_load(t->b, KB_F32, 1, kf_att_cell(t, array, index), 4);
 }
 
+static inline kb_value kf_att_state_cell(kf_att *t, int64_t array, kb_value index)
+{
+    return kb_index(t->b, kb_offset_c(t->b, t->state, array), KB_F32, index);
+}
+
+/** Position and head of |pair|, without its bounds. */
+kf_att_pair kf_att_place(kf_att *t, kb_value pair);
+
+/* Keys are worked on in parts, part_pages pages in turn to each: a row's result is the sum over
+ * the parts in their order, whether one tile does them all or each is a tile. */
+
+/** The number of parts that have keys if |most| are visible. */
+void kf_att_count_parts(kf_att *t, kb_value most);
+/** What follows works on the state of |part|. */
+void kf_att_enter(kf_att *t, kb_value part);
+/** The state of |part| before its first key, for |pairs| pairs. */
+void kf_att_clear(kf_att *t, kb_value part, kb_value pairs);
+/** The parts together in the state of the first one, which is entered. */
+void kf_att_merge(kf_att *t, kb_value pairs);
+/** Counts this tile's part as done; true in the last of them, which leaves the count at 0. */
+kb_value kf_att_arrive(kf_att *t);
+
+/** e^x for x <= 0; 0 where that would be denormal. */
+kb_value kf_att_weight(kb *b, kb_value x);
 /** Scores, weights and values of the group's page, added to what its pairs have. */
 void kf_att_page(kf_att *t, kf_att_group *g);
 

@@ -268,7 +268,7 @@ typedef struct run {
     kf_kernel kernel;
     kf_kernel_fn fn;
     kf_kernel_library *lib;
-    void *ptr[CASE_MAX_ARGS];
+    void *ptr[CASE_MAX_ARGS + 2]; /* then what tiles share */
     kf_tensor arg[CASE_MAX_ARGS], want[KF_MAX_RESULTS];
     cache caches[2];
     uint32_t n_caches;
@@ -343,6 +343,11 @@ static void run_tiles(kf_case *c, run *r)
     const int64_t tiles = kf_tile_count(&r->kernel.shape.tiles, c->sym),
                   scratch = r->kernel.shape.scratch_bytes;
     void *s = guarded(c, scratch);
+    const int64_t cells = r->kernel.shape.cells * 4, shared = r->kernel.shape.shared_bytes;
+    const uint32_t n_ptrs = c->body->args.len + c->body->results.len;
+    r->ptr[n_ptrs] = guarded(c, cells);
+    r->ptr[n_ptrs + 1] = guarded(c, shared);
+    memset(r->ptr[n_ptrs], 0, (size_t)cells);
     const kf_kernel_args args = {r->ptr, c->sym};
     c->seconds = INFINITY;
     for (uint32_t i = 0; i < c->repeat; i++) {
@@ -353,6 +358,11 @@ static void run_tiles(kf_case *c, run *r)
         c->seconds = took < c->seconds ? took : c->seconds;
     }
     check_guard(s, scratch, 99);
+    check_guard(r->ptr[n_ptrs], cells, n_ptrs);
+    check_guard(r->ptr[n_ptrs + 1], shared, n_ptrs + 1);
+    for (int64_t i = 0; i < cells; i++)
+        if (((const char *)r->ptr[n_ptrs])[i])
+            fail_msg("a counter is left at another number than 0");
 }
 
 static void compare(kf_case *c, run *r, uint32_t i)

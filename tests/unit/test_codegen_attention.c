@@ -261,16 +261,16 @@ static void rows_of_call(const form *f, int64_t past, int64_t n, int64_t from, f
     kf_case_end(&c);
 }
 
-/* A prompt at once, its end as a second chunk, and its last token as a decode step: the same bits.
- */
+/* A prompt at once, its end as a second chunk, and its last token as a decode step, whose keys are
+ * split among tiles: the same bits. */
 static void test_chunks(void **state)
 {
     (void)state;
     static float whole[20 * 256], chunk[20 * 256], step[256];
     for (uint32_t i = 0; i < 2; i++) {
-        rows_of_call(&chunked[i], 0, 100, 80, whole, 20, 512);
-        rows_of_call(&chunked[i], 80, 20, 0, chunk, 20, 512);
-        rows_of_call(&chunked[i], 99, 1, 0, step, 1, 1);
+        rows_of_call(&chunked[i], 0, 500, 480, whole, 20, 512);
+        rows_of_call(&chunked[i], 480, 20, 0, chunk, 20, 512);
+        rows_of_call(&chunked[i], 499, 1, 0, step, 1, 1);
         assert_memory_equal(whole, chunk, sizeof whole);
         assert_memory_equal(whole + 19 * 256, step, sizeof step);
     }
