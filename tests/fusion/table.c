@@ -30,7 +30,7 @@ typedef struct row {
 } row;
 
 static const row rows[] = {
-#define ROW(label, file, layers, phase, most) {label, file, layers, phase, most},
+#define ROW(label, file, layers, phase, most, small) {label, file, layers, phase, most},
 #include "tests/fusion/rows.def"
 #undef ROW
 };

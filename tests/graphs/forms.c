@@ -168,14 +168,7 @@ typedef struct form {
     double rms;
 } form;
 
-typedef struct fused {
-    kf_arena *arena, *scratch;
-    kf_module *m;
-    kf_pass_ctx cx;
-    kf_pass_runs runs;
-} fused;
-
-static fused run_passes(const kf_module *m, const char *passes, const char *off, bool verify)
+fused forms_run(const kf_module *m, const char *passes, const char *off, bool verify)
 {
     fused f = {.arena = kf_arena_create("form"), .scratch = kf_arena_create("scratch")};
     kf_pipeline_options p = {.passes = passes, .off = off, .verify_each = verify, .out = stderr};
@@ -189,7 +182,7 @@ static fused run_passes(const kf_module *m, const char *passes, const char *off,
     return f;
 }
 
-static void drop(fused *f)
+void forms_drop(fused *f)
 {
     kf_arena_destroy(f->arena);
     kf_arena_destroy(f->scratch);
@@ -251,7 +244,7 @@ static bool check_compiled(checker *k, fused *f)
 
 static bool check_form(checker *k, form *how)
 {
-    fused f = run_passes(k->m, how->passes, how->off, true);
+    fused f = forms_run(k->m, how->passes, how->off, true);
     bool ok =
         compare(k, f.m, how->name, &how->rms) && (how->passes || check_plan(k, &f, how->name));
 
@@ -260,7 +253,7 @@ static bool check_form(checker *k, form *how)
         counters_add_passes(k->c, &f.cx, &f.runs);
         counters_add_module(k->c, f.m);
     }
-    drop(&f);
+    forms_drop(&f);
     return ok;
 }
 
@@ -337,20 +330,36 @@ bool forms_check(const kf_module *m, const forms_choice *how, counters *c, kf_sb
     return ok;
 }
 
+bool forms_same(const kf_module *a, const kf_module *b, uint64_t seed, kf_sbuf *why)
+{
+    const forms_choice how = {.seed = seed};
+    counters ignored = {0};
+    checker k = {.arena = kf_arena_create("same"), .m = a, .how = &how, .c = &ignored, .why = why};
+    output other;
+
+    draw_tokens(&k);
+    k.weights = module_weights(k.arena, a, FILL_USUAL, seed);
+    bool ok = evaluate(&k, a, KF_EVAL_IDEAL, &k.ref) && evaluate(&k, b, KF_EVAL_IDEAL, &other);
+    double off = ok && other.n == k.ref.n ? rms(&other, &k.ref) : INFINITY;
+    ok = off <= 1e-9 * largest(&k.ref) || (ok && fail(&k, "off by %.3e RMS in f64", off));
+    kf_arena_destroy(k.arena);
+    return ok;
+}
+
 void forms_count(const kf_module *m, counters *c)
 {
-    fused f = run_passes(m, NULL, NULL, false);
+    fused f = forms_run(m, NULL, NULL, false);
 
     counters_add_module(c, m);
     counters_add_passes(c, &f.cx, &f.runs);
     counters_add_module(c, f.m);
-    fused again = run_passes(f.m, NULL, NULL, false); /* where nothing is left to do */
+    fused again = forms_run(f.m, NULL, NULL, false); /* where nothing is left to do */
     counters_add_passes(c, &again.cx, &again.runs);
-    drop(&again);
-    drop(&f);
+    forms_drop(&again);
+    forms_drop(&f);
     for (int i = 0; i < KF_PASS_COUNT; i++) {
-        f = run_passes(m, kf_pass_infos[i].name, NULL, false);
+        f = forms_run(m, kf_pass_infos[i].name, NULL, false);
         counters_add_passes(c, &f.cx, &f.runs);
-        drop(&f);
+        forms_drop(&f);
     }
 }

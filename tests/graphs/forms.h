@@ -27,4 +27,21 @@ bool forms_check(const kf_module *m, const forms_choice *how, counters *c, kf_sb
 /** The pipeline, then each pass alone, over copies: for the counters. */
 void forms_count(const kf_module *m, counters *c);
 
+/* ---- pieces ---------------------------------------------------------------------------------- */
+
+/** A copy of a module behind passes. */
+typedef struct fused {
+    kf_arena *arena, *scratch;
+    kf_module *m;
+    kf_pass_ctx cx;
+    kf_pass_runs runs;
+} fused;
+
+/** |passes|, or the pipeline without |off|; checked after each pass with |verify|. */
+fused forms_run(const kf_module *m, const char *passes, const char *off, bool verify);
+void forms_drop(fused *f);
+
+/** True if both modules compute the same in f64. */
+bool forms_same(const kf_module *a, const kf_module *b, uint64_t seed, kf_sbuf *why);
+
 #endif
