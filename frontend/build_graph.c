@@ -255,11 +255,14 @@ kf_value kf_build_expr(kf_graph_builder *b, const kf_expr *e, const kf_value *va
     return kf_node_add(b->g, (kf_op)e->fn, NULL, kf_fn_infos[e->fn].arity, arg, NULL, loc);
 }
 
-static kf_value build_act(kf_graph_builder *b, const kf_sv_expr *act, kf_value x)
+/* One that is not given stands where its block stands. */
+static kf_value build_act(kf_graph_builder *b, const kf_block *block, const kf_sv_expr *act,
+                          kf_value x)
 {
     kf_value vars[KF_EXPR_VAR_COUNT] = {[KF_EXPR_X] = x};
+    kf_loc loc = act->src.loc.file ? act->src.loc : block->src.loc;
 
-    return kf_build_expr(b, act->expr, vars, kf_build_loc(b, act->src.loc));
+    return kf_build_expr(b, act->expr, vars, kf_build_loc(b, loc));
 }
 
 /* ---- blocks ---------------------------------------------------------------------------------- */
@@ -274,7 +277,7 @@ static kf_value build_glu(kf_graph_builder *b, const kf_block *block, kf_value x
     kf_value gate =
         kf_build_linear_cut(b, block, KF_PARAM_GATE, "wg", KF_PARAM_GATE_BIAS, "bg", rows, x);
     kf_value up = kf_build_linear_cut(b, block, KF_PARAM_UP, "wu", KF_PARAM_UP_BIAS, "bu", rows, x);
-    kf_value h = kf_node_2(b->g, KF_OP_mul, build_act(b, &u->act, gate), up, loc);
+    kf_value h = kf_node_2(b->g, KF_OP_mul, build_act(b, block, &u->act, gate), up, loc);
 
     return kf_build_linear_cut(b, block, KF_PARAM_DOWN, "wd", KF_PARAM_DOWN_BIAS, "bd", columns, h);
 }
@@ -286,7 +289,7 @@ static kf_value build_mlp(kf_graph_builder *b, const kf_block *block, kf_value x
     kf_value up = kf_build_linear_cut(b, block, KF_PARAM_UP, "wu", KF_PARAM_UP_BIAS, "bu", rows, x);
 
     return kf_build_linear_cut(b, block, KF_PARAM_DOWN, "wd", KF_PARAM_DOWN_BIAS, "bd", columns,
-                               build_act(b, &u->act, up));
+                               build_act(b, block, &u->act, up));
 }
 
 static kf_value build_parallel(kf_graph_builder *b, const kf_block *block, kf_value x)
@@ -377,7 +380,7 @@ static kf_value build_block_linear(kf_graph_builder *b, const kf_block *block, k
     } else {
         y = kf_build_linear(b, block, KF_PARAM_WEIGHT, "head", KF_PARAM_BIAS, "head_bias", x);
     }
-    return u->act.expr ? build_act(b, &u->act, y) : y;
+    return u->act.expr ? build_act(b, block, &u->act, y) : y;
 }
 
 static kf_value build_repeat(kf_graph_builder *b, const kf_block *block, kf_value x);

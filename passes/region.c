@@ -283,6 +283,18 @@ kf_selection kf_selection_copy(const kf_selection *s, kf_arena *scratch)
     return c;
 }
 
+/* What reads the region, and something that waits for it. Another region may take it. */
+static void report_waiting(const kf_selection *s, const bool *skip, const frontier *f,
+                           kf_pass_ctx *cx)
+{
+    const kf_node *nodes = s->g->nodes.data;
+
+    for (uint32_t i = 0; i < s->g->nodes.len; i++)
+        if (absorbable(s, i, skip, f) && reads_any(&nodes[i], f->waits))
+            kf_report_not_joined(cx, s->g, &nodes[i], &nodes[s->root], KF_REASON_F0210,
+                                 (kf_str){"", 0});
+}
+
 /* Everything behind the region that does not wait for something else. */
 static bool grow_at_once(kf_selection *s, const bool *skip, kf_pass_ctx *cx)
 {
@@ -303,6 +315,7 @@ static bool grow_at_once(kf_selection *s, const bool *skip, kf_pass_ctx *cx)
         return false;
     if (any)
         *s = all;
+    report_waiting(s, skip, &f, cx);
     return true;
 }
 
