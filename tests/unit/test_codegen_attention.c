@@ -77,8 +77,8 @@ static kf_value attend(kf_case *c, const form *f, kf_case_call *call)
 /* ---- against the evaluator ------------------------------------------------------------------- */
 
 /* Sequences, tokens, and what the first one has stored; the second has half of that. */
-static const int64_t calls[][3] = {{2, 40, 300}, {1, 1, 0},   {1, 1, 130},
-                                   {3, 3, 70},   {2, 75, 60}, {1, 33, 0}};
+static const int64_t calls[][3] = {{2, 40, 300}, {1, 1, 0},  {1, 1, 130}, {3, 3, 70}, {2, 75, 60},
+                                   {1, 33, 0},   {1, 1, 63}, {1, 1, 255}, {2, 65, 64}};
 enum { CALLS = sizeof calls / sizeof calls[0] };
 
 static void run_form(const form *f, uint32_t call, const char *arch, bool mixed)
