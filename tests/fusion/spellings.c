@@ -55,8 +55,11 @@ static kf_module *build(kf_arena *a, const char *folder, size_t block)
 {
     kf_diags *d = kf_diags_create(a);
     kf_override set[24];
-    kf_str path = kf_strf(a, "%s/%s.yaml", folder, blocks[block].file);
-    kf_spec *spec = kf_spec_load(a, d, path.ptr, set, overrides(blocks[block].small, set));
+    bool other = strstr(blocks[block].small, ".yaml") != NULL;
+    kf_str path = other ? kf_strf(a, "%s/%s", folder, blocks[block].small)
+                        : kf_strf(a, "%s/%s.yaml", folder, blocks[block].file);
+    uint32_t n = other ? 0 : overrides(blocks[block].small, set);
+    kf_spec *spec = kf_spec_load(a, d, path.ptr, set, n);
     kf_module *m = spec ? kf_build_graph(a, d, spec, NULL) : NULL;
 
     if (!m)

@@ -20,7 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PAST = 1024, PROMPT = 128, MAX_TEXT = 1 << 24 };
+enum { PAST = 1024, MAX_TEXT = 1 << 24 };
 
 typedef struct row {
     const char *label, *file;
@@ -225,14 +225,13 @@ static const kf_plan_phase *find_phase(const kf_plan *p, const char *name)
 static bool count_layers(const kf_plan *p, const row *r, tally *out)
 {
     counting c = {p, find_phase(p, r->phase), {0}};
-    bool one = !strcmp(r->phase, "decode");
+    bool decodes = !strcmp(r->phase, "decode");
 
     *out = (tally){0};
     if (!c.phase)
         return false;
-    c.sym[KF_SYM_S] = c.sym[KF_SYM_R] = 1;
-    c.sym[KF_SYM_N] = one ? 1 : PROMPT;
-    c.sym[KF_SYM_K] = one ? PAST + 1 : PROMPT;
+    c.sym[KF_SYM_S] = c.sym[KF_SYM_R] = c.sym[KF_SYM_N] = 1;
+    c.sym[KF_SYM_K] = decodes ? PAST + 1 : 1;
     c.sym[KF_SYM_M] = PAST;
     for (uint32_t i = 0; i < c.phase->steps.len; i++) {
         const kf_plan_step *s = &c.phase->steps.data[i];
