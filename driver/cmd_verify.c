@@ -32,9 +32,9 @@ typedef struct form {
 
 typedef struct check {
     kf_compilation *c;
-    uint32_t n, rows;
+    const kf_prompt *p;
+    uint32_t rows;
     int64_t width;
-    int32_t *ids;    /* [n] */
     const char *dir; /* scratch folder */
     form form[10];
     uint32_t n_forms;
@@ -80,57 +80,74 @@ static void add_form(check *k, const char *name, const double *logits)
     measure(k, f, k->form[0].logits);
 }
 
-static bool evaluate(check *k, kf_eval_mode mode, const char *name)
+uint32_t kf_verify_rows(const kf_compilation *c, const kf_prompt *p)
 {
-    kf_compilation *c = k->c;
+    return kf_spec_is_pooled(c->spec) ? 1 : p->n;
+}
+
+const double *kf_verify_evaluate(kf_compilation *c, const kf_prompt *p, kf_eval_mode mode,
+                                 const char *name)
+{
     kf_sbuf why = {.arena = c->scratch};
     kf_eval *e = kf_eval_create(c->arena, c->module, mode, kf_compilation_weights(c), 1);
     uint32_t seq = 0;
-    const int32_t *tokens = k->ids;
-    kf_eval_step step = {.n_seqs = 1, .seq = &seq, .n_tokens = &k->n, .tokens = &tokens};
+    const int32_t *tokens = p->ids;
+    kf_eval_step step = {.n_seqs = 1, .seq = &seq, .n_tokens = &p->n, .tokens = &tokens};
     kf_tensor logits;
 
-    if (!kf_eval_run(e, kf_module_entry(c->module), &step, true, &logits, &why)) {
-        kf_diag_add(c->diags, KF_E0901, KF_NO_LOC, "%s: %.*s", name,
-                    KF_STR_ARG(kf_sbuf_view(&why)));
-        return false;
-    }
-    add_form(k, name, logits.data);
-    return true;
+    if (kf_eval_run(e, kf_verify_entry(c->arena, c->module, false), &step, true, &logits, &why))
+        return logits.data;
+    kf_diag_add(c->diags, KF_E0901, KF_NO_LOC, "%s: %.*s", name, KF_STR_ARG(kf_sbuf_view(&why)));
+    return NULL;
 }
 
-static kf_str ids_text(const check *k)
+static bool evaluate(check *k, kf_eval_mode mode, const char *name)
 {
-    kf_sbuf text = {.arena = k->c->arena};
+    const double *logits = kf_verify_evaluate(k->c, k->p, mode, name);
 
-    for (uint32_t i = 0; i < k->n; i++)
-        kf_sbuf_printf(&text, "%s%d", i ? "," : "", k->ids[i]);
+    if (logits)
+        add_form(k, name, logits);
+    return logits != NULL;
+}
+
+static kf_str ids_text(kf_arena *arena, const kf_prompt *p)
+{
+    kf_sbuf text = {.arena = arena};
+
+    for (uint32_t i = 0; i < p->n; i++)
+        kf_sbuf_printf(&text, "%s%d", i ? "," : "", p->ids[i]);
     return kf_sbuf_view(&text);
+}
+
+const double *kf_verify_run(kf_compilation *c, const kf_prompt *p, const char *dir, const char *exe,
+                            const char *name, const char *option, const char *value)
+{
+    kf_str out = kf_strf(c->arena, "%s/logits.npy", dir), ids = ids_text(c->arena, p);
+    const char *const run[] = {exe,     "run", "--ids", ids.ptr, "-n", "0", "--all-logits",
+                               out.ptr, "-q",  option,  value,   NULL};
+    const char *const embed[] = {exe,     "embed", "--ids", ids.ptr, "--npy",
+                                 out.ptr, "-q",    option,  value,   NULL};
+    uint64_t n = (uint64_t)kf_verify_rows(c, p) * (uint64_t)kf_spec_row_width(c->spec);
+    kf_exit e = {0};
+    bool encoder = c->spec->kind == KF_MODEL_ENCODER;
+    int err = kf_spawn(encoder ? embed : run, "/dev/null", &e);
+    const double *logits = err || e.status ? NULL : kf_npy_read_f32(c->arena, out.ptr, n);
+
+    unlink(out.ptr);
+    if (!logits)
+        kf_diag_add(c->diags, KF_E0901, KF_NO_LOC, "the %s executable gave no logits (status %d)",
+                    name, e.status);
+    return logits;
 }
 
 /* |option| NULL: none. */
 static bool run_form(check *k, const char *exe, const char *name, const char *option,
                      const char *value)
 {
-    kf_str out = kf_strf(k->c->arena, "%s/logits.npy", k->dir);
-    const char *const run[] = {exe,     "run", "--ids", ids_text(k).ptr, "-n", "0", "--all-logits",
-                               out.ptr, "-q",  option,  value,           NULL};
-    const char *const embed[] = {exe,     "embed", "--ids", ids_text(k).ptr, "--npy",
-                                 out.ptr, "-q",    option,  value,           NULL};
-    kf_exit e = {0};
-    bool encoder = k->c->spec->kind == KF_MODEL_ENCODER;
-    int err = kf_spawn(encoder ? embed : run, "/dev/null", &e);
-    const double *logits =
-        err || e.status
-            ? NULL
-            : kf_npy_read_f32(k->c->arena, out.ptr, (uint64_t)k->rows * (uint64_t)k->width);
+    const double *logits = kf_verify_run(k->c, k->p, k->dir, exe, name, option, value);
 
-    unlink(out.ptr);
     if (logits)
         add_form(k, name, logits);
-    else
-        kf_diag_add(k->c->diags, KF_E0901, KF_NO_LOC,
-                    "the %s executable gave no logits (status %d)", name, e.status);
     return logits != NULL;
 }
 
@@ -294,11 +311,7 @@ static bool prepare(kf_compilation *c, kf_prompt *out)
 
 static void run_forms(kf_compilation *c, const kf_prompt *p)
 {
-    check k = {.c = c,
-               .n = p->n,
-               .ids = p->ids,
-               .rows = kf_spec_is_pooled(c->spec) ? 1 : p->n,
-               .width = kf_spec_row_width(c->spec)};
+    check k = {.c = c, .p = p, .rows = kf_verify_rows(c, p), .width = kf_spec_row_width(c->spec)};
 
     k.dir = kf_scratch_dir(c);
     if (!k.dir)
@@ -319,6 +332,8 @@ int kf_verb_verify(kf_compilation *c)
         kf_verify_bisect(c, &p);
     else if (c->opt->layers)
         kf_verify_layers(c, &p);
+    else if (c->opt->folds)
+        kf_verify_folds(c, &p);
     else
         run_forms(c, &p);
     return 0;

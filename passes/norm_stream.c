@@ -3,6 +3,7 @@
 #include "passes/norm_stream.h"
 
 #include "base/check.h"
+#include "ir/phase.h"
 
 #include <math.h>
 
@@ -141,23 +142,25 @@ static void need_round(finder *f, uint32_t func, uint32_t node, uint32_t k)
     need(f, callee, c->results.data[k]);
 }
 
-/* All calls of a function one of whose arguments or results is in the stream. */
-static void need_calls(finder *f, uint32_t func, uint32_t k)
+/* All calls of a function one of whose arguments or results is in the stream. An entry is called
+ * with what nobody rewrites. */
+static void need_calls(finder *f, uint32_t func, uint32_t k, kf_reason if_none)
 {
+    bool is_called = false;
+
     for (uint32_t i = 0; i < f->m->funcs.len; i++) {
         const kf_graph *g = f->m->funcs.data[i];
         for (uint32_t j = 0; j < g->nodes.len; j++) {
             const kf_node *n = &g->nodes.data[j];
-            if (n->op == KF_OP_repeat &&
-                kf_str_eq(KF_ATTR_OF(n, repeat)->callee, f->m->funcs.data[func]->name))
-                need_round(f, i, j, k);
+            if (n->op != KF_OP_repeat ||
+                !kf_str_eq(KF_ATTR_OF(n, repeat)->callee, f->m->funcs.data[func]->name))
+                continue;
+            need_round(f, i, j, k);
+            is_called = true;
         }
     }
-}
-
-static bool is_entry(const kf_graph *g)
-{
-    return kf_str_starts_with(g->name, "main");
+    if (!is_called || kf_is_entry(f->m->funcs.data[func]->name))
+        refuse(f, func, UINT32_MAX, if_none);
 }
 
 static void follow_sum(finder *f, uint32_t func, uint32_t node)
@@ -183,9 +186,7 @@ static void follow_def(finder *f, uint32_t func, kf_value v)
     uint32_t node = info->def;
 
     if (info->kind == KF_VALUE_ARG) {
-        need_calls(f, func, info->def);
-        if (is_entry(g))
-            refuse(f, func, UINT32_MAX, KF_REASON_F0214);
+        need_calls(f, func, info->def, KF_REASON_F0214);
         return;
     }
     if (info->kind == KF_VALUE_PARAM) {
@@ -244,11 +245,8 @@ static void follow_uses(finder *f, uint32_t func, kf_value v)
                 follow_use(f, func, i, k);
     }
     for (uint32_t i = 0; i < g->results.len; i++) {
-        if (g->results.data[i] != v)
-            continue;
-        need_calls(f, func, i);
-        if (is_entry(g))
-            refuse(f, func, UINT32_MAX, KF_REASON_F0213);
+        if (g->results.data[i] == v)
+            need_calls(f, func, i, KF_REASON_F0213);
     }
 }
 
