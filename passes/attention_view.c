@@ -42,6 +42,27 @@ static bool among(const kf_atom *set, uint8_t n, kf_atom a)
     return false;
 }
 
+static uint64_t bits_of(const kf_atom *set, uint8_t n)
+{
+    uint64_t bits = 0;
+
+    for (uint8_t i = 0; i < n; i++)
+        bits |= KF_ATOM_BIT(set[i]);
+    return bits;
+}
+
+/* Row, heads and size are the root's indices, all of them. */
+static bool covers_root(const kf_attention_match *m)
+{
+    uint64_t root = 0, parts[] = {KF_ATOM_BIT(m->row), bits_of(m->head, m->n_heads),
+                                  bits_of(m->size, m->n_size)};
+
+    for (uint8_t d = 0; d < kf_value_type(m->g, m->root)->rank; d++)
+        root |= bits_of(m->t.dims.digit[d], m->t.dims.n[d]);
+    bool apart = !(parts[0] & parts[1]) && !(parts[0] & parts[2]) && !(parts[1] & parts[2]);
+    return apart && root == (parts[0] | parts[1] | parts[2]);
+}
+
 /* The heads in order: those that choose the keys' head first, so that head / (H / G) is that. */
 static bool order_heads(kf_attention_match *m, const kf_el_node *group)
 {
@@ -60,8 +81,8 @@ static bool order_heads(kf_attention_match *m, const kf_el_node *group)
             m->head[m->n_heads++] = a;
         }
     }
-    return m->n_heads + m->n_size < KF_MAX_RANK ||
-           kf_attention_refuse(m, KF_REASON_F0204, "too many dims");
+    return (m->n_heads + m->n_size < KF_MAX_RANK && covers_root(m)) ||
+           kf_attention_refuse(m, KF_REASON_F0204, "a dim is neither rows nor heads");
 }
 
 /* Each of row, heads and the contracted index once, nothing else. */
@@ -69,21 +90,21 @@ static bool query_fits(kf_attention_match *m, const kf_el_node *query)
 {
     const kf_els *e = m->t.e;
     const kf_type *t = kf_value_type(m->g, query->value);
-    uint8_t found = 0;
+    uint64_t found = 0,
+             want = KF_ATOM_BIT(m->row) | KF_ATOM_BIT(m->inner) | bits_of(m->head, m->n_heads);
 
     for (uint8_t d = 0; d < t->rank; d++) {
         const kf_el_node *n = kf_el_at(e, query->arg[d]);
         if (!is_dense(e, query->arg[d], t->dim[d]))
             return kf_attention_refuse(m, KF_REASON_F0204, "the query is a part of a value");
         for (uint8_t i = 0; i < n->n_term; i++) {
-            kf_atom a = n->term[i].atom;
-            if (a != m->row && a != m->inner && !among(m->head, m->n_heads, a))
+            uint64_t bit = KF_ATOM_BIT(n->term[i].atom);
+            if (!(want & bit) || (found & bit))
                 return kf_attention_refuse(m, KF_REASON_F0204, "the query has another index");
-            found++;
+            found |= bit;
         }
     }
-    return found == m->n_heads + 2u ||
-           kf_attention_refuse(m, KF_REASON_F0204, "a query serves several heads");
+    return found == want || kf_attention_refuse(m, KF_REASON_F0204, "a query serves several heads");
 }
 
 bool kf_attention_match_views(kf_attention_match *m, const kf_el_node *key, const kf_el_node *value,

@@ -170,6 +170,24 @@ static kf_value transpose_transpose(kf_graph *g, const kf_node *n)
     return kf_node_add(g, KF_OP_transpose, p, 1, &x, NULL, n->loc);
 }
 
+/* A rotation is linear: rope (x * number) is (rope x) * number. */
+static kf_value rope_factor(kf_graph *g, const kf_node *n)
+{
+    const kf_node *f = kf_value_node(g, n->in[0]);
+    double c;
+
+    if (!f || (f->op != KF_OP_mul && f->op != KF_OP_div))
+        return KF_NO_VALUE;
+    uint32_t number = f->op == KF_OP_div || kf_value_const(g, f->in[1], &c) ? 1 : 0;
+    if (!kf_value_const(g, f->in[number], &c))
+        return KF_NO_VALUE;
+    const kf_op op = f->op;
+    const kf_loc loc = f->loc;
+    kf_value in[] = {f->in[1 - number], n->in[1]}, factor = f->in[number];
+    kf_value turned = kf_node_add(g, KF_OP_rope, n->attr, 2, in, NULL, n->loc);
+    return kf_node_2(g, op, turned, factor, loc);
+}
+
 /* matmul a, (transpose b of its last two dims) */
 static kf_value matmul_transposed(kf_graph *g, const kf_node *n)
 {
@@ -296,6 +314,7 @@ static const struct {
     {KF_OP_expand, expand_expand},
     {KF_OP_transpose, transpose_identity},
     {KF_OP_transpose, transpose_transpose},
+    {KF_OP_rope, rope_factor},
     {KF_OP_reshape, kf_view_chain},
     {KF_OP_transpose, kf_view_chain},
     {KF_OP_matmul, matmul_transposed},

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* element - see element.h: the table of expressions, sums, bound indices, replacing parts. Products
- * and functions are in element_fn.c, what a node computes in element_trace.c. */
+ * are in element_mul.c, functions in element_fn.c, what a node computes in element_trace.c. */
 #include "base/check.h"
 #include "ir/structure.h"
 #include "passes/element_impl.h"
@@ -172,47 +172,6 @@ bool kf_el_number(const kf_els *e, kf_el x, double *out)
 bool kf_el_is_fn(const kf_els *e, kf_el x, kf_fn fn)
 {
     return kf_el_at(e, x)->kind == KF_EL_FN && kf_el_at(e, x)->fn == fn;
-}
-
-/* ---- indices --------------------------------------------------------------------------------- */
-
-kf_el kf_el_index(kf_els *e, int64_t start, uint8_t n, const kf_el_term *term)
-{
-    kf_el_node x = {.kind = KF_EL_INDEX, .start = start};
-
-    for (uint8_t i = 0; i < n; i++) {
-        uint8_t at = 0;
-        while (at < x.n_term && x.term[at].atom != term[i].atom)
-            at++;
-        if (at == KF_MAX_RANK) {
-            e->full = true;
-            return 0;
-        }
-        if (at == x.n_term)
-            x.term[x.n_term++] = (kf_el_term){term[i].atom, 0};
-        x.term[at].step += term[i].step;
-    }
-    uint8_t kept = 0;
-    for (uint8_t i = 0; i < x.n_term; i++)
-        if (x.term[i].step)
-            x.term[kept++] = x.term[i];
-    memset(x.term + kept, 0, (KF_MAX_RANK - kept) * sizeof *x.term);
-    x.n_term = kept;
-    for (uint8_t i = 1; i < x.n_term; i++) {
-        kf_el_term t = x.term[i];
-        uint8_t at = i;
-        for (; at > 0 && (x.term[at - 1].step < t.step ||
-                          (x.term[at - 1].step == t.step && x.term[at - 1].atom > t.atom));
-             at--)
-            x.term[at] = x.term[at - 1];
-        x.term[at] = t;
-    }
-    return kf_el_intern(e, x);
-}
-
-kf_el kf_el_atom(kf_els *e, kf_atom a)
-{
-    return kf_el_index(e, 0, 1, &(kf_el_term){a, 1});
 }
 
 /* ---- sums ------------------------------------------------------------------------------------ */

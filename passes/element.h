@@ -75,6 +75,13 @@ typedef struct kf_el_fill {
     double value; /* the one nearest to zero */
 } kf_el_fill;
 
+/** An index that a view can express only when |atom| is split, with an inner digit of this size. */
+typedef struct kf_el_split {
+    bool wanted;
+    kf_atom atom;
+    int64_t inner;
+} kf_el_split;
+
 typedef struct kf_els {
     kf_arena *arena;
     const kf_graph *g;
@@ -86,6 +93,7 @@ typedef struct kf_els {
     uint32_t n_atoms;
     uint32_t bound_height[KF_MAX_ATOMS]; /* atoms of binders: their height; 0 for others */
     kf_el_fill fill;
+    kf_el_split split;
     bool full; /* too much for the tables here: results are meaningless */
 } kf_els;
 
@@ -117,6 +125,15 @@ kf_el kf_el_scaled(kf_els *e, kf_el x, double factor);
 kf_el kf_el_indicator(kf_els *e, kf_el pred);
 /** SUM or MAX of |body| over |atom|. */
 kf_el kf_el_bind(kf_els *e, kf_el_kind kind, kf_atom atom, kf_el body);
+
+/* ---- indices (element_index.c) --------------------------------------------------------------- */
+
+/** x = size * quotient + remainder, if no term straddles; else false, and e->split may tell why. */
+bool kf_el_divide(kf_els *e, kf_el x, int64_t size, kf_el *quotient, kf_el *remainder);
+/** a * step + b, both indices. */
+kf_el kf_el_index_sum(kf_els *e, kf_el a, int64_t step, kf_el b);
+/** Indices |at| of a reshape's result as indices of its operand. */
+bool kf_el_reshaped(kf_els *e, const kf_type *to, const kf_type *from, const kf_el *at, kf_el *out);
 
 /* ---- reading --------------------------------------------------------------------------------- */
 

@@ -26,11 +26,6 @@ typedef struct tracer {
     memo **memo; /* per value */
     bool *visited, *scores;
     uint32_t level;
-    /* an index that a view can only express when this atom is split, its inner digit of this size
-     */
-    bool split;
-    kf_atom split_atom;
-    int64_t split_inner;
 } tracer;
 
 static kf_el trace(tracer *t, kf_value v, const kf_el *at, reach how);
@@ -56,110 +51,6 @@ static bool is_one(kf_dim d)
 static kf_el zero(tracer *t)
 {
     return kf_el_index(t->e, 0, 0, NULL);
-}
-
-/* ---- index arithmetic ------------------------------------------------------------------------ */
-
-/* x = size * quotient + remainder, if no term straddles. */
-static bool divide_index(tracer *t, kf_el x, int64_t size, kf_el *quotient, kf_el *remainder)
-{
-    const kf_el_node n = *kf_el_at(t->e, x);
-    kf_el_term q[KF_MAX_RANK], r[KF_MAX_RANK];
-    uint8_t nq = 0, nr = 0;
-    int64_t most = n.start % size;
-
-    if (n.kind != KF_EL_INDEX || n.start < 0)
-        return false;
-    for (uint8_t i = 0; i < n.n_term; i++) {
-        kf_el_term term = n.term[i];
-        kf_dim dim = t->e->atom[term.atom];
-        if (term.step % size == 0) {
-            q[nq++] = (kf_el_term){term.atom, term.step / size};
-            continue;
-        }
-        if (dim.sym || term.step < 0)
-            return false;
-        r[nr++] = term;
-        most += term.step * (dim.size - 1);
-        int64_t inner = size / term.step;
-        if (most < size || size % term.step || dim.size % inner)
-            continue;
-        t->split = true;
-        t->split_atom = term.atom;
-        t->split_inner = inner;
-        return false;
-    }
-    if (most >= size)
-        return false;
-    *quotient = kf_el_index(t->e, n.start / size, nq, q);
-    *remainder = kf_el_index(t->e, n.start % size, nr, r);
-    return true;
-}
-
-static kf_el index_sum(tracer *t, kf_el a, int64_t step, kf_el b)
-{
-    kf_el_term term[2 * KF_MAX_RANK];
-    const kf_el_node x = *kf_el_at(t->e, a), y = *kf_el_at(t->e, b);
-    uint8_t n = 0;
-
-    for (uint8_t i = 0; i < x.n_term; i++)
-        term[n++] = (kf_el_term){x.term[i].atom, x.term[i].step * step};
-    for (uint8_t i = 0; i < y.n_term; i++)
-        term[n++] = y.term[i];
-    return kf_el_index(t->e, x.start * step + y.start, n, term);
-}
-
-/* Dims to[o0..o1) and from[i0..i1) hold the same elements in the same order. */
-static bool regroup(tracer *t, const kf_type *to, uint8_t o0, uint8_t o1, const kf_el *at,
-                    const kf_type *from, uint8_t i0, uint8_t i1, kf_el *out)
-{
-    if (o1 - o0 == 1 && i1 - i0 == 1) {
-        out[i0] = at[o0];
-        return true;
-    }
-    kf_el x = zero(t);
-    for (uint8_t o = o0; o < o1; o++) {
-        if (kf_el_at(t->e, at[o])->kind != KF_EL_INDEX)
-            return false;
-        x = index_sum(t, x, to->dim[o].size, at[o]);
-    }
-    for (uint8_t i = i1; i-- > i0 + 1;)
-        if (!divide_index(t, x, from->dim[i].size, &x, &out[i]))
-            return false;
-    out[i0] = x;
-    return true;
-}
-
-/* Indices |at| of a reshape's result as indices of its operand. */
-static bool through_reshape(tracer *t, const kf_type *to, const kf_type *from, const kf_el *at,
-                            kf_el *out)
-{
-    uint8_t o = 0, i = 0;
-
-    for (uint8_t d = 0; d < from->rank; d++)
-        out[d] = zero(t);
-    while (i < from->rank && o < to->rank) {
-        bool dynamic = from->dim[i].sym || to->dim[o].sym;
-        if (dynamic && is_one(from->dim[i])) {
-            i++;
-        } else if (dynamic && is_one(to->dim[o])) {
-            o++;
-        } else if (dynamic) {
-            out[i++] = at[o++];
-        } else {
-            uint8_t i0 = i, o0 = o;
-            int64_t a = from->dim[i++].size, b = to->dim[o++].size;
-            while (a != b) {
-                if (a < b)
-                    a *= from->dim[i++].size;
-                else
-                    b *= to->dim[o++].size;
-            }
-            if (!regroup(t, to, o0, o, at, from, i0, i, out))
-                return false;
-        }
-    }
-    return true;
 }
 
 /* ---- index ops ------------------------------------------------------------------------------- */
@@ -202,7 +93,7 @@ static kf_el as_index(tracer *t, kf_el x)
     if (kf_el_number(t->e, x, &v) && v >= 0 && v < 1e9 && floor(v) == v)
         return kf_el_index(t->e, (int64_t)v, 0, NULL);
     if (n.kind == KF_EL_FN && n.fn == KF_FN_floor && whole_quotient(t->e, n.arg[0], &inner, &c) &&
-        divide_index(t, inner, c, &quotient, &remainder))
+        kf_el_divide(t->e, inner, c, &quotient, &remainder))
         return quotient;
     if (n.kind != KF_EL_ADD || floor(n.number) != n.number || fabs(n.number) > 1e9)
         return x;
@@ -212,7 +103,7 @@ static kf_el as_index(tracer *t, kf_el x)
         double step = n.part[i].num / n.part[i].den;
         if (kf_el_at(t->e, part)->kind != KF_EL_INDEX || floor(step) != step || fabs(step) > 1e9)
             return x;
-        sum = index_sum(t, part, (int64_t)step, sum);
+        sum = kf_el_index_sum(t->e, part, (int64_t)step, sum);
     }
     return sum;
 }
@@ -235,7 +126,7 @@ static bool through_copies(tracer *t, const kf_node *n, const kf_el *at, kf_el *
     memcpy(out, at, from->rank * sizeof *at);
     if (from->dim[axis].sym)
         return false;
-    return all_alike(n) && divide_index(t, at[axis], from->dim[axis].size, &round, &out[axis]);
+    return all_alike(n) && kf_el_divide(t->e, at[axis], from->dim[axis].size, &round, &out[axis]);
 }
 
 /* Where the elements of an index op's result come from; false if that cannot be said. */
@@ -247,7 +138,7 @@ static bool through_view(tracer *t, const kf_node *n, const kf_el *at, kf_el *ou
 
     switch (n->op) {
     case KF_OP_reshape:
-        return through_reshape(t, to, from, at, out);
+        return kf_el_reshaped(t->e, to, from, at, out);
     case KF_OP_expand:
         through_broadcast(t, to, from, at, out);
         return true;
@@ -262,7 +153,7 @@ static bool through_view(tracer *t, const kf_node *n, const kf_el *at, kf_el *ou
         if (kf_el_at(t->e, at[slice->axis])->kind != KF_EL_INDEX)
             return false;
         out[slice->axis] =
-            index_sum(t, at[slice->axis], 1, kf_el_index(t->e, slice->start, 0, NULL));
+            kf_el_index_sum(t->e, at[slice->axis], 1, kf_el_index(t->e, slice->start, 0, NULL));
         return true;
     case KF_OP_concat:
         return through_copies(t, n, at, out);
@@ -305,7 +196,7 @@ static kf_el trace_joined(tracer *t, const kf_node *n, kf_value v, const kf_el *
             copies = 0;
     kf_el from[KF_MAX_RANK], within;
     memcpy(from, at, kf_value_type(t->g, v)->rank * sizeof *at);
-    if (!copies || !divide_index(t, at[axis], copies, &from[axis], &within))
+    if (!copies || !kf_el_divide(t->e, at[axis], copies, &from[axis], &within))
         return kf_el_load(t->e, v, kf_value_type(t->g, v)->rank, at);
     return trace(t, base, from, how);
 }
@@ -464,20 +355,35 @@ static kf_el trace_fn(tracer *t, const kf_node *n, const kf_el *at)
     return kf_el_fn(t->e, (kf_fn)n->op, arg[0], arg[1], arg[2]);
 }
 
-/* x * number, x / number: what stands before a matmul can stand behind it. NO_EL for other work. */
+/* The number that every element of |v| is. */
+static bool is_number_everywhere(tracer *t, kf_value v, double *out)
+{
+    const kf_type *type = kf_value_type(t->g, v);
+    kf_el at[KF_MAX_RANK];
+
+    for (uint8_t d = 0; d < type->rank; d++) {
+        if (!is_one(type->dim[d]))
+            return false;
+        at[d] = zero(t);
+    }
+    return type->kind == KF_TYPE_TENSOR && kf_el_number(t->e, trace(t, v, at, WHOLE), out);
+}
+
+/* x * number, x / number, -x: what stands before a matmul can stand behind it. NO_EL for other
+ * work. */
 static kf_el trace_factor(tracer *t, const kf_node *n, const kf_el *at)
 {
-    double c;
+    kf_el from[KF_MAX_RANK];
+    double c = -1;
 
     for (uint32_t i = 0; i < n->n_in; i++) {
         bool mul = n->op == KF_OP_mul || (n->op == KF_OP_div && i == 1);
-        if (!mul || !kf_value_const(t->g, n->in[i], &c))
+        if (n->op != KF_OP_neg && (!mul || !is_number_everywhere(t, n->in[i], &c)))
             continue;
-        kf_el from[KF_MAX_RANK];
-        const kf_type *inner = kf_value_type(t->g, n->in[1 - i]);
-        through_broadcast(t, kf_value_type(t->g, n->out[0]), inner, at, from);
-        kf_el x = trace(t, n->in[1 - i], from, OPERAND);
-        return kf_el_fn(t->e, (kf_fn)n->op, x, kf_el_num(t->e, c), 0);
+        kf_value x = n->in[n->op == KF_OP_neg ? 0 : 1 - i];
+        through_broadcast(t, kf_value_type(t->g, n->out[0]), kf_value_type(t->g, x), at, from);
+        kf_fn fn = n->op == KF_OP_neg ? KF_FN_mul : (kf_fn)n->op;
+        return kf_el_fn(t->e, fn, trace(t, x, from, OPERAND), kf_el_num(t->e, c), 0);
     }
     return KF_NO_EL;
 }
@@ -601,7 +507,7 @@ bool kf_el_trace_value(kf_arena *arena, const kf_graph *g, kf_value v, kf_el_tra
         *out = (kf_el_trace){.e = t.e, .visited = t.visited, .scores = t.scores};
         make_atoms(t.e, type, &d, &out->dims, at);
         out->element = trace(&t, v, at, WHOLE);
-        if (!t.split || !split_digit(&d, &out->dims, t.split_atom, t.split_inner))
+        if (!t.e->split.wanted || !split_digit(&d, &out->dims, t.e->split.atom, t.e->split.inner))
             return !t.e->full;
     }
     return false;

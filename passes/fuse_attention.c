@@ -13,11 +13,11 @@
  * (element.h): a quotient of two sums over keys. Every layout, order of operands, place of the
  * scale, form of the mask (select, added bias, factor of the weights), softmax in one op or many,
  * divided before or after the second matmul, and every way to repeat keys for a group of heads
- * comes to the same expression. Positions of tokens are q, kv_index positions are k, indices over
- * heads are h; parameters and other values without rows that are indexed by those become captures.
- * One factor of the score becomes `scale`, what multiplies the weights behind the normaliser
- * `prob`, an exponential that is added to their sum `sink`. Without such a sum the weights are
- * taken as they are (normaliser none).
+ * comes to the same expression.
+ * Positions of tokens are q, kv_index positions are k, indices over heads are h; parameters and
+ * other values without rows that are indexed by those become captures. One factor of the score
+ * becomes `scale`, what multiplies the weights behind the normaliser `prob`, an exponential that is
+ * added to their sum `sink`. Without such a sum the weights are taken as they are (normaliser none).
  * Fires when    keys and values are those of one cache, the work between is scalar functions, and
  *               the mask confines each row to keys of its own sequence (that condition goes: the op
  *               implies it).

@@ -30,6 +30,12 @@ kf_value aw_along_rows(writer *w, kf_value v)
                                        : sp_reshape(&w->s, v, SP_DIMS(SP_N, SP(1)));
 }
 
+/* The scores have one dim of heads, not two. */
+static bool by_single_heads(const writer *w)
+{
+    return (w->how.layout >= EXPANDED && w->how.layout <= JOINED) || w->how.layout == TILED;
+}
+
 /* Numbers of heads, along the heads of the scores. */
 static kf_value aw_along_heads(writer *w, kf_value v)
 {
@@ -39,6 +45,7 @@ static kf_value aw_along_heads(writer *w, kf_value v)
     case EXPANDED:
     case GATHERED:
     case JOINED:
+    case TILED:
         return sp_reshape(&w->s, v, SP_DIMS(SP(H), SP(1), SP(1)));
     default:
         return sp_reshape(&w->s, v, SP_DIMS(SP(G), SP(R), SP(1), SP(1)));
@@ -89,6 +96,11 @@ kf_value aw_by_heads(writer *w, kf_value rows)
         group = kf_node_add(s->g, KF_OP_convert, NULL, 1, &group, &ids, KF_NO_LOC);
         return kf_node_2(s->g, KF_OP_gather, v, group, KF_NO_LOC);
     }
+    case TILED: {
+        kf_value twice[] = {v, v};
+        return kf_node_add(s->g, KF_OP_concat, KF_ATTR_NEW(s->arena, axis), R, twice, NULL,
+                           KF_NO_LOC);
+    }
     case JOINED:
         for (int64_t h = 0; h < H; h++)
             part[h] = kf_node_slice(s->g, v, 0, h / R, h / R + 1, KF_NO_LOC);
@@ -104,7 +116,7 @@ static kf_value query_by_heads(writer *w, kf_value q)
     if (w->how.layout == ROWS_FIRST)
         return sp_reshape(&w->s, q, SP_DIMS(SP_N, SP(G), SP(R), SP(D)));
     q = sp_transpose(&w->s, q, "102");
-    if (w->how.layout >= EXPANDED && w->how.layout <= JOINED)
+    if (by_single_heads(w))
         return q;
     return sp_reshape(&w->s, q, SP_DIMS(SP(G), SP(R), SP_N, SP(D)));
 }
@@ -165,7 +177,7 @@ static kf_value table_by_distance(writer *w, const char *name)
     if (w->how.layout == ROWS_FIRST)
         return sp_reshape(s, sp_transpose(s, v, "021"), SP_DIMS(SP_N, SP(G), SP(R), SP_K));
     v = sp_transpose(s, v, "201");
-    if (w->how.layout >= EXPANDED && w->how.layout <= JOINED)
+    if (by_single_heads(w))
         return v;
     return sp_reshape(s, v, SP_DIMS(SP(G), SP(R), SP_N, SP_K));
 }
@@ -247,6 +259,17 @@ static kf_value softmax_op(writer *w, kf_value x)
     return sp_row_map(&w->s, x, 2, acc, kf_slot_finish(b, p));
 }
 
+/* v / sum of v in one op. */
+static kf_value over_own_sum(writer *w, kf_value e)
+{
+    static const char *const names[] = {"v", "s"};
+    static const kf_acc acc[] = {KF_ACC_sum};
+    kf_slot_builder *b = kf_slot_builder_create(w->s.arena, 2, names, 0);
+    uint32_t p = kf_slot_fn(b, KF_FN_div, kf_slot_param(b, 0), kf_slot_param(b, 1), 0);
+
+    return sp_row_map(&w->s, e, 1, acc, kf_slot_finish(b, p));
+}
+
 /* Weights e and what they are divided by. */
 static kf_value softmax_steps(writer *w, kf_value x, kf_value *out_sum)
 {
@@ -271,6 +294,8 @@ static kf_value softmax_steps(writer *w, kf_value x, kf_value *out_sum)
     if (w->how.softmax == LOGARITHM && w->how.mask != WEIGHTS)
         return sp1(s, KF_OP_exp,
                    sp2(s, KF_OP_sub, sp2(s, KF_OP_sub, x, top), sp1(s, KF_OP_log, sum)));
+    if (w->how.softmax == OVER_SUM && sink == KF_NO_VALUE)
+        return over_own_sum(w, e);
     return w->how.softmax == LATE ? e : sp2(s, KF_OP_div, e, sum);
 }
 

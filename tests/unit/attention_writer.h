@@ -24,7 +24,8 @@ typedef enum layout {
     JOINED,
     SWAPPED,
     PRODUCTS,
-    LAYOUTS
+    LAYOUTS,
+    TILED = LAYOUTS /* heads h, h + G, .. share keys: another function */
 } layout;
 typedef enum place { AFTER, DIVIDED, QUERY, KEYS, BOTH, SPREAD, SCALES } place;
 typedef enum masking { SELECT, NOT, BIAS, TWICE, DE_MORGAN, WEIGHTS, MASKS } masking;
@@ -36,6 +37,7 @@ typedef enum softmax {
     LATE,
     LOGARITHM,
     SAFE_SUM,
+    OVER_SUM,
     SOFTMAXES
 } softmax;
 

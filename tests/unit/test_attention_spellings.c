@@ -121,6 +121,17 @@ static void spellings(void **state)
         one_form(&forms[i]);
 }
 
+/* Query heads that share keys stand apart: their order changes, and numbers of heads with it. */
+static void tiled_heads(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
+        kf_arena *arena = kf_arena_create("tiled");
+        fused_text(&forms[i], (spelled){.layout = TILED}, arena);
+        kf_arena_destroy(arena);
+    }
+}
+
 /* ---- near misses ----------------------------------------------------------------------------- */
 
 typedef kf_value (*miss_fn)(writer *w);
@@ -262,6 +273,28 @@ static kf_value fill_of_blind_rows(writer *w)
     return finish(w, sp2(&w->s, KF_OP_div, e, sp_reduce(&w->s, KF_ACC_sum, e)));
 }
 
+/* The lowest number, but a bias is added to it that may be large. */
+static kf_value lowest_with_bias(writer *w)
+{
+    kf_value x = aw_hide(w, aw_scores(w), -3.4028234663852886e38);
+    kf_value slope = sp_param(&w->s, "slope", SP_DIMS(SP(1)));
+
+    x = sp2(&w->s, KF_OP_add, x, sp2(&w->s, KF_OP_mul, slope, w->key));
+    x = sp1(&w->s, KF_OP_exp, sp2(&w->s, KF_OP_sub, x, sp_reduce(&w->s, KF_ACC_max, x)));
+    return finish(w, sp2(&w->s, KF_OP_div, x, sp_reduce(&w->s, KF_ACC_sum, x)));
+}
+
+/* A query that several heads share, each with its keys. */
+static kf_value shared_query(writer *w)
+{
+    spelling *s = &w->s;
+    kf_value q = sp_arg(s, "q1", KF_DTYPE_f32, SP_DIMS(SP(1), SP(1), SP_N, SP(D)));
+    kf_value p, x = sp_matmul(s, q, aw_by_heads(w, w->keys), true), late;
+
+    p = aw_probabilities(w, x, &late);
+    return sp_reshape(s, sp_transpose(s, aw_weigh(w, p), "2013"), SP_DIMS(SP_N, SP(G * D)));
+}
+
 static kf_value number_of_row(writer *w)
 {
     kf_value gate = sp_arg(&w->s, "gate", KF_DTYPE_f32, SP_DIMS(SP_N, SP(1)));
@@ -339,6 +372,8 @@ static const struct {
     {"a factor in the sum", factor_in_sum, KF_REASON_F0201},
     {"-1e9 beside scores without bounds", finite_fill, KF_REASON_F0223},
     {"-1e9 for rows that see nothing", fill_of_blind_rows, KF_REASON_F0223},
+    {"the lowest number and a bias", lowest_with_bias, KF_REASON_F0223},
+    {"a query for several heads", shared_query, KF_REASON_F0204},
     {"a number of the row", number_of_row, KF_REASON_F0222},
     {"two positions of a row", other_positions, KF_REASON_F0222},
     {"keys multiplied after reading", keys_computed, KF_REASON_F0202},
@@ -369,7 +404,8 @@ static void near_misses(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(spellings), cmocka_unit_test(near_misses)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(spellings), cmocka_unit_test(tiled_heads),
+                                       cmocka_unit_test(near_misses)};
 
     return cmocka_run_group_tests_name("attention_spellings", tests, NULL, NULL);
 }
