@@ -28,7 +28,9 @@
     X(rms_norm) X(layer_norm) X(glu) X(mlp) X(parallel) X(gqa) X(qkv_bias) X(o_bias) X(qk_norm)    \
     X(rope) X(rope_fraction) X(rope_interleaved) X(rope_linear) X(rope_llama3)                     \
     X(window) X(sink) X(chunk) X(long_mask) X(softcap) X(alibi) X(tied) X(head_bias) X(inner_bias) X(act_expr)  \
-    X(bf16) X(f16) X(kv_bf16) X(post_norm) X(two_attentions) X(no_repeat) X(odd_width)
+    X(bf16) X(f16) X(kv_bf16) X(post_norm) X(two_attentions) X(no_repeat) X(odd_width)              \
+    X(no_gain) X(gain_offset) X(bilinear) X(poly_norm) X(positions) X(embedding_norm)              \
+    X(embedding_scale) X(logit_act) X(in_turn) X(packed) X(transposed)
 /* clang-format on */
 
 enum {
@@ -65,6 +67,8 @@ typedef struct gen {
     int hidden, heads, kv_heads, head_dim;
     bool layer_norm; /* one kind of norm a description: default checkpoint names do not tell kinds
                         apart */
+    bool packed, transposed; /* how the first attention of each named layer is stored */
+    int n_layers, groups[2]; /* of named layers; their key-value heads */
 } gen;
 
 static uint32_t pick(gen *g, uint32_t n)
@@ -97,13 +101,17 @@ static void write_norm(gen *g, int indent)
 {
     static const char *const eps[] = {"1e-5", "1e-6", "1e-3", "0.1"};
 
+    const char *gain = flip(g, SW_no_gain, 8)       ? ", gain: false"
+                       : flip(g, SW_gain_offset, 8) ? ", gain_offset: 1"
+                                                    : "";
+
     if (g->layer_norm) {
-        line(g, indent, "- layer_norm: {eps: %s, bias: %s}", eps[pick(g, 4)],
-             pick(g, 2) ? "true" : "false");
+        line(g, indent, "- layer_norm: {eps: %s, bias: %s%s}", eps[pick(g, 4)],
+             pick(g, 2) ? "true" : "false", gain);
         return;
     }
     g->on[SW_rms_norm] = true;
-    line(g, indent, "- rms_norm: {eps: %s}", eps[pick(g, 4)]);
+    line(g, indent, "- rms_norm: {eps: %s%s}", eps[pick(g, 4)], gain);
 }
 
 static void write_rope(gen *g, int indent)
@@ -152,6 +160,8 @@ static void write_attention(gen *g, int indent)
     static const int dims[] = {4, 8, 12, 16, 20, 32};
 
     g->kv_heads = 1 + (int)pick(g, 3);
+    if (g->n_layers && !g->groups[g->n_layers - 1])
+        g->groups[g->n_layers - 1] = g->kv_heads;
     g->heads = g->kv_heads * (1 + (int)pick(g, 3));
     g->on[SW_gqa] |= g->heads != g->kv_heads;
     g->head_dim = dims[pick(g, 6)];
@@ -179,12 +189,20 @@ static void write_ffn(gen *g, int indent)
     bool bias = flip(g, SW_inner_bias, 25);
     int inner = 8 * (1 + (int)pick(g, 12)) + (flip(g, SW_odd_width, 30) ? 2 : 0);
 
+    if (flip(g, SW_poly_norm, 15)) {
+        line(g, indent, "- linear: {out: %d, bias: %s}", inner, bias ? "true" : "false");
+        line(g, indent, "- poly_norm: {order: %u}", 1 + pick(g, 4));
+        line(g, indent, "- linear: {out: %d}", g->hidden);
+        return;
+    }
     if (flip(g, SW_mlp, 30)) {
         line(g, indent, "- mlp: {act: %s, intermediate_size: %d, bias: %s}", act, inner,
              bias ? "true" : "false");
         return;
     }
     g->on[SW_glu] = true;
+    if (flip(g, SW_bilinear, 20))
+        act = "none";
     line(g, indent, "- glu: {act: %s, intermediate_size: %d, bias: %s}", act, inner,
          bias ? "true" : "false");
 }
@@ -220,6 +238,53 @@ static void write_layer(gen *g, int indent)
     write_branch(g, indent + 4, false);
 }
 
+static const char *const layer_names[] = {"layer", "other"};
+
+/* q, k and v of each layer as parts of one tensor. */
+static void write_names(gen *g)
+{
+    static const char roles[] = {'q', 'k', 'v'};
+
+    if (g->packed || g->transposed)
+        line(g, 0, "weight_names:");
+    for (int i = 0; i < g->n_layers; i++)
+        for (int r = 0; r < 3 && g->packed; r++)
+            line(g, 2, "%s.attention.%c: {tensor: qkv, packed: [v, q, k], groups: %d%s}",
+                 layer_names[i], roles[r], g->groups[i], g->transposed ? ", transposed: true" : "");
+    for (int i = 0; i < g->n_layers && g->transposed; i++)
+        line(g, 2, "%s.attention.o: {tensor: out, transposed: true}", layer_names[i]);
+}
+
+static void write_start(gen *g)
+{
+    line(g, 0, "model:\n  - embedding: {scale: %s}", flip(g, SW_embedding_scale, 15) ? "4.5" : "1");
+    if (flip(g, SW_positions, 20))
+        line(g, 2, "- position_embedding: {offset: %u}", 2 * pick(g, 2));
+    if (flip(g, SW_embedding_norm, 15))
+        write_norm(g, 2);
+}
+
+/* Layers by name, repeated, or with one block written in the model itself. */
+static void write_layers(gen *g)
+{
+    bool in_turn = flip(g, SW_in_turn, 20);
+
+    g->packed = flip(g, SW_packed, 20);
+    g->transposed = flip(g, SW_transposed, 20);
+    line(g, 0, "blocks:");
+    while (g->n_layers < 1 + in_turn) {
+        line(g, 2, "%s:", layer_names[g->n_layers++]);
+        write_layer(g, 4);
+    }
+    write_start(g);
+    if (in_turn)
+        line(g, 2, "- repeat: {times: %u, block: [layer, other], weights: \"model.layers.{i}\"}",
+             2 + 2 * pick(g, 2));
+    else
+        line(g, 2, "- repeat: {times: %u, block: layer, weights: \"model.layers.{i}\"}",
+             1 + pick(g, 3));
+}
+
 static void write_spec(gen *g, uint64_t seed)
 {
     bool tied = flip(g, SW_tied, 35), no_repeat = flip(g, SW_no_repeat, 18);
@@ -236,19 +301,16 @@ static void write_spec(gen *g, uint64_t seed)
     line(g, 0, "dtype: %s\nbuild:\n  max_sequences: 3\n  max_tokens: 32", dtype);
     if (flip(g, SW_kv_bf16, 20))
         line(g, 2, "dtypes: {kv: bfloat16}");
-    if (!no_repeat) {
-        line(g, 0, "blocks:\n  layer:");
-        write_layer(g, 4);
-    }
-    line(g, 0, "model:\n  - embedding: {}");
-    if (no_repeat)
+    if (no_repeat) {
+        write_start(g);
         write_layer(g, 2);
-    else
-        line(g, 2, "- repeat: {times: %u, block: layer, weights: \"model.layers.{i}\"}",
-             1 + pick(g, 3));
+    } else
+        write_layers(g);
     write_norm(g, 2);
-    line(g, 2, "- linear: {out: vocab_size%s%s}", tied ? ", tied: embedding" : "",
-         flip(g, SW_head_bias, 25) ? ", bias: true" : "");
+    line(g, 2, "- linear: {out: vocab_size%s%s%s}", tied ? ", tied: embedding" : "",
+         flip(g, SW_head_bias, 25) ? ", bias: true" : "",
+         flip(g, SW_logit_act, 15) ? ", act: \"softcap(0.5 * x, 3)\"" : "");
+    write_names(g);
 }
 
 /* ---- running --------------------------------------------------------------------------------- */
