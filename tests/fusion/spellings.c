@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* spellings - each block of rows.def in many machine-made spellings fuses alike.
+/* spellings - each block of rows.def in many machine-made spellings fuses alike, and what only
+ * resembles it is refused with its reason.
  *
  *   spellings FOLDER FILE...     blocks; KF_TEST_SEED repeats a mixture
  *
@@ -11,6 +12,7 @@
 #include "frontend/build_graph.h"
 #include "ir/text.h"
 #include "ir/verify.h"
+#include "tests/fusion/near_miss.h"
 #include "tests/fusion/scramble.h"
 #include "tests/graphs/forms.h"
 #include "tests/unit/support.h"
@@ -143,11 +145,47 @@ static bool check(const kf_module *m, const result *plain, uint32_t which, uint6
     return ok;
 }
 
+/* ---- near misses ----------------------------------------------------------------------------- */
+
+/* The pass refuses with the reason, and what it makes of the rest computes the same. */
+static bool check_near_miss(const kf_module *m, const near_miss *miss, const char *file,
+                            uint32_t *out_applied)
+{
+    kf_arena *a = kf_arena_create("near miss");
+    kf_sbuf why = {.arena = a};
+    kf_module *s = near_miss_make(a, m, miss);
+    bool ok = true;
+
+    if (s && kf_module_verify(s, KF_VERIFY_GRAPH, &why)) {
+        fused f = forms_run(s, NULL, NULL, true);
+        bool refused = false;
+        for (uint32_t i = 0; i < f.cx.candidates.len; i++) {
+            const kf_candidate *c = &f.cx.candidates.data[i];
+            refused |= c->pass == miss->pass && c->reason == miss->reason;
+            if (c->pass == miss->pass && c->reason && c->reason != miss->reason)
+                kf_sbuf_printf(&why, " %s", kf_reason_codes[c->reason]);
+        }
+        if (!refused)
+            printf("%s: %s is not refused with %s by %s; but:%.*s\n", file, miss->name,
+                   kf_reason_codes[miss->reason], kf_pass_infos[miss->pass].name,
+                   KF_STR_ARG(kf_sbuf_view(&why)));
+        ok = refused;
+        if (!forms_same(s, f.m, 1, &why))
+            ok = printf("%s: %s: %.*s\n", file, miss->name, KF_STR_ARG(kf_sbuf_view(&why))) < 0;
+        forms_drop(&f);
+        ++*out_applied;
+    } else if (s) {
+        ok = printf("%s: %s: %.*s\n", file, miss->name, KF_STR_ARG(kf_sbuf_view(&why))) < 0;
+    }
+    kf_arena_destroy(a);
+    return ok;
+}
+
 static bool check_block(const char *folder, size_t block)
 {
     kf_arena *a = kf_arena_create("block");
     kf_module *m = build(a, folder, block);
-    uint32_t spellings = 0, same = 0, failed = 0;
+    uint32_t spellings = 0, same = 0, failed = 0, misses = 0;
 
     if (!m)
         return false;
@@ -158,11 +196,13 @@ static bool check_block(const char *folder, size_t block)
         spellings += applied > 0;
         failed += !ok;
     }
-    printf("%s: %u launches, %u spellings, %u failed, %u with the same text\n", blocks[block].file,
-           plain.launches, spellings, failed, same);
+    for (uint32_t i = 0; i < n_near_misses; i++)
+        failed += !check_near_miss(m, &near_misses[i], blocks[block].file, &misses);
+    printf("%s: %u launches, %u spellings, %u with the same text, %u near misses, %u failed\n",
+           blocks[block].file, plain.launches, spellings, same, misses, failed);
     kf_arena_destroy(plain.arena);
     kf_arena_destroy(a);
-    return !failed && spellings >= 8;
+    return !failed && spellings >= 8 && misses >= 3;
 }
 
 int main(int argc, char **argv)
