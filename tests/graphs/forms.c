@@ -172,11 +172,13 @@ static bool compare(checker *k, const kf_module *m, const char *form, double *ou
 typedef struct form {
     const char *name;
     const char *passes, *off; /* of the pipeline */
-    bool count;               /* passes and ops of this form */
+    kf_norm_rewrite rewrite;
+    bool count; /* passes and ops of this form */
     double rms;
 } form;
 
-fused forms_run(const kf_module *m, const char *passes, const char *off, bool verify)
+static fused run_rewriting(const kf_module *m, const char *passes, const char *off, bool verify,
+                           kf_norm_rewrite rewrite)
 {
     fused f = {.arena = kf_arena_create("form"), .scratch = kf_arena_create("scratch")};
     kf_pipeline_options p = {.passes = passes, .off = off, .verify_each = verify, .out = stderr};
@@ -185,9 +187,15 @@ fused forms_run(const kf_module *m, const char *passes, const char *off, bool ve
     f.cx = (kf_pass_ctx){.arena = f.arena,
                          .scratch = f.scratch,
                          .target = kf_target_cpu(f.arena, "x86-64-v3"),
-                         .diags = kf_diags_create(f.arena)};
+                         .diags = kf_diags_create(f.arena),
+                         .norm_rewrite = rewrite};
     kf_pipeline_run(f.m, &f.cx, &p, &f.runs);
     return f;
+}
+
+fused forms_run(const kf_module *m, const char *passes, const char *off, bool verify)
+{
+    return run_rewriting(m, passes, off, verify, KF_NORM_REWRITE_NONE);
 }
 
 void forms_drop(fused *f)
@@ -252,9 +260,10 @@ static bool check_compiled(checker *k, fused *f)
 
 static bool check_form(checker *k, form *how)
 {
-    fused f = forms_run(k->m, how->passes, how->off, true);
-    bool ok =
-        compare(k, f.m, how->name, &how->rms) && (how->passes || check_plan(k, &f, how->name));
+    fused f = run_rewriting(k->m, how->passes, how->off, true, how->rewrite);
+    bool refused = f.cx.is_norm_rewrite_refused; /* then the form is the usual one */
+    bool ok = refused || (compare(k, f.m, how->name, &how->rms) &&
+                          (how->passes || check_plan(k, &f, how->name)));
 
     ok = ok && (!how->count || !k->how->run || check_compiled(k, &f));
     if (ok && how->count) {
@@ -263,6 +272,15 @@ static bool check_form(checker *k, form *how)
     }
     forms_drop(&f);
     return ok;
+}
+
+/* Norms without their mean, and without a column, where that is possible. */
+static bool check_rewritten(checker *k)
+{
+    form rms = {.name = "rms norms", .rewrite = KF_NORM_REWRITE_RMS},
+         crms = {.name = "crms norms", .rewrite = KF_NORM_REWRITE_CRMS};
+
+    return check_form(k, &rms) && check_form(k, &crms);
 }
 
 /* Each chosen pass alone, and the pipeline without it. */
@@ -332,7 +350,7 @@ bool forms_check(const kf_module *m, const forms_choice *how, counters *c, kf_sb
         k.bound = bound_of(error, &k);
         ok = check_form(&k, &unfused);
         k.bound = bound_of(fmax(error, unfused.rms), &k);
-        ok = ok && check_form(&k, &all) && check_single_passes(&k);
+        ok = ok && check_form(&k, &all) && check_rewritten(&k) && check_single_passes(&k);
     }
     kf_arena_destroy(k.arena);
     return ok;
@@ -365,6 +383,11 @@ void forms_count(const kf_module *m, counters *c)
     counters_add_passes(c, &again.cx, &again.runs);
     forms_drop(&again);
     forms_drop(&f);
+    for (int to = KF_NORM_REWRITE_RMS; to <= KF_NORM_REWRITE_CRMS; to++) {
+        f = run_rewriting(m, "fold_weights,rewrite_norms", NULL, false, (kf_norm_rewrite)to);
+        counters_add_passes(c, &f.cx, &f.runs);
+        forms_drop(&f);
+    }
     for (int i = 0; i < KF_PASS_COUNT; i++) {
         f = forms_run(m, kf_pass_infos[i].name, NULL, false);
         counters_add_passes(c, &f.cx, &f.runs);
