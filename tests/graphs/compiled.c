@@ -36,7 +36,7 @@ typedef struct call {
     int64_t sym[KF_SYM_MEMORY];
     char **input;
     char *pool;
-    void *scratch;
+    void *scratch, *cells, *shared;
 } call;
 
 static void *memory(kf_arena *arena, int64_t bytes)
@@ -229,6 +229,8 @@ static void launch(const call *k, const kf_launch *l, uint32_t layer)
 
     for (uint32_t i = 0; i < l->n_operands; i++)
         ptr[i] = operand(k, &l->operand[i], layer);
+    ptr[l->n_operands] = k->cells;
+    ptr[l->n_operands + 1] = k->shared;
     memcpy(dim, k->sym, sizeof k->sym);
     int64_t tiles = kf_tile_count(&k->c->p->kernels.data[l->kernel].shape.tiles, k->sym);
     for (int64_t t = 0; t < tiles; t++)
@@ -257,14 +259,24 @@ static const kf_plan_phase *find_phase(const kf_plan *p, bool decode, int64_t ro
     return NULL;
 }
 
-static int64_t scratch_bytes(const kf_plan *p)
+/* What the kernels work in besides their operands. */
+static void take_memory(call *k)
 {
-    int64_t most = 0;
+    kf_kernel_shape most = {0};
 
-    for (uint32_t i = 0; i < p->kernels.len; i++)
-        if (p->kernels.data[i].shape.scratch_bytes > most)
-            most = p->kernels.data[i].shape.scratch_bytes;
-    return most;
+    for (uint32_t i = 0; i < k->c->p->kernels.len; i++) {
+        const kf_kernel_shape *s = &k->c->p->kernels.data[i].shape;
+        most.scratch_bytes =
+            s->scratch_bytes > most.scratch_bytes ? s->scratch_bytes : most.scratch_bytes;
+        most.shared_bytes =
+            s->shared_bytes > most.shared_bytes ? s->shared_bytes : most.shared_bytes;
+        most.cells = s->cells > most.cells ? s->cells : most.cells;
+    }
+    k->pool = memory(k->c->arena, k->phase->pool_bytes);
+    k->scratch = memory(k->c->arena, most.scratch_bytes);
+    k->shared = memory(k->c->arena, most.shared_bytes);
+    k->cells = memory(k->c->arena, most.cells * 4);
+    memset(k->cells, 0, (size_t)most.cells * 4);
 }
 
 static void begin(call *k)
@@ -289,8 +301,7 @@ bool compiled_call(compiled *c, const kf_eval_step *step, bool decode, kf_tensor
     }
     if (!bind_inputs(&k, why))
         return false;
-    k.pool = memory(c->arena, k.phase->pool_bytes);
-    k.scratch = memory(c->arena, scratch_bytes(c->p));
+    take_memory(&k);
     walk(&k);
     const kf_buffer *b = &k.phase->buffers.data[k.phase->logits];
     const int64_t dims[] = {k.sym[KF_SYM_N], kf_type_static_elems(&b->type)};
