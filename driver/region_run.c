@@ -14,7 +14,7 @@
 #include <math.h>
 #include <string.h>
 
-#define MAX_OPERANDS (KF_MAX_OPERANDS + KF_MAX_RESULTS)
+#define MAX_OPERANDS (KF_MAX_OPERANDS + KF_MAX_RESULTS + 2) /* and what tiles share */
 #define SLACK        256 /* vectors may read, never use, what lies behind an operand */
 
 /** A kernel that was made. */
@@ -27,18 +27,16 @@ typedef struct made {
 
 struct kf_region_run {
     kf_compilation *c;
-    int64_t rows;
     kf_arena *arena; /* of one run: operands and results */
     kf_arena_mark empty;
     KF_VEC(made) kernels;
 };
 
-kf_region_run *kf_region_run_create(kf_compilation *c, int64_t rows)
+kf_region_run *kf_region_run_create(kf_compilation *c)
 {
     kf_region_run *r = KF_NEW(c->arena, kf_region_run);
 
     r->c = c;
-    r->rows = rows;
     r->arena = kf_arena_create("region");
     r->empty = kf_arena_save(r->arena);
     return r;
@@ -74,7 +72,7 @@ static bool emit(kf_region_run *r, made *k, kf_sbuf *why)
     return k->fn != NULL;
 }
 
-static const made *kernel_of(kf_region_run *r, const kf_node *region, kf_sbuf *why)
+static const made *kernel_of(kf_region_run *r, const kf_node *region, int64_t rows_hi, kf_sbuf *why)
 {
     kf_family family = KF_ATTR_OF(region, region)->family;
     made k = {.region = region};
@@ -83,7 +81,7 @@ static const made *kernel_of(kf_region_run *r, const kf_node *region, kf_sbuf *w
         if (r->kernels.data[i].region == region)
             return &r->kernels.data[i];
     k.kernel = (kf_kernel){.name = KF_STR("region"), .family = family, .body = region->body};
-    k.kernel.shape = r->c->target->configure(r->c->target, family, region->body, 1, r->rows);
+    k.kernel.shape = r->c->target->configure(r->c->target, family, region->body, 1, rows_hi);
     if (!emit(r, &k, why))
         return NULL;
     kf_vec_push(r->c->arena, &r->kernels, k);
@@ -160,16 +158,21 @@ static void *tensor_memory(kf_arena *a, const kf_type *t, const kf_tensor *from,
 
 /* ---- caches ---------------------------------------------------------------------------------- */
 
-/* Calls |visit| for each element of the first |rows| positions of a cache of one layer. */
+/** Positions of a cache: those of this call are [new_from, end). */
+typedef struct extent {
+    int64_t new_from, end;
+} extent;
+
+/* Calls |visit| for each element of positions [from, end) of a cache of one layer. */
 typedef void (*visit_fn)(void *user, void *memory, double *value);
 
-static void each_row(const kf_type *t, const kf_tensor *kv, void *base, int64_t rows,
+static void each_row(const kf_type *t, const kf_tensor *kv, void *base, int64_t from, int64_t end,
                      visit_fn visit, void *user)
 {
     uint32_t bytes = kf_dtype_infos[t->dtype].bytes;
     uint64_t stride = (uint64_t)kf_kvcache_page_bytes(t);
 
-    for (int64_t pos = 0; pos < rows; pos++)
+    for (int64_t pos = from; pos < end; pos++)
         for (uint32_t v = 0; v < 2; v++) {
             double *row = kf_eval_kv_row(kv, v, 0, 0, pos);
             for (uint32_t h = 0; h < t->kv_heads; h++)
@@ -209,26 +212,31 @@ static bool appends(const kf_graph *body)
     return false;
 }
 
+/* Rows of this call are the kernel's to append, if it does. */
 static void *cache_memory(kf_arena *a, const kf_graph *body, const kf_type *t, const kf_tensor *kv,
-                          int64_t rows)
+                          extent x)
 {
-    int64_t pages = (rows + t->kv_page - 1) / t->kv_page;
+    int64_t pages = (x.end + t->kv_page - 1) / t->kv_page;
     void *base = new_memory(a, pages * kf_kvcache_page_bytes(t));
     cache_error e = {.dtype = t->dtype};
 
-    if (!appends(body))
-        each_row(t, kv, base, rows, fill, &e);
+    each_row(t, kv, base, 0, appends(body) ? x.new_from : x.end, fill, &e);
     return base;
 }
 
 /* ---- a run ----------------------------------------------------------------------------------- */
 
-static void run_tiles(kf_arena *a, const made *k, void *const *ptr, const int64_t *sym_values)
+/* Behind operands and results stand counters, which are 0, and the memory that tiles of a launch share. */
+static void run_tiles(kf_arena *a, const made *k, void **ptr, const int64_t *sym_values)
 {
+    uint32_t n = k->kernel.body->args.len + k->kernel.body->results.len;
+    int64_t counters = k->kernel.shape.cells * (int64_t)sizeof(uint32_t);
     int64_t tiles = kf_tile_count(&k->kernel.shape.tiles, sym_values);
     void *scratch = new_memory(a, k->kernel.shape.scratch_bytes);
     kf_kernel_args args = {ptr, sym_values};
 
+    ptr[n] = memset(new_memory(a, counters), 0, (size_t)counters);
+    ptr[n + 1] = new_memory(a, k->kernel.shape.shared_bytes);
     for (int64_t t = 0; t < tiles; t++)
         k->fn(&args, (uint32_t)t, scratch);
 }
@@ -249,7 +257,7 @@ static void take_results(const kf_graph *body, void *const *ptr, const kf_tensor
 
 /* The worst of the caches that the region appends to; pages are read back as they were filled. */
 static double check_caches(const kf_graph *body, void *const *ptr, const kf_tensor *const *in,
-                           int64_t rows)
+                           extent x)
 {
     double worst = 0;
 
@@ -258,21 +266,22 @@ static double check_caches(const kf_graph *body, void *const *ptr, const kf_tens
         cache_error e = {.dtype = t->dtype};
         if (t->kind != KF_TYPE_KVCACHE)
             continue;
-        each_row(t, in[i], ptr[i], rows, compare, &e);
+        each_row(t, in[i], ptr[i], x.new_from, x.end, compare, &e);
         double nmse = e.err > 0 ? e.err / (e.size > 0 ? e.size : 1) : 0;
         worst = nmse > worst ? nmse : worst;
     }
     return worst;
 }
 
-bool kf_region_run_kernel(kf_region_run *r, const kf_node *region, const kf_tensor *const *in,
-                          const kf_tensor *want, const int64_t *sym_values, kf_tensor *got,
-                          double *cache_nmse, kf_sbuf *why)
+bool kf_region_run_kernel(kf_region_run *r, const kf_node *region, int64_t rows_hi,
+                          const kf_tensor *const *in, const kf_tensor *want,
+                          const int64_t *sym_values, kf_tensor *got, double *cache_nmse,
+                          kf_sbuf *why)
 {
     const kf_graph *body = region->body;
-    const made *k = kernel_of(r, region, why);
+    const made *k = kernel_of(r, region, rows_hi, why);
     kf_arena *a = r->arena;
-    int64_t rows = sym_values[KF_SYM_N];
+    extent x = {sym_values[KF_SYM_K] - sym_values[KF_SYM_N], sym_values[KF_SYM_K]};
     void *ptr[MAX_OPERANDS];
 
     if (!k)
@@ -280,7 +289,7 @@ bool kf_region_run_kernel(kf_region_run *r, const kf_node *region, const kf_tens
     kf_arena_restore(a, r->empty);
     for (uint32_t i = 0; i < body->args.len; i++) {
         const kf_type *t = kf_value_type(body, body->args.data[i]);
-        ptr[i] = t->kind == KF_TYPE_KVCACHE ? cache_memory(a, body, t, in[i], rows)
+        ptr[i] = t->kind == KF_TYPE_KVCACHE ? cache_memory(a, body, t, in[i], x)
                                             : tensor_memory(a, t, in[i], sym_values);
     }
     for (uint32_t i = 0; i < body->results.len; i++) {
@@ -290,6 +299,6 @@ bool kf_region_run_kernel(kf_region_run *r, const kf_node *region, const kf_tens
     }
     run_tiles(a, k, ptr, sym_values);
     take_results(body, ptr, want, a, got);
-    *cache_nmse = check_caches(body, ptr, in, rows);
+    *cache_nmse = check_caches(body, ptr, in, x);
     return true;
 }

@@ -22,7 +22,7 @@
 /** The value of a node of the graph as it was built. */
 typedef struct record {
     kf_str func; /* without its phase */
-    uint32_t layer, serial;
+    uint32_t call, layer, serial;
     kf_tensor value;
 } record;
 
@@ -41,6 +41,7 @@ typedef struct walk {
     kf_arena *arena;
     KF_VEC(uint32_t) wanted; /* serials of nodes that give results of regions */
     KF_VEC(record) records;
+    uint32_t call; /* 0: the prompt but its last token; 1: that one, as a decode step */
     kf_region_run *kernels;
     difference graph, kernel;
     uint32_t compared, ran;
@@ -97,15 +98,17 @@ static void record_node(void *user, const kf_graph *g, uint32_t layer, const kf_
     (void)in;
     (void)sym_values;
     if (!out[0].kv && is_wanted(w, n->serial))
-        kf_vec_push(w->arena, &w->records,
-                    (record){base_name(g->name), layer, n->serial, copy_of(w->arena, &out[0])});
+        kf_vec_push(
+            w->arena, &w->records,
+            (record){base_name(g->name), w->call, layer, n->serial, copy_of(w->arena, &out[0])});
 }
 
 static const record *find_record(const walk *w, kf_str func, uint32_t layer, uint32_t serial)
 {
     for (uint32_t i = 0; i < w->records.len; i++) {
         const record *r = &w->records.data[i];
-        if (r->serial == serial && r->layer == layer && kf_str_eq(r->func, base_name(func)))
+        if (r->serial == serial && r->layer == layer && r->call == w->call &&
+            kf_str_eq(r->func, base_name(func)))
             return r;
     }
     return NULL;
@@ -212,7 +215,9 @@ static void compare_kernel(void *user, const kf_graph *g, uint32_t layer, const 
     if (n->op != KF_OP_region || w->kernel.found || kf_diags_errors(w->c->diags))
         return;
     w->ran++;
-    if (!kf_region_run_kernel(w->kernels, n, in, out, sym_values, got, &nmse[n->n_out], &why)) {
+    int64_t rows = w->call ? 1 : w->c->spec->build.max_tokens.v;
+    if (!kf_region_run_kernel(w->kernels, n, rows, in, out, sym_values, got, &nmse[n->n_out],
+                              &why)) {
         kf_diag_add(w->c->diags, KF_E0602, KF_NO_LOC, "region '%.*s': %.*s", KF_STR_ARG(n->name),
                     KF_STR_ARG(kf_sbuf_view(&why)));
         return;
@@ -230,23 +235,28 @@ static void compare_kernel(void *user, const kf_graph *g, uint32_t layer, const 
 
 /* ---- the verb -------------------------------------------------------------------------------- */
 
+/* The prompt but its last token, then that one as a decode step; all of it in one call where there is nothing to decode. */
 static bool evaluate(walk *w, const kf_module *m, kf_eval_mode mode, kf_eval_trace_fn trace)
 {
-    const char *func = kf_verify_entry(w->arena, m, false);
-    kf_sbuf why = {.arena = w->c->scratch};
     kf_arena *own =
         kf_arena_create("evaluate"); /* given back layer by layer, unlike what is kept here */
     kf_eval *e = kf_eval_create(own, m, mode, kf_compilation_weights(w->c), 1);
+    bool decodes = w->c->spec->kind != KF_MODEL_ENCODER && w->prompt->n > 1, ok = true;
+    kf_sbuf why = {.arena = w->c->scratch};
     uint32_t seq = 0;
-    const int32_t *tokens = w->prompt->ids;
-    kf_eval_step step = {.n_seqs = 1, .seq = &seq, .n_tokens = &w->prompt->n, .tokens = &tokens};
-    kf_tensor logits;
 
     kf_eval_trace(e, trace, w);
-    bool ok = kf_eval_run(e, func, &step, false, &logits, &why);
-    if (!ok)
-        kf_diag_add(w->c->diags, KF_E0901, KF_NO_LOC, "@%s: %.*s", func,
-                    KF_STR_ARG(kf_sbuf_view(&why)));
+    for (w->call = 0; ok && w->call <= decodes; w->call++) {
+        uint32_t before = w->prompt->n - decodes, n = w->call ? 1 : before;
+        const char *func = kf_verify_entry(w->arena, m, w->call > 0);
+        const int32_t *tokens = w->prompt->ids + (w->call ? before : 0);
+        kf_eval_step step = {.n_seqs = 1, .seq = &seq, .n_tokens = &n, .tokens = &tokens};
+        kf_tensor logits;
+        ok = kf_eval_run(e, func, &step, false, &logits, &why);
+        if (!ok)
+            kf_diag_add(w->c->diags, KF_E0901, KF_NO_LOC, "@%s: %.*s", func,
+                        KF_STR_ARG(kf_sbuf_view(&why)));
+    }
     kf_arena_destroy(own);
     return ok;
 }
@@ -318,7 +328,7 @@ void kf_verify_layers(kf_compilation *c, const kf_prompt *p)
     if (!kf_compilation_fuse(c, NULL))
         return;
     want_results(&w, c->module);
-    w.kernels = kf_region_run_create(c, c->spec->build.max_tokens.v);
+    w.kernels = kf_region_run_create(c);
     if (evaluate(&w, built, KF_EVAL_IDEAL, record_node) &&
         evaluate(&w, c->module, KF_EVAL_IDEAL, compare_values) &&
         evaluate(&w, c->module, KF_EVAL_ROUNDED, compare_kernel) && !kf_diags_errors(c->diags))
