@@ -51,9 +51,20 @@ static uint64_t mix_number(uint64_t h, double v)
     return mix(h, bits);
 }
 
+/* Bound indices by what they are; the others were made in the order of the traced value's dims. */
+static uint64_t atom_hash(const kf_els *e, kf_atom a)
+{
+    uint64_t which = e->bound_height[a] ? KF_MAX_ATOMS + e->bound_height[a] : a;
+
+    return mix(mix(which, e->atom[a].sym), (uint64_t)e->atom[a].size);
+}
+
 static void fill_derived(const kf_els *e, kf_el_node *n)
 {
-    uint64_t h = mix(mix((uint64_t)n->kind, (uint64_t)n->fn), n->var);
+    bool binds = n->kind == KF_EL_SUM || n->kind == KF_EL_MAX;
+    uint64_t h = mix((uint64_t)n->kind, (uint64_t)n->fn);
+
+    h = mix(h, binds ? atom_hash(e, n->var) : n->var);
 
     if (n->kind == KF_EL_LOAD)
         h = mix(h, e->value_hash[n->value]);
@@ -71,10 +82,10 @@ static void fill_derived(const kf_els *e, kf_el_node *n)
         n->height = a->height > n->height ? a->height : n->height;
     }
     for (uint8_t i = 0; i < n->n_term; i++) {
-        h = mix(mix(h, n->term[i].atom), (uint64_t)n->term[i].step);
+        h = mix(mix(h, atom_hash(e, n->term[i].atom)), (uint64_t)n->term[i].step);
         n->free |= KF_ATOM_BIT(n->term[i].atom);
     }
-    if (n->kind == KF_EL_SUM || n->kind == KF_EL_MAX) {
+    if (binds) {
         n->free &= ~KF_ATOM_BIT(n->var);
         n->height++;
     }
@@ -176,14 +187,32 @@ bool kf_el_is_fn(const kf_els *e, kf_el x, kf_fn fn)
 
 /* ---- sums ------------------------------------------------------------------------------------ */
 
-/* A quotient in one form: positive, no power of two below, no whole quotient left undone. */
+static double common_divisor(double a, double b)
+{
+    while (b != 0) {
+        double rest = fmod(a, b);
+        a = b;
+        b = rest;
+    }
+    return a;
+}
+
+/* A quotient in one form: positive below, whole numbers without a common divisor, no power of two
+ * below, no whole quotient left undone. */
 void kf_el_quotient(double *num, double *den)
 {
+    const double whole = 0x1p53;
     int exponent;
 
     if (*den < 0) {
         *num = -*num;
         *den = -*den;
+    }
+    if (floor(*num) == *num && floor(*den) == *den && fabs(*num) < whole && *den < whole &&
+        *num != 0 && *den != 0) {
+        double by = common_divisor(fabs(*num), *den);
+        *num /= by;
+        *den /= by;
     }
     if (frexp(*den, &exponent) == 0.5 || fmod(*num, *den) == 0) {
         *num /= *den;

@@ -162,6 +162,20 @@ kf_value aw_scores(writer *w)
     return p == DIVIDED ? sp2(s, KF_OP_div, x, sp_num(s, 1 / SCALE)) : x;
 }
 
+/* Half of the buckets hold one distance each, the others grow by powers of 2 (Raffel et al. 2019,
+ * arXiv:1910.10683). */
+static kf_value log_bucket(writer *w, kf_value back)
+{
+    spelling *s = &w->s;
+    const double exact = (double)BUCKETS / 2;
+    kf_value steps = sp1(s, KF_OP_log, sp2(s, KF_OP_div, back, sp_num(s, exact)));
+
+    steps = sp2(s, KF_OP_mul, sp2(s, KF_OP_div, steps, sp_num(s, log(4))), sp_num(s, exact));
+    steps = sp2(s, KF_OP_add, sp1(s, KF_OP_floor, steps), sp_num(s, exact));
+    steps = sp2(s, KF_OP_min, steps, sp_num(s, BUCKETS - 1));
+    return sp3(s, KF_OP_select, sp2(s, KF_OP_lt, back, sp_num(s, exact)), back, steps);
+}
+
 /* Rows of a table [BUCKETS, H] at how far a key lies back, along the scores. */
 static kf_value table_by_distance(writer *w, const char *name)
 {
@@ -171,7 +185,7 @@ static kf_value table_by_distance(writer *w, const char *name)
     kf_value row = sp_reshape(s, w->pos, SP_DIMS(SP_N, SP(1)));
     kf_value back = sp2(s, KF_OP_max, sp2(s, KF_OP_sub, row, w->key), sp_num(s, 0));
 
-    back = sp2(s, KF_OP_min, back, sp_num(s, BUCKETS - 1));
+    back = w->f->logs ? log_bucket(w, back) : sp2(s, KF_OP_min, back, sp_num(s, BUCKETS - 1));
     back = kf_node_add(s->g, KF_OP_convert, NULL, 1, &back, &ids, KF_NO_LOC);
     kf_value v = kf_node_2(s->g, KF_OP_gather, table, back, KF_NO_LOC); /* [N, K, H] */
     if (w->how.layout == ROWS_FIRST)

@@ -11,7 +11,7 @@ enum { H = 4, G = 2, R = 2, D = 4, BUCKETS = 4 };
 
 typedef struct form {
     const char *name;
-    bool cap, slopes, buckets, window, prefix, sink, factor, relu;
+    bool cap, slopes, buckets, logs, window, prefix, sink, factor, relu;
     const char *has; /* what the op must hold */
 } form;
 

@@ -23,6 +23,7 @@ static const form forms[] = {
     {.name = "capped", .cap = true, .has = "{scale = 0.05} score(s, h, q, k) { mul(tanh(s), 5) }"},
     {.name = "slopes", .slopes = true, .has = "$0[h]"},
     {.name = "buckets", .buckets = true, .has = "add(s, $0[min("},
+    {.name = "log_buckets", .buckets = true, .logs = true, .has = "floor("},
     {.name = "window", .window = true, .has = "lt(sub(q, k), 3)"},
     {.name = "prefix", .prefix = true, .has = "lt(k, 2)"},
     {.name = "sink", .sink = true, .has = "sink(h | 1) { $0[h] }"},
