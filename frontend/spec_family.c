@@ -317,6 +317,7 @@ kf_yaml_node *kf_expand_family(kf_reader *r, kf_yaml_node *root, kf_str family, 
 {
     static const char *const open_keys[] = {"blocks", "model", "encoder"};
     expander x = {.r = r, .root = root, .owner = owner};
+    uint32_t errors = kf_diags_errors(r->diags);
     const kf_preset *preset = find_preset(&x, family);
     if (preset == NULL)
         return NULL;
@@ -332,7 +333,7 @@ kf_yaml_node *kf_expand_family(kf_reader *r, kf_yaml_node *root, kf_str family, 
     if (preset->defaults != NULL)
         x.root = kf_yaml_merge(r->arena, instantiate(&x, parse(r, preset->defaults)), root);
     x.used = 0;
-    if (!read_dimensions(&x))
+    if (kf_diags_errors(r->diags) > errors || !read_dimensions(&x))
         return NULL;
     kf_yaml_node *open = instantiate(&x, parse(r, preset->text));
     return check_used(&x, family) ? write_out(&x, open) : NULL;

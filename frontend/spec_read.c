@@ -209,11 +209,16 @@ static bool read_scaling(kf_reader *r, const kf_yaml_node *map, kf_spec_rope *u,
 
 static bool find_rotated(kf_reader *r, kf_loc loc, int64_t head_dim, kf_spec_rope *u)
 {
-    bool by_dim = kf_src_given(u->dim.src);
-    if (by_dim && kf_src_given(u->fraction.src)) {
+    if (kf_src_given(u->dim.src) && u->dim.src.origin == u->fraction.src.origin) {
         kf_diag_add(r->diags, KF_E0115, u->dim.src.loc, "rope has 'dim' and 'fraction'");
         return false;
     }
+    /* One of the two is a family's default or config.json's: the other was said instead of it. */
+    if (u->dim.src.origin > u->fraction.src.origin)
+        u->fraction = (kf_sv_num){1, {KF_NO_LOC, KF_ORIGIN_NONE}};
+    else
+        u->dim.src.origin = KF_ORIGIN_NONE;
+    bool by_dim = kf_src_given(u->dim.src);
     double rotated = by_dim ? (double)u->dim.v : floor((double)head_dim * u->fraction.v);
     if (by_dim && (u->dim.v > head_dim || u->dim.v % 2 != 0))
         return inconsistent(r, u->dim.src.loc, "rope rotates pairs: %lld of head_dim %lld",
