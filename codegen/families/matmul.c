@@ -269,15 +269,62 @@ bool kf_matmul_config_ok(const kf_matmul_config *cfg, uint32_t regs, const char 
 
 /* ---- A: the prologue ------------------------------------------------------------------------- */
 
-static void stage_span(emitter *e, kb_value row, kb_value dst_row, kb_value k0, kb_value lo,
-                       kb_value hi, uint32_t lanes)
+/* Rows that are staged together: what belongs to a column, a gain, is loaded once for all of them. */
+#define STAGE_ROWS 4
+
+typedef struct staged {
+    uint32_t n;
+    kb_value row[STAGE_ROWS], dst[STAGE_ROWS]; /* of A; where its columns from k0 on go */
+    kb_value k0;
+} staged;
+
+static uint32_t prepare(emitter *e, kb_value row, kb_value k, uint32_t lanes)
+{
+    const kf_matmul_hooks *h = e->hooks;
+    return h->prepare ? h->prepare(e->b, h->user, row, k, lanes) : 0;
+}
+
+static void release(emitter *e, uint32_t mark)
+{
+    if (e->hooks->release)
+        e->hooks->release(e->hooks->user, mark);
+}
+
+static void stage_span(emitter *e, const staged *s, kb_value lo, kb_value hi, uint32_t lanes)
 {
     kb_loop l;
     kb_loop_begin(e->b, &l, lo, hi, lanes, 0, NULL);
-    kb_value k = kb_add(e->b, k0, l.iv);
-    kb_value v = e->hooks->a_value(e->b, e->hooks->user, &e->tile, row, k, lanes);
-    kb_store(e->b, v, kb_index(e->b, dst_row, KB_F32, l.iv), lanes == 1 ? 4 : lanes * 4);
+    kb_value k = kb_add(e->b, s->k0, l.iv);
+    const uint32_t mark = prepare(e, NULL, k, lanes);
+    for (uint32_t i = 0; i < s->n; i++) {
+        kb_value v = e->hooks->a_value(e->b, e->hooks->user, &e->tile, s->row[i], k, lanes);
+        kb_store(e->b, v, kb_index(e->b, s->dst[i], KB_F32, l.iv), lanes == 1 ? 4 : lanes * 4);
+    }
+    release(e, mark);
     kb_loop_end(e->b, &l, NULL);
+}
+
+/* Columns k0 .. k0+len-1 of |n| rows from row |first| of the tile on. */
+static void stage_rows(emitter *e, uint32_t n, kb_value first, kb_value k0, kb_value len)
+{
+    kb *b = e->b;
+    const kf_matmul_config *cfg = e->cfg;
+    staged s = {.n = n, .k0 = k0};
+    uint32_t mark = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        kb_value row = kb_addi(b, first, i);
+        s.row[i] = kb_add(b, e->tile.row0, row);
+        s.dst[i] = kb_index(b, e->a, KB_F32, kb_muli(b, row, e->lda));
+        const uint32_t before = prepare(e, s.row[i], NULL, cfg->lanes);
+        mark = i == 0 ? before : mark;
+    }
+    kb_value whole = kb_and(b, len, kb_i64(b, -(int64_t)cfg->lanes));
+    stage_span(e, &s, kb_i64(b, 0), whole, cfg->lanes);
+    if (cfg->k % cfg->lanes != 0)
+        stage_span(e, &s, whole, len, 1);
+    for (uint32_t i = 0; i < n && k_padded(cfg) != cfg->k; i++)
+        kb_store(b, kb_f32(b, 1, 0.0f), kb_index(b, s.dst[i], KB_F32, len), 4);
+    release(e, mark);
 }
 
 /* Writes columns k0 .. k0+len-1 of the tile's rows; an odd K is followed by one zero for the
@@ -285,22 +332,16 @@ static void stage_span(emitter *e, kb_value row, kb_value dst_row, kb_value k0, 
 static void stage_a(emitter *e, kb_value k0, kb_value len)
 {
     kb *b = e->b;
-    const kf_matmul_config *cfg = e->cfg;
-    const int64_t lanes = cfg->lanes;
     kb_loop rows;
-    kb_loop_begin(b, &rows, kb_i64(b, 0), e->tile.rows, 1, 0, NULL);
-    kb_value row = kb_add(b, e->tile.row0, rows.iv);
-    kb_value dst = kb_index(b, e->a, KB_F32, kb_muli(b, rows.iv, e->lda));
-    kb_value whole = kb_and(b, len, kb_i64(b, -lanes));
-    if (e->hooks->begin_row)
-        e->hooks->begin_row(b, e->hooks->user, &e->tile, row);
-    stage_span(e, row, dst, k0, kb_i64(b, 0), whole, cfg->lanes);
-    if (cfg->k % lanes != 0)
-        stage_span(e, row, dst, k0, whole, len, 1);
-    if (e->hooks->end_row)
-        e->hooks->end_row(b, e->hooks->user, &e->tile);
-    if (k_padded(cfg) != cfg->k)
-        kb_store(b, kb_f32(b, 1, 0.0f), kb_index(b, dst, KB_F32, len), 4);
+    kb_value done = kb_i64(b, 0);
+    if (e->cfg->max_rows >= STAGE_ROWS) {
+        done = kb_and(b, e->tile.rows, kb_i64(b, -STAGE_ROWS));
+        kb_loop_begin(b, &rows, kb_i64(b, 0), done, STAGE_ROWS, 0, NULL);
+        stage_rows(e, STAGE_ROWS, rows.iv, k0, len);
+        kb_loop_end(b, &rows, NULL);
+    }
+    kb_loop_begin(b, &rows, done, e->tile.rows, 1, 0, NULL);
+    stage_rows(e, 1, rows.iv, k0, len);
     kb_loop_end(b, &rows, NULL);
 }
 

@@ -77,9 +77,10 @@ typedef struct kf_matmul_hooks {
      * is. */
     kb_value (*a_value)(kb *b, void *user, const kf_matmul_tile *tile, kb_value row, kb_value k,
                         uint32_t lanes);
-    /** Emitted around the values of a row: what they share is computed once. May be NULL. */
-    void (*begin_row)(kb *b, void *user, const kf_matmul_tile *tile, kb_value row);
-    void (*end_row)(kb *b, void *user, const kf_matmul_tile *tile);
+    /** Emits what values of A share before several are asked for: those of |row| (NULL: of any) at
+     * |k| (NULL: at any); |release| with the returned mark ends that. May be NULL. */
+    uint32_t (*prepare)(kb *b, void *user, kb_value row, kb_value k, uint32_t lanes);
+    void (*release)(void *user, uint32_t mark);
     /** With a_value NULL: operand index of A and the elements between its rows. */
     uint32_t a_operand;
     uint32_t a_stride;

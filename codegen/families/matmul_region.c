@@ -285,8 +285,7 @@ typedef struct region {
     parts p;
     kf_pw pw;
     const kf_matmul_tile *tile;
-    uint32_t n_tiles;  /* of columns */
-    uint32_t row_mark; /* of what was emitted before a row of A */
+    uint32_t n_tiles; /* of columns */
 } region;
 
 static int row_value_index(const region *r, kf_value v)
@@ -343,23 +342,29 @@ static void begin(kb *b, void *user, const kf_matmul_tile *tile)
     kb_loop_end(b, &l, NULL);
 }
 
-/* The row values, and what is made of them alone, before the columns are walked. */
-static void begin_row(kb *b, void *user, const kf_matmul_tile *tile, kb_value row)
+/* Row values, and gain and bias at |k|, ahead of the rows and columns that are made of them. */
+static uint32_t prepare(kb *b, void *user, kb_value row, kb_value k, uint32_t lanes)
 {
     region *r = user;
+    const uint32_t mark = kf_pw_mark(&r->pw);
+    kf_coord ix[2] = {kf_coord_later(), kf_coord_later()};
     (void)b;
-    (void)tile;
-    r->row_mark = kf_pw_mark(&r->pw);
-    const kf_coord ix[2] = {kf_coord_uniform(row, 1), kf_coord_later()};
+    if (row)
+        ix[0] = kf_coord_uniform(row, 1);
+    if (k) {
+        const kf_coord whole[2] = {kf_coord_uniform(NULL, 1), kf_coord_ramp(k, lanes, lanes)};
+        if (lanes > 1 && !kf_pw_feasible(&r->pw, r->p.a, whole))
+            return mark; /* the lanes are computed one by one */
+        ix[1] = whole[1];
+    }
     kf_pw_prepare(&r->pw, r->p.a, ix);
+    return mark;
 }
 
-static void end_row(kb *b, void *user, const kf_matmul_tile *tile)
+static void release(void *user, uint32_t mark)
 {
     region *r = user;
-    (void)b;
-    (void)tile;
-    kf_pw_release(&r->pw, r->row_mark);
+    kf_pw_release(&r->pw, mark);
 }
 
 static kb_value a_value(kb *b, void *user, const kf_matmul_tile *tile, kb_value row, kb_value k,
@@ -518,8 +523,8 @@ static void emit(const kf_emit *e)
     hooks.rows_dim = kf_value_type(e->body, r.p.a)->dim[0].sym - 1;
     if (r.p.plain_a == KF_NO_VALUE) {
         hooks.a_value = a_value;
-        hooks.begin_row = begin_row;
-        hooks.end_row = end_row;
+        hooks.prepare = prepare;
+        hooks.release = release;
     } else {
         hooks.a_operand = e->body->values.data[r.p.plain_a].def;
         hooks.a_stride = c.k;
