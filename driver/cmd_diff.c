@@ -97,20 +97,11 @@ static const kf_plan_phase *find_phase(const kf_plan *p, kf_str name)
     return NULL;
 }
 
-static int64_t launches_per_layer(const kf_plan_phase *ph)
-{
-    int64_t most = 0;
-
-    for (uint32_t i = 0; ph && i < ph->steps.len; i++)
-        if (ph->steps.data[i].loop && ph->steps.data[i].n > most)
-            most = ph->steps.data[i].n;
-    return most;
-}
-
 static void compare_phase(comparison *d, kf_str name)
 {
     section s = {.name = name};
     kf_tally t[2] = {0};
+    int64_t per_layer[2] = {0};
     const kf_plan_phase *ph[2];
 
     for (uint32_t i = 0; i < d->sections.len; i++)
@@ -118,13 +109,14 @@ static void compare_phase(comparison *d, kf_str name)
             return;
     for (int side = 0; side < 2; side++) {
         ph[side] = find_phase(d->plan[side], name);
-        if (ph[side])
+        if (ph[side]) {
             kf_tally_phase(d->plan[side], ph[side], &d->at.at, &t[side]);
+            per_layer[side] = kf_phase_launches_per_layer(d->plan[side], ph[side]);
+        }
         count_regions(d, &s, side, ph[side]);
     }
     add_figure(&s, "launches", "launches", t[0].launches, t[1].launches);
-    add_figure(&s, "launches_per_layer", "launches a layer", launches_per_layer(ph[0]),
-               launches_per_layer(ph[1]));
+    add_figure(&s, "launches_per_layer", "launches a layer", per_layer[0], per_layer[1]);
     add_figure(&s, "flops", "FLOPs", t[0].flops, t[1].flops);
     add_figure(&s, "bytes", "bytes moved", t[0].bytes, t[1].bytes);
     add_figure(&s, "bytes_min", "minimum of bytes", t[0].bytes_min, t[1].bytes_min);

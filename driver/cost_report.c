@@ -137,15 +137,20 @@ static void text_steps(const table *t)
     for (uint32_t i = 0; i < t->ph->steps.len; i++) {
         const kf_plan_step *st = &t->ph->steps.data[i];
         kf_tally sum;
+        uint32_t layers = kf_step_layers(t->r->plan, t->ph, st);
         if (st->loop)
-            kf_sbuf_printf(t->out, "%slayers %" PRIu32 "..%" PRIu32 ", each\n", t->prefix,
-                           st->first_layer, st->first_layer + st->times - 1);
+            kf_sbuf_printf(t->out, "%slayers %" PRIu32 "..%" PRIu32 ", %s\n", t->prefix,
+                           st->first_layer * layers, (st->first_layer + st->times) * layers - 1,
+                           layers == 1 ? "each" : "several in turn");
         for (uint32_t l = st->first; l < st->first + st->n; l++)
             text_launch(t, &t->ph->launches.data[l], st->loop ? "  " : "");
         if (!st->loop)
             continue;
         kf_tally_step(t->r->plan, t->ph, st, &t->r->at, &sum);
-        kf_sbuf_printf(t->out, "%s  a layer: ", t->prefix);
+        if (layers == 1)
+            kf_sbuf_printf(t->out, "%s  a layer: ", t->prefix);
+        else
+            kf_sbuf_printf(t->out, "%s  %" PRIu32 " layers: ", t->prefix, layers);
         text_tally(t, &sum, loop++);
     }
 }
@@ -228,6 +233,7 @@ static void json_layers(kf_json *w, const kf_cost_report *r, uint32_t phase,
         kf_json_open(w, '{');
         kf_json_kint(w, "first", st->first_layer);
         kf_json_kint(w, "times", st->times);
+        kf_json_kint(w, "layers", kf_step_layers(r->plan, ph, st));
         kf_json_kint(w, "launches", sum.launches);
         json_tally(w, r, phase, loop, &sum);
         kf_json_close(w, '}');
@@ -235,10 +241,25 @@ static void json_layers(kf_json *w, const kf_cost_report *r, uint32_t phase,
     kf_json_close(w, ']');
 }
 
+/* Launches of all rounds. Of several layers in a round each begins where its cache is appended to. */
+static void json_step(kf_json *w, const kf_cost_report *r, kf_arena *scratch,
+                      const kf_plan_phase *ph, const kf_plan_step *st)
+{
+    uint32_t layers = kf_step_layers(r->plan, ph, st);
+
+    for (uint32_t t = 0; t < st->times; t++) {
+        uint32_t begun = 0;
+        for (uint32_t l = st->first; l < st->first + st->n; l++) {
+            begun += kf_launch_begins_layer(r->plan, &ph->launches.data[l]);
+            int64_t layer = (int64_t)(st->first_layer + t) * layers + (begun ? begun - 1 : 0);
+            json_launch(w, r, scratch, &ph->launches.data[l], st->loop ? layer : -1);
+        }
+    }
+}
+
 static void json_phase(kf_json *w, const kf_cost_report *r, kf_arena *scratch, uint32_t phase,
                        const kf_plan_phase *ph)
 {
-    int64_t per_layer = 0;
     kf_tally sum;
 
     kf_json_key(w, kf_strf(scratch, "%.*s", KF_STR_ARG(ph->name)).ptr);
@@ -247,16 +268,10 @@ static void json_phase(kf_json *w, const kf_cost_report *r, kf_arena *scratch, u
     kf_json_kint(w, "rows_hi", ph->rows_hi);
     kf_json_key(w, "launches");
     kf_json_open(w, '[');
-    for (uint32_t i = 0; i < ph->steps.len; i++) {
-        const kf_plan_step *st = &ph->steps.data[i];
-        per_layer = st->loop && st->n > per_layer ? st->n : per_layer;
-        for (uint32_t t = 0; t < st->times; t++)
-            for (uint32_t l = st->first; l < st->first + st->n; l++)
-                json_launch(w, r, scratch, &ph->launches.data[l],
-                            st->loop ? (int64_t)(st->first_layer + t) : -1);
-    }
+    for (uint32_t i = 0; i < ph->steps.len; i++)
+        json_step(w, r, scratch, ph, &ph->steps.data[i]);
     kf_json_close(w, ']');
-    kf_json_kint(w, "launches_per_layer", per_layer);
+    kf_json_kint(w, "launches_per_layer", kf_phase_launches_per_layer(r->plan, ph));
     kf_tally_phase(r->plan, ph, &r->at, &sum);
     json_tally(w, r, phase, UINT32_MAX, &sum);
     kf_json_kint(w, "pool_bytes", ph->pool_bytes);

@@ -42,6 +42,13 @@ typedef struct kf_tally {
 
 void kf_tally_step(const kf_plan *p, const kf_plan_phase *ph, const kf_plan_step *st,
                    const kf_cost_point *at, kf_tally *out);
+/** Layers of one round of a step: the caches that it appends to, at least 1. A repeat of several blocks in turn
+ * has several. */
+uint32_t kf_step_layers(const kf_plan *p, const kf_plan_phase *ph, const kf_plan_step *st);
+/** Launches of a layer, rounded up, of the loop that has most; 0 without one. */
+int64_t kf_phase_launches_per_layer(const kf_plan *p, const kf_plan_phase *ph);
+/** True if launch |l| appends to a cache: with it a layer begins. */
+bool kf_launch_begins_layer(const kf_plan *p, const kf_launch *l);
 /** All rounds of all steps. */
 void kf_tally_phase(const kf_plan *p, const kf_plan_phase *ph, const kf_cost_point *at,
                     kf_tally *out);

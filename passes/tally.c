@@ -137,6 +137,40 @@ static int64_t least_bytes(const once *o)
     return bytes;
 }
 
+/* ---- layers ---------------------------------------------------------------------------------- */
+
+bool kf_launch_begins_layer(const kf_plan *p, const kf_launch *l)
+{
+    const kf_graph *body = body_of(p, l);
+
+    for (uint32_t i = 0; i < body->nodes.len; i++)
+        if (body->nodes.data[i].op == KF_OP_kv_append)
+            return true;
+    return false;
+}
+
+uint32_t kf_step_layers(const kf_plan *p, const kf_plan_phase *ph, const kf_plan_step *st)
+{
+    uint32_t n = 0;
+
+    for (uint32_t i = st->first; i < st->first + st->n; i++)
+        n += kf_launch_begins_layer(p, &ph->launches.data[i]);
+    return n ? n : 1;
+}
+
+int64_t kf_phase_launches_per_layer(const kf_plan *p, const kf_plan_phase *ph)
+{
+    int64_t most = 0;
+
+    for (uint32_t i = 0; i < ph->steps.len; i++) {
+        const kf_plan_step *st = &ph->steps.data[i];
+        uint32_t layers = kf_step_layers(p, ph, st);
+        int64_t each = st->loop ? (st->n + layers - 1) / layers : 0;
+        most = each > most ? each : most;
+    }
+    return most;
+}
+
 /* ---- sums ------------------------------------------------------------------------------------ */
 
 void kf_tally_step(const kf_plan *p, const kf_plan_phase *ph, const kf_plan_step *st,
