@@ -4,6 +4,7 @@
 #include "base/check.h"
 #include "codegen/families/family.h"
 #include "codegen/kernel.h"
+#include "runtime/kf_artifact.h"
 
 const kf_family_impl *kf_family_find_impl(kf_family family)
 {
@@ -23,8 +24,12 @@ const kf_family_impl *kf_family_find_impl(kf_family family)
     KF_ASSERT(false, "family out of range");
 }
 
+/* A kernel of attention may have counters and shared memory behind its operands. */
 static bool match(const kf_target *t, kf_family family, const kf_graph *body, kf_sbuf *why)
 {
+    const uint32_t n = body->args.len + body->results.len + (family == KF_FAMILY_attention ? 2 : 0);
+    if (n > KF_MAX_OPERANDS)
+        return kf_refuse(why, "%u operands; a launch has at most %u", n, KF_MAX_OPERANDS);
     kf_arena *scratch = kf_arena_create("match");
     const bool ok = kf_family_find_impl(family)->match(t, body, scratch, why);
     kf_arena_destroy(scratch);

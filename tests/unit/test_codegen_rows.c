@@ -352,6 +352,21 @@ static void test_contract(void **state)
         }
 }
 
+/* A launch has room for so many operands. */
+static void test_many_operands(void **state)
+{
+    (void)state;
+    kf_case c = kf_case_begin(1, 5, 1, 5);
+    kf_value sum = KF_NO_VALUE;
+    for (uint32_t i = 0; i < 24; i++) {
+        kf_value x = kf_case_arg(&c, KF_DTYPE_f32, 2, (kf_dim[]){N, S(8)}, "x");
+        sum = i ? kf_node_2(c.body, KF_OP_add, sum, x, KF_NO_LOC) : x;
+    }
+    kf_graph_add_result(c.body, sum);
+    kf_case_refused(&c, KF_FAMILY_map, "25 operands; a launch has at most 24");
+    kf_case_end(&c);
+}
+
 static const int64_t cache_past[] = {70, 0, 64};
 
 static void append_rows(kf_dtype dtype, uint32_t d)
@@ -409,6 +424,7 @@ int main(void)
         cmocka_unit_test(test_index_maps),     cmocka_unit_test(test_embedding),
         cmocka_unit_test(test_gather_pairs),   cmocka_unit_test(test_rope),
         cmocka_unit_test(test_contract),       cmocka_unit_test(test_cache),
+        cmocka_unit_test(test_many_operands),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
