@@ -158,7 +158,8 @@ static void emit_head(const emitter *e)
 
 static void emit_work(const emitter *e, const kf_cost *c)
 {
-    kf_sbuf_printf(e->out, "{%" PRId64 ", {0, %" PRId64 ", %" PRId64 ", %" PRId64 ", %" PRId64 "}}",
+    kf_sbuf_printf(e->out,
+                   "{%" PRId64 ", {0, %" PRId64 ", %" PRId64 ", %" PRId64 ", 0, %" PRId64 "}}",
                    c->fixed, c->per_token, c->per_row, c->per_key, c->per_pair);
 }
 
@@ -325,6 +326,34 @@ static void emit_weight(const emitter *e, uint32_t w)
         pw->size_bytes, read, mean, std);
 }
 
+static bool is_encode(const kf_plan_phase *ph)
+{
+    return kf_phase_find(ph->name) == &kf_phase_infos[KF_PHASE_ID_encode];
+}
+
+static bool encodes(const kf_plan *p)
+{
+    for (uint32_t i = 0; i < p->phases.len; i++)
+        if (is_encode(&p->phases.data[i]))
+            return true;
+    return false;
+}
+
+/* Whether a state holds the positions of an encoded text, and not those of the decoder. */
+static bool is_memory(const kf_plan *p, uint32_t state)
+{
+    for (uint32_t i = 0; i < p->phases.len && !is_encode(&p->phases.data[0]); i++) {
+        const kf_plan_phase *ph = &p->phases.data[i];
+        for (uint32_t l = 0; is_encode(ph) && l < ph->launches.len; l++)
+            for (uint32_t o = 0; o < ph->launches.data[l].n_operands; o++) {
+                kf_operand at = ph->launches.data[l].operand[o];
+                if (at.space == KF_SPACE_STATE && at.index == state)
+                    return true;
+            }
+    }
+    return false;
+}
+
 static void emit_weights(const emitter *e, const kf_pack_layout *at)
 {
     kf_sbuf_c(e->out, "\n/* clang-format off */\n/* Where each layer's copy of a weight starts in "
@@ -347,8 +376,9 @@ static void emit_weights(const emitter *e, const kf_pack_layout *at)
         const kf_plan_state *s = &e->p->states.data[i];
         kf_type one = s->type;
         one.kv_layers = 1;
-        kf_sbuf_printf(e->out, "    {\"%.*s\", %u, %u, %" PRId64 "},\n", KF_STR_ARG(s->name),
-                       s->type.kv_layers, s->type.kv_page, kf_kvcache_page_bytes(&one));
+        kf_sbuf_printf(e->out, "    {\"%.*s\", %u, %u, %" PRId64 ", %d},\n", KF_STR_ARG(s->name),
+                       s->type.kv_layers, s->type.kv_page, kf_kvcache_page_bytes(&one),
+                       is_memory(e->p, i));
     }
     kf_sbuf_c(e->out, "};\n");
 }
@@ -413,16 +443,18 @@ static void emit_rows(const emitter *e)
 {
     const kf_plan_phase *ph = &e->p->phases.data[0];
     const kf_type *t = &ph->buffers.data[ph->logits].type;
-    bool encoder = kf_phase_find(ph->name) == &kf_phase_infos[KF_PHASE_ID_encode];
+    bool encoder = is_encode(ph); /* phases of a decoder come first */
     bool pooled = encoder && t->dim[0].sym == KF_SYM_S + 1;
+    const char *kind = encoder         ? "KF_KIND_ENCODER"
+                       : encodes(e->p) ? "KF_KIND_ENCODER_DECODER"
+                                       : "KF_KIND_DECODER";
 
     kf_sbuf_printf(e->out, "    .vocab_size = %" PRId64 ", .type_vocab_size = %" PRId64 ",\n",
                    e->h->vocab_size, e->h->type_vocab_size);
     kf_sbuf_printf(e->out,
                    "    .kind = %s, .is_pooled = %d, .row_width = %" PRId64
                    ", .logits_stride = %" PRId64 ",\n",
-                   encoder ? "KF_KIND_ENCODER" : "KF_KIND_DECODER", pooled, t->dim[1].size,
-                   t->dim[1].size);
+                   kind, pooled, t->dim[1].size, t->dim[1].size);
 }
 
 static void emit_model(const emitter *e, uint32_t n_launches, uint64_t weights_bytes)
@@ -452,6 +484,8 @@ static void emit_model(const emitter *e, uint32_t n_launches, uint64_t weights_b
                    max_over_phases(p, false), max_over_phases(p, true));
     if (counter_bytes(p))
         kf_sbuf_printf(e->out, "    .counter_bytes = %" PRId64 ",\n", counter_bytes(p));
+    if (h->start_id)
+        kf_sbuf_printf(e->out, "    .start_id = %" PRId64 ",\n", h->start_id);
     if (h->n_eos)
         kf_sbuf_printf(e->out, "    .n_eos = %u, .eos = eos,\n", h->n_eos);
     kf_sbuf_printf(

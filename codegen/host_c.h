@@ -20,6 +20,7 @@ typedef struct kf_host_c {
     bool library;  /* no main, but `const kf_model *<name>_model(void)` */
     uint32_t cpu_features;                              /* KF_CPU_* of runtime/kf_artifact.h */
     int64_t max_positions, vocab_size, type_vocab_size; /* the last 0: no token types */
+    int64_t start_id; /* first token of a decoder beside an encoder */
     uint32_t n_eos;
     const int64_t *eos;
     double temperature, top_p, min_p;

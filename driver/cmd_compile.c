@@ -176,10 +176,11 @@ static kf_probe_model probe_model(const kf_spec *spec)
 {
     int64_t tokens = spec->build.max_tokens.v, positions = spec->build.max_positions.v;
     bool encoder = spec->kind == KF_MODEL_ENCODER;
+    bool whole = spec->kind != KF_MODEL_DECODER;
 
     return (kf_probe_model){.vocab = spec->vocab_size.v,
                             .width = kf_spec_row_width(spec),
-                            .max_tokens = encoder && tokens < positions ? tokens : positions,
+                            .max_tokens = whole && tokens < positions ? tokens : positions,
                             .encoder = encoder};
 }
 
@@ -270,6 +271,8 @@ static kf_str host_c(job *j)
                    .max_positions = c->spec->build.max_positions.v,
                    .vocab_size = c->spec->vocab_size.v,
                    .type_vocab_size = kf_spec_token_types(c->spec),
+                   .start_id =
+                       c->spec->kind == KF_MODEL_ENCODER_DECODER ? g->decoder_start_token_id.v : 0,
                    .n_eos = g->eos_token_id.n,
                    .eos = g->eos_token_id.v,
                    .temperature = g->do_sample.v ? g->temperature.v : 0,

@@ -95,7 +95,8 @@ const double *kf_verify_evaluate(kf_compilation *c, const kf_prompt *p, kf_eval_
     kf_eval_step step = {.n_seqs = 1, .seq = &seq, .n_tokens = &p->n, .tokens = &tokens};
     kf_tensor logits;
 
-    if (kf_eval_run(e, kf_verify_entry(c->arena, c->module, false), &step, true, &logits, &why))
+    if (kf_verify_encode(e, c->arena, c->module, p, &why) &&
+        kf_eval_run(e, kf_verify_entry(c->arena, c->module, false), &step, true, &logits, &why))
         return logits.data;
     kf_diag_add(c->diags, KF_E0901, KF_NO_LOC, "%s: %.*s", name, KF_STR_ARG(kf_sbuf_view(&why)));
     return NULL;
@@ -127,10 +128,14 @@ const double *kf_verify_run(kf_compilation *c, const kf_prompt *p, const char *d
                                out.ptr, "-q",  option,  value,   NULL};
     const char *const embed[] = {exe,     "embed", "--ids", ids.ptr, "--npy",
                                  out.ptr, "-q",    option,  value,   NULL};
+    const char *const pair[] = {
+        exe, "run",          "--ids", ids.ptr, "--decoder-ids", ids.ptr, "-n",
+        "0", "--all-logits", out.ptr, "-q",    option,          value,   NULL};
+    const char *const *argv[] = {
+        [KF_MODEL_DECODER] = run, [KF_MODEL_ENCODER] = embed, [KF_MODEL_ENCODER_DECODER] = pair};
     uint64_t n = (uint64_t)kf_verify_rows(c, p) * (uint64_t)kf_spec_row_width(c->spec);
     kf_exit e = {0};
-    bool encoder = c->spec->kind == KF_MODEL_ENCODER;
-    int err = kf_spawn(encoder ? embed : run, "/dev/null", &e);
+    int err = kf_spawn(argv[c->spec->kind], "/dev/null", &e);
     const double *logits = err || e.status ? NULL : kf_npy_read_f32(c->arena, out.ptr, n);
 
     unlink(out.ptr);

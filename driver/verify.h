@@ -18,6 +18,11 @@ typedef struct kf_prompt {
  * called before and after phases are split. */
 const char *kf_verify_entry(kf_arena *arena, const kf_module *m, bool one_token);
 
+/** Where |m| is an encoder with a decoder, the encoder takes the whole prompt; else nothing happens.
+ * False with a sentence in |why|. */
+bool kf_verify_encode(kf_eval *e, kf_arena *arena, const kf_module *m, const kf_prompt *p,
+                      kf_sbuf *why);
+
 /** Makes the directory |dir| unless it is there; false after E0603. */
 bool kf_verify_dir(kf_compilation *c, const char *dir);
 

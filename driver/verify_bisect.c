@@ -63,6 +63,22 @@ const char *kf_verify_entry(kf_arena *arena, const kf_module *m, bool one_token)
     return unsplit ? unsplit : "main";
 }
 
+bool kf_verify_encode(kf_eval *e, kf_arena *arena, const kf_module *m, const kf_prompt *p,
+                      kf_sbuf *why)
+{
+    const kf_phase_info *ph = &kf_phase_infos[KF_PHASE_ID_encode];
+    kf_str split = kf_strf(arena, "%s.%s", ph->entry, ph->name);
+    const char *func = kf_module_find_func(m, split) ? split.ptr : ph->entry;
+    const int32_t *tokens = p->ids;
+    uint32_t seq = 0;
+    kf_eval_step step = {.n_seqs = 1, .seq = &seq, .n_tokens = &p->n, .tokens = &tokens};
+    kf_tensor rows;
+
+    if (m->syms.len != KF_SYM_MEMORY || !kf_module_find_func(m, kf_str_from(func)))
+        return true;
+    return kf_eval_run(e, func, &step, true, &rows, why);
+}
+
 static void keep(void *user, const kf_module *m, kf_pass_id pass)
 {
     bisection *b = user;
@@ -83,12 +99,13 @@ static const double *evaluate(bisection *b, uint32_t index)
     double *logits = KF_NEW_N(a, double, kf_spec_row_width(b->c->spec) * b->prompt->n);
     kf_sbuf why = {.arena = b->c->scratch};
 
+    bool ok = kf_verify_encode(e, a, m, b->prompt, &why);
     for (uint32_t done = 0; done < b->prompt->n;) {
         uint32_t n = done ? 1 : b->prompt->n - (decodes ? DECODE_STEPS : 0);
         const int32_t *tokens = b->prompt->ids + done;
         kf_eval_step step = {.n_seqs = 1, .seq = &seq, .n_tokens = &n, .tokens = &tokens};
         kf_tensor out;
-        if (!kf_eval_run(e, kf_verify_entry(a, m, done > 0), &step, !done, &out, &why)) {
+        if (!ok || !kf_eval_run(e, kf_verify_entry(a, m, done > 0), &step, !done, &out, &why)) {
             kf_diag_add(b->c->diags, KF_E0901, KF_NO_LOC, "after %s: %.*s",
                         b->states.data[index].pass, KF_STR_ARG(kf_sbuf_view(&why)));
             return NULL;

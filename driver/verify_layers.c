@@ -246,6 +246,10 @@ static bool evaluate(walk *w, const kf_module *m, kf_eval_mode mode, kf_eval_tra
     uint32_t seq = 0;
 
     kf_eval_trace(e, trace, w);
+    ok = kf_verify_encode(e, w->arena, m, w->prompt, &why);
+    if (!ok)
+        kf_diag_add(w->c->diags, KF_E0901, KF_NO_LOC, "the encoder: %.*s",
+                    KF_STR_ARG(kf_sbuf_view(&why)));
     for (w->call = 0; ok && w->call <= decodes; w->call++) {
         uint32_t before = w->prompt->n - decodes, n = w->call ? 1 : before;
         const char *func = kf_verify_entry(w->arena, m, w->call > 0);

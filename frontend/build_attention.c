@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* build_attention - causal self attention over the cache, written out in ordinary ops.
+/* build_attention - self and cross attention over a cache, written out in ordinary ops.
  *
  *   q, k, v = x Wq, x Wk, x Wv                             [N, heads*D]
  *   k, v join the cache; keys and values of all sequences in view are read back as [K, G, D]
  *   s = scale * q k^T                                      [G, heads/G, N, K]
+ *   s += table[bucket(k - q), h], with a relative_bias
  *   p = softmax(s where the key is visible, else -inf), or s itself; times a factor
  *   y = (p v) Wo                                           [N, hidden]
  *
- * Vaswani et al. 2017 (arXiv:1706.03762); grouped queries: Ainslie et al. 2023 (arXiv:2305.13245).
+ * Cross attention reads the memory, a cache that the encoder's rows have joined before, and sees
+ * all keys of its sequence. Vaswani et al. 2017 (arXiv:1706.03762); grouped queries: Ainslie et al.
+ * 2023 (arXiv:2305.13245).
  */
 #include "frontend/build_impl.h"
 
@@ -87,13 +90,20 @@ static kf_value heads_of(kf_graph_builder *b, const kf_block *block, kf_value fl
     return rope(b, a, v, loc);
 }
 
+/** What a row attends to: a cache, and how its keys are found. */
+typedef struct view {
+    kf_value kv, past, pages;
+    bool stored; /* all keys were there before the call */
+} view;
+
 /* Keys or values in view as [G, 1, K, D]. */
-static kf_value cache_rows(kf_graph_builder *b, kf_value kv, int plane, kf_loc loc)
+static kf_value cache_rows(kf_graph_builder *b, const view *w, int plane, kf_loc loc)
 {
     kf_attr_kv_read *attr = KF_ATTR_NEW(b->arena, kv_read);
-    kf_value in[] = {kv, b->in.seq_start, b->in.past, b->in.pages};
+    kf_value in[] = {w->kv, b->in.seq_start, w->past, w->pages};
 
     attr->plane = plane;
+    attr->stored = w->stored;
     kf_value rows = kf_node_add(b->g, KF_OP_kv_read, attr, 4, in, NULL, loc);
     rows = transpose(b, rows, (kf_ints){3, {1, 0, 2}}, loc);
     const kf_type t = *kf_value_type(b->g, rows);
@@ -101,12 +111,13 @@ static kf_value cache_rows(kf_graph_builder *b, kf_value kv, int plane, kf_loc l
     return kf_node_reshape(b->g, rows, 4, dims, loc);
 }
 
-static kf_value key_index(kf_graph_builder *b, int plane, kf_loc loc)
+static kf_value key_index(kf_graph_builder *b, const view *w, int plane, kf_loc loc)
 {
     kf_attr_kv_read *attr = KF_ATTR_NEW(b->arena, kv_read);
-    kf_value in[] = {b->in.seq_start, b->in.past};
+    kf_value in[] = {b->in.seq_start, w->past};
 
     attr->plane = plane;
+    attr->stored = w->stored;
     return kf_node_add(b->g, KF_OP_kv_index, attr, 2, in, NULL, loc);
 }
 
@@ -143,18 +154,18 @@ static bool expr_uses(const kf_expr *e, kf_expr_var var)
 
 /* Scores with the user's expression applied; where the key is not visible what gives it no weight.
  */
-static kf_value masked_scores(kf_graph_builder *b, const kf_spec_attention *a, const kf_value *vars,
-                              kf_loc loc)
+static kf_value masked_scores(kf_graph_builder *b, const kf_spec_attention *a, const view *w,
+                              const kf_value *vars, kf_loc loc)
 {
     kf_value s = vars[KF_EXPR_SCORE_VAR];
     double nothing = a->normaliser.v == KF_NORMALISE_NONE ? 0 : -INFINITY;
 
     if (a->score.expr)
         s = kf_build_expr(b, a->score.expr, vars, kf_build_loc(b, a->score.src.loc));
-    kf_value own = kf_node_2(b->g, KF_OP_eq, key_index(b, KF_PLANE_SEQ, loc),
-                             as_column(b, b->in.seq, loc), loc);
-    kf_value seen = kf_build_expr(b, a->mask.expr, vars, loc);
-    seen = kf_node_2(b->g, KF_OP_and, seen, own, loc);
+    kf_value seen = kf_node_2(b->g, KF_OP_eq, key_index(b, w, KF_PLANE_SEQ, loc),
+                              as_column(b, b->in.seq, loc), loc);
+    if (a->mask.expr)
+        seen = kf_node_2(b->g, KF_OP_and, kf_build_expr(b, a->mask.expr, vars, loc), seen, loc);
     return kf_node_3(b->g, KF_OP_select, seen, s, kf_node_const(b->g, nothing, loc), loc);
 }
 
@@ -213,18 +224,23 @@ static bool uses_head(const kf_spec_attention *a)
 }
 
 /* What the values are weighed with, from the scaled products |s|. */
-static kf_value weights_of(kf_graph_builder *b, const kf_block *block, kf_value s, kf_loc loc)
+static kf_value weights_of(kf_graph_builder *b, const kf_block *block, const view *w, kf_value s,
+                           kf_loc loc)
 {
     const kf_spec_attention *a = &block->u.attention;
-    const kf_value vars[KF_EXPR_VAR_COUNT] = {
+    kf_value vars[KF_EXPR_VAR_COUNT] = {
         [KF_EXPR_X] = KF_NO_VALUE,
         [KF_EXPR_SCORE_VAR] = s,
         [KF_EXPR_H] = uses_head(a) ? head_index(b, a, loc) : KF_NO_VALUE,
         [KF_EXPR_Q] = as_column(b, b->in.pos, loc),
-        [KF_EXPR_K] = key_index(b, KF_PLANE_POS, loc),
+        [KF_EXPR_K] = key_index(b, w, KF_PLANE_POS, loc),
     };
-    kf_value p = masked_scores(b, a, vars, loc);
 
+    if (a->relative_bias.v)
+        vars[KF_EXPR_SCORE_VAR] =
+            kf_node_2(b->g, KF_OP_add, s,
+                      kf_build_relative_bias(b, a, vars[KF_EXPR_Q], vars[KF_EXPR_K], loc), loc);
+    kf_value p = masked_scores(b, a, w, vars, loc);
     if (a->sinks.v)
         p = softmax_with_sink(b, block, p, loc);
     else if (a->normaliser.v == KF_NORMALISE_SOFTMAX)
@@ -235,34 +251,86 @@ static kf_value weights_of(kf_graph_builder *b, const kf_block *block, kf_value 
     return kf_node_2(b->g, KF_OP_mul, p, kf_build_expr(b, a->prob.expr, vars, at), at);
 }
 
-kf_value kf_build_attention(kf_graph_builder *b, const kf_block *block, kf_value x)
+/* What becomes of queries [N, heads, D]: weighed values, times the last matrix. */
+static kf_value attend(kf_graph_builder *b, const kf_block *block, const view *w, kf_value q)
 {
     const kf_spec_attention *a = &block->u.attention;
     kf_loc loc = kf_build_loc(b, block->src.loc);
     int64_t heads = a->num_attention_heads.v, groups = a->num_key_value_heads.v, d = a->head_dim.v;
     kf_graph *g = b->g;
-
-    kf_value q = kf_build_linear(b, block, KF_PARAM_Q, "wq", KF_PARAM_Q_BIAS, "bq", x);
-    kf_value k = kf_build_linear(b, block, KF_PARAM_K, "wk", KF_PARAM_K_BIAS, "bk", x);
-    kf_value v = kf_build_linear(b, block, KF_PARAM_V, "wv", KF_PARAM_V_BIAS, "bv", x);
-    q = heads_of(b, block, q, heads, KF_PARAM_Q_NORM, "q_norm");
-    k = heads_of(b, block, k, groups, KF_PARAM_K_NORM, "k_norm");
-    uint32_t cache = b->next_cache++;
-    kf_value append[] = {b->cache[cache], k,         reshape3(b, v, groups, d, loc),
-                         b->in.pos,       b->in.seq, b->in.pages};
-    kf_value kv = kf_node_add(g, KF_OP_kv_append, NULL, 6, append, NULL, loc);
-    b->cache[cache] = kv;
-
-    kf_dim n = kf_value_type(g, x)->dim[0];
+    kf_dim n = kf_value_type(g, q)->dim[0];
     kf_dim grouped[] = {kf_dim_static(groups), kf_dim_static(heads / groups), n, kf_dim_static(d)};
     kf_dim flat_heads[] = {kf_dim_static(heads), n, kf_dim_static(d)};
     kf_dim flat[] = {n, kf_dim_static(heads * d)};
+
     q = kf_node_reshape(g, transpose(b, q, (kf_ints){3, {1, 0, 2}}, loc), 4, grouped, loc);
-    kf_value s = kf_node_matmul(g, q, cache_rows(b, kv, KF_PLANE_KEYS, loc), true, loc);
+    kf_value s = kf_node_matmul(g, q, cache_rows(b, w, KF_PLANE_KEYS, loc), true, loc);
     s = kf_node_2(g, KF_OP_mul, s, kf_node_const(g, a->scale.v, loc), loc);
-    kf_value p = weights_of(b, block, s, loc);
-    kf_value o = kf_node_matmul(g, p, cache_rows(b, kv, KF_PLANE_VALUES, loc), false, loc);
+    kf_value p = weights_of(b, block, w, s, loc);
+    kf_value o = kf_node_matmul(g, p, cache_rows(b, w, KF_PLANE_VALUES, loc), false, loc);
     o = transpose(b, kf_node_reshape(g, o, 3, flat_heads, loc), (kf_ints){3, {1, 0, 2}}, loc);
     o = kf_node_reshape(g, o, 2, flat, loc);
     return kf_build_linear(b, block, KF_PARAM_O, "wo", KF_PARAM_O_BIAS, "bo", o);
+}
+
+static kf_value query(kf_graph_builder *b, const kf_block *block, kf_value x)
+{
+    return kf_build_linear(b, block, KF_PARAM_Q, "wq", KF_PARAM_Q_BIAS, "bq", x);
+}
+
+static kf_value query_heads(kf_graph_builder *b, const kf_block *block, kf_value q)
+{
+    return heads_of(b, block, q, block->u.attention.num_attention_heads.v, KF_PARAM_Q_NORM,
+                    "q_norm");
+}
+
+/** Keys and values of some rows, before they are divided into heads. */
+typedef struct key_rows {
+    kf_value k, v;
+} key_rows;
+
+static key_rows keys_of(kf_graph_builder *b, const kf_block *block, kf_value x)
+{
+    key_rows r;
+
+    r.k = kf_build_linear(b, block, KF_PARAM_K, "wk", KF_PARAM_K_BIAS, "bk", x);
+    r.v = kf_build_linear(b, block, KF_PARAM_V, "wv", KF_PARAM_V_BIAS, "bv", x);
+    return r;
+}
+
+/* They join cache |cache| of the function. */
+static void append(kf_graph_builder *b, const kf_block *block, uint32_t cache, key_rows r)
+{
+    const kf_spec_attention *a = &block->u.attention;
+    kf_loc loc = kf_build_loc(b, block->src.loc);
+    int64_t groups = a->num_key_value_heads.v;
+    kf_value k = heads_of(b, block, r.k, groups, KF_PARAM_K_NORM, "k_norm");
+    kf_value in[] = {b->cache[cache], k,         reshape3(b, r.v, groups, a->head_dim.v, loc),
+                     b->in.pos,       b->in.seq, b->in.pages};
+
+    b->cache[cache] = kf_node_add(b->g, KF_OP_kv_append, NULL, 6, in, NULL, loc);
+}
+
+kf_value kf_build_attention(kf_graph_builder *b, const kf_block *block, kf_value x)
+{
+    uint32_t cache = b->next_cache++;
+    kf_value q = query(b, block, x);
+    key_rows r = keys_of(b, block, x);
+
+    q = query_heads(b, block, q);
+    append(b, block, cache, r);
+    view w = {b->cache[cache], b->in.past, b->in.pages, false};
+    return attend(b, block, &w, q);
+}
+
+void kf_build_memory(kf_graph_builder *b, const kf_block *block, kf_value x)
+{
+    append(b, block, b->next_memory++, keys_of(b, block, x));
+}
+
+kf_value kf_build_cross(kf_graph_builder *b, const kf_block *block, kf_value x)
+{
+    view w = {b->cache[b->next_memory++], b->in.memory_len, b->in.memory_pages, true};
+
+    return attend(b, block, &w, query_heads(b, block, query(b, block, x)));
 }

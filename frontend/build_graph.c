@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* build_graph - see build_graph.h. Functions and blocks; attention is build_attention.c. */
+/* build_graph - blocks as ops; functions are build_func.c, attention is build_attention.c. */
 #include "frontend/build_graph.h"
 
 #include "base/check.h"
@@ -267,8 +267,6 @@ static kf_value build_act(kf_graph_builder *b, const kf_block *block, const kf_s
 
 /* ---- blocks ---------------------------------------------------------------------------------- */
 
-static kf_value build_blocks(kf_graph_builder *b, kf_blocks blocks, kf_value x);
-
 static kf_value build_glu(kf_graph_builder *b, const kf_block *block, kf_value x)
 {
     const kf_spec_glu *u = &block->u.glu;
@@ -295,17 +293,19 @@ static kf_value build_mlp(kf_graph_builder *b, const kf_block *block, kf_value x
 static kf_value build_parallel(kf_graph_builder *b, const kf_block *block, kf_value x)
 {
     kf_loc loc = kf_build_loc(b, block->src.loc);
-    kf_value sum = build_blocks(b, block->u.parallel.branch[0], x);
+    kf_value sum = kf_build_blocks(b, block->u.parallel.branch[0], x);
 
     for (uint32_t i = 1; i < block->u.parallel.n_branches; i++)
-        sum = kf_node_2(b->g, KF_OP_add, sum, build_blocks(b, block->u.parallel.branch[i], x), loc);
+        sum = kf_node_2(b->g, KF_OP_add, sum, kf_build_blocks(b, block->u.parallel.branch[i], x),
+                        loc);
     return sum;
 }
 
 static kf_value build_embedding(kf_graph_builder *b, const kf_block *block, kf_value ids)
 {
     kf_loc loc = kf_build_loc(b, block->src.loc);
-    kf_value table = kf_build_param(b, block, KF_PARAM_TABLE, "embed");
+    const kf_block *owner = block->u.embedding.tied_to ? block->u.embedding.tied_to : block;
+    kf_value table = kf_build_param(b, owner, KF_PARAM_TABLE, "embed");
 
     return times_const(b, kf_node_2(b->g, KF_OP_gather, table, ids, loc),
                        block->u.embedding.scale.v, loc);
@@ -383,8 +383,6 @@ static kf_value build_block_linear(kf_graph_builder *b, const kf_block *block, k
     return u->act.expr ? build_act(b, block, &u->act, y) : y;
 }
 
-static kf_value build_repeat(kf_graph_builder *b, const kf_block *block, kf_value x);
-
 static kf_value build_block(kf_graph_builder *b, const kf_block *block, kf_value x)
 {
     kf_loc loc = kf_build_loc(b, block->src.loc);
@@ -398,6 +396,12 @@ static kf_value build_block(kf_graph_builder *b, const kf_block *block, kf_value
         return add_rows(b, block, "types", b->in.types, x);
     case KF_BLOCK_POOL:
         return build_pool(b, block, x);
+    case KF_BLOCK_CROSS:
+        return kf_build_cross(b, block, x);
+    case KF_BLOCK_BIAS:
+        b->bias = block;
+        b->in.bias = kf_build_param(b, block, KF_PARAM_TABLE, "bias");
+        return x;
     case KF_BLOCK_LINEAR:
         return build_block_linear(b, block, x);
     case KF_BLOCK_RMS_NORM:
@@ -415,11 +419,11 @@ static kf_value build_block(kf_graph_builder *b, const kf_block *block, kf_value
     case KF_BLOCK_MLP:
         return build_mlp(b, block, x);
     case KF_BLOCK_RESIDUAL:
-        return kf_node_2(b->g, KF_OP_add, x, build_blocks(b, block->u.residual.body, x), loc);
+        return kf_node_2(b->g, KF_OP_add, x, kf_build_blocks(b, block->u.residual.body, x), loc);
     case KF_BLOCK_PARALLEL:
         return build_parallel(b, block, x);
     case KF_BLOCK_REPEAT:
-        return build_repeat(b, block, x);
+        return kf_build_repeat(b, block, x);
     case KF_BLOCK_KIND_COUNT:
         break;
     }
@@ -427,339 +431,9 @@ static kf_value build_block(kf_graph_builder *b, const kf_block *block, kf_value
     return x;
 }
 
-static kf_value build_blocks(kf_graph_builder *b, kf_blocks blocks, kf_value x)
+kf_value kf_build_blocks(kf_graph_builder *b, kf_blocks blocks, kf_value x)
 {
     for (uint32_t i = 0; i < blocks.n; i++)
         x = build_block(b, &blocks.block[i], x);
     return x;
-}
-
-/* ---- what a function needs ------------------------------------------------------------------- */
-
-typedef void (*attention_fn)(kf_graph_builder *b, const kf_block *block, uint32_t layers,
-                             void *user);
-
-/* Calls |visit| for every attention block in the order in which building meets them. */
-static void each_attention(kf_graph_builder *b, kf_blocks blocks, bool into_repeats,
-                           uint32_t layers, attention_fn visit, void *user)
-{
-    for (uint32_t i = 0; i < blocks.n; i++) {
-        const kf_block *k = &blocks.block[i];
-        if (k->kind == KF_BLOCK_ATTENTION)
-            visit(b, k, layers, user);
-        if (k->kind == KF_BLOCK_RESIDUAL)
-            each_attention(b, k->u.residual.body, into_repeats, layers, visit, user);
-        for (uint32_t j = 0; k->kind == KF_BLOCK_PARALLEL && j < k->u.parallel.n_branches; j++)
-            each_attention(b, k->u.parallel.branch[j], into_repeats, layers, visit, user);
-        for (uint32_t j = 0; k->kind == KF_BLOCK_REPEAT && into_repeats && j < k->u.repeat.block.n;
-             j++)
-            each_attention(b, kf_repeat_body(b->spec, &k->u.repeat, j), true,
-                           (uint32_t)k->u.repeat.times.v / k->u.repeat.block.n, visit, user);
-    }
-}
-
-static void collect_rope(kf_graph_builder *b, const kf_block *block, uint32_t layers, void *user)
-{
-    kf_attr_rope_table t = kf_build_rope_attr(&block->u.attention);
-
-    (void)layers;
-    if (!block->u.attention.rope.present.v)
-        return;
-    for (uint32_t i = 0; i < b->n_ropes; i++)
-        if (kf_attr_eq(KF_ATTR_rope_table, &b->rope[i], &t))
-            return;
-    if (b->n_ropes == KF_MAX_ROPES) {
-        *(bool *)user = false;
-        kf_diag_add(b->diags, KF_E0408, block->src.loc,
-                    "more than %d different rotary tables in one model", KF_MAX_ROPES);
-        return;
-    }
-    b->rope[b->n_ropes++] = t;
-}
-
-static void add_cache(kf_graph_builder *b, const kf_block *block, uint32_t layers, void *user)
-{
-    kf_type t = kf_build_cache_type(b, &block->u.attention, layers);
-
-    if (b->n_caches == KF_MAX_CACHES) {
-        *(bool *)user = false;
-        kf_diag_add(b->diags, KF_E0408, block->src.loc,
-                    "more than %d attention blocks in one function", KF_MAX_CACHES);
-        return;
-    }
-    kf_str name = b->n_caches ? kf_strf(b->arena, "kv%u", b->n_caches) : KF_STR("kv");
-    b->cache[b->n_caches++] = kf_graph_add_arg(b->g, t, name, kf_build_loc(b, block->src.loc));
-}
-
-static void count_cache(kf_graph_builder *b, const kf_block *block, uint32_t layers, void *user)
-{
-    (void)b, (void)block, (void)layers;
-    (*(uint32_t *)user)++;
-}
-
-/* ---- functions ------------------------------------------------------------------------------- */
-
-static kf_value add_arg(kf_graph_builder *b, const char *name, kf_dtype dtype, uint8_t rank,
-                        kf_dim d0, kf_dim d1)
-{
-    kf_dim dims[] = {d0, d1};
-
-    return kf_graph_add_arg(b->g, kf_type_tensor(dtype, rank, dims), kf_str_from(name), KF_NO_LOC);
-}
-
-static kf_value add_pages(kf_graph_builder *b)
-{
-    int64_t pages = (b->max_positions + KF_KV_PAGE_TOKENS - 1) / KF_KV_PAGE_TOKENS;
-
-    return add_arg(b, "pages", KF_DTYPE_i32, 2, kf_dim_sym(KF_SYM_S), kf_dim_static(pages));
-}
-
-/* Positions, sequences and page table of the call, as arguments. */
-static void add_call_inputs(kf_graph_builder *b)
-{
-    kf_dim n = kf_dim_sym(KF_SYM_N), s = kf_dim_sym(KF_SYM_S);
-
-    b->in.pos = add_arg(b, "pos", KF_DTYPE_i32, 1, n, n);
-    b->in.seq = add_arg(b, "seq", KF_DTYPE_i32, 1, n, n);
-    b->in.seq_start = add_arg(b, "seq_start", KF_DTYPE_i32, 1, s, s);
-    b->in.past = add_arg(b, "past", KF_DTYPE_i32, 1, s, s);
-}
-
-/* The function's name: those of its blocks, with a number where that is taken. */
-static kf_str callee_name(const kf_graph_builder *b, const kf_spec_repeat *r)
-{
-    kf_sbuf joined = {.arena = b->arena};
-
-    for (uint32_t i = 0; i < r->block.n; i++)
-        kf_sbuf_printf(&joined, "%s%.*s", i ? "_" : "", KF_STR_ARG(r->block.v[i]));
-    kf_str first = kf_sbuf_view(&joined), name = first;
-    for (uint32_t n = 2; kf_module_find_func(b->m, name); n++)
-        name = kf_strf(b->arena, "%.*s%u", KF_STR_ARG(first), n);
-    return name;
-}
-
-/* What stands before the first hole of |weights|: the prefix of a function of several blocks. */
-static kf_str common_prefix(kf_str weights)
-{
-    uint32_t factor, offset, n = 0;
-
-    while (n < weights.len &&
-           !kf_layer_hole((kf_str){weights.ptr + n, weights.len - n}, &factor, &offset))
-        n++;
-    return (kf_str){weights.ptr, n};
-}
-
-/* |pattern| and a dot for block |k| of rounds of |n|: block k of round i is number n*i + k. */
-static kf_str part_prefix(kf_arena *arena, kf_str pattern, uint32_t n, uint32_t k)
-{
-    kf_sbuf out = {.arena = arena};
-
-    for (uint32_t i = 0, len; i < pattern.len; i += len) {
-        uint32_t factor, offset;
-        len = kf_layer_hole((kf_str){pattern.ptr + i, pattern.len - i}, &factor, &offset);
-        if (len)
-            kf_sbuf_printf(&out, factor * k + offset ? "{%ui+%u}" : "{%ui}", factor * n,
-                           factor * k + offset);
-        else
-            kf_sbuf_char(&out, pattern.ptr[i + len++]);
-    }
-    kf_sbuf_char(&out, '.');
-    return kf_sbuf_view(&out);
-}
-
-static kf_str callee_prefix(kf_arena *arena, const kf_spec_repeat *r)
-{
-    if (r->block.n == 1)
-        return kf_strf(arena, "%.*s.", KF_STR_ARG(r->weights.v));
-    return common_prefix(r->weights.v);
-}
-
-/* The blocks of a repeat in turn. */
-static kf_value build_round(kf_graph_builder *b, const kf_spec_repeat *r, kf_value x)
-{
-    kf_str weights = r->weights.v;
-    uint32_t common = common_prefix(weights).len;
-
-    b->round = r->block.n;
-    for (uint32_t i = 0; i < r->block.n; i++) {
-        b->turn = i;
-        if (r->block.n > 1)
-            b->part = part_prefix(b->arena, (kf_str){weights.ptr + common, weights.len - common},
-                                  r->block.n, i);
-        x = build_blocks(b, kf_repeat_body(b->spec, r, i), x);
-    }
-    return x;
-}
-
-/* Every attention block of one round. */
-static void each_attention_of_round(kf_graph_builder *b, const kf_spec_repeat *r,
-                                    attention_fn visit, void *user)
-{
-    for (uint32_t i = 0; i < r->block.n; i++)
-        each_attention(b, kf_repeat_body(b->spec, r, i), false, 1, visit, user);
-}
-
-/* The function of repeated blocks; arguments: rows, caches, call inputs, rotary tables. */
-static kf_graph *build_callee(kf_graph_builder *outer, const kf_block *block, int64_t width)
-{
-    const kf_spec_repeat *r = &block->u.repeat;
-    kf_graph_builder b = *outer;
-    bool ok = true;
-
-    b.g = kf_module_add_func(b.m, callee_name(&b, r));
-    b.g->loc = kf_build_loc(&b, b.spec->block[r->block_index[0]].src.loc);
-    b.n_caches = b.next_cache = 0;
-    b.prefix = callee_prefix(b.arena, r);
-    kf_value x = add_arg(&b, "x", KF_DTYPE_f32, 2, kf_dim_sym(KF_SYM_N), kf_dim_static(width));
-    each_attention_of_round(&b, r, add_cache, &ok);
-    if (!ok)
-        return NULL;
-    add_call_inputs(&b);
-    b.in.pages = add_pages(&b);
-    for (uint32_t i = 0; i < b.n_ropes; i++)
-        b.in.rope[i] = kf_graph_add_arg(b.g, *kf_value_type(outer->g, outer->in.rope[i]),
-                                        kf_strf(b.arena, i ? "rope%u" : "rope", i), KF_NO_LOC);
-    kf_graph_add_result(b.g, build_round(&b, r, x));
-    for (uint32_t i = 0; i < b.n_caches; i++)
-        kf_graph_add_result(b.g, b.cache[i]);
-    return b.g;
-}
-
-static kf_value build_repeat(kf_graph_builder *b, const kf_block *block, kf_value x)
-{
-    const kf_spec_repeat *r = &block->u.repeat;
-    const kf_type *rows = kf_value_type(b->g, x);
-    kf_graph *callee = build_callee(b, block, rows->dim[1].size);
-    kf_attr_repeat *attr = KF_ATTR_NEW(b->arena, repeat);
-    kf_value in[1 + KF_MAX_CACHES + 5 + KF_MAX_ROPES];
-    uint32_t n = 0, caches = 0;
-
-    if (!callee)
-        return x;
-    each_attention_of_round(b, r, count_cache, &caches);
-    attr->times = r->times.v / r->block.n;
-    attr->callee = callee->name;
-    attr->weights = callee_prefix(b->arena, r);
-    attr->iter = 1;
-    in[n++] = x;
-    for (uint32_t i = 0; i < caches; i++)
-        in[n++] = b->cache[b->next_cache + i];
-    in[n++] = b->in.pos;
-    in[n++] = b->in.seq;
-    in[n++] = b->in.seq_start;
-    in[n++] = b->in.past;
-    in[n++] = b->in.pages;
-    for (uint32_t i = 0; i < b->n_ropes; i++)
-        in[n++] = b->in.rope[i];
-    kf_value first =
-        kf_node_add(b->g, KF_OP_repeat, attr, n, in, NULL, kf_build_loc(b, block->src.loc));
-    for (uint32_t i = 0; i < caches; i++)
-        b->cache[b->next_cache++] = first + 1 + i;
-    return first;
-}
-
-/* Whether the blocks read only the rows themselves: no other tokens, no positions, and no function
- * that takes those of all rows. */
-static bool is_row_local(kf_blocks blocks)
-{
-    bool local = true;
-
-    for (uint32_t i = 0; i < blocks.n; i++) {
-        const kf_block *k = &blocks.block[i];
-        local = local && k->kind != KF_BLOCK_ATTENTION && k->kind != KF_BLOCK_REPEAT &&
-                k->kind != KF_BLOCK_POSITION_EMBEDDING && k->kind != KF_BLOCK_TYPES &&
-                k->kind != KF_BLOCK_POOL;
-        if (k->kind == KF_BLOCK_RESIDUAL)
-            local = local && is_row_local(k->u.residual.body);
-        for (uint32_t j = 0; k->kind == KF_BLOCK_PARALLEL && j < k->u.parallel.n_branches; j++)
-            local = local && is_row_local(k->u.parallel.branch[j]);
-    }
-    return local;
-}
-
-/* Blocks up to here need all tokens; behind it only the rows whose logits are wanted go on. */
-static uint32_t first_row_local_block(const kf_graph_builder *b)
-{
-    uint32_t end = b->spec->model.n;
-
-    while (end > 0 && is_row_local((kf_blocks){&b->spec->model.block[end - 1], 1}))
-        end--;
-    return end > 0 ? end : 1;
-}
-
-/* Only wanted rows go on; a pooled model has one row a sequence, all of them wanted. */
-static kf_value wanted_rows(kf_graph_builder *b, kf_value x, kf_value rows)
-{
-    if (kf_spec_is_pooled(b->spec))
-        return x;
-    return kf_node_2(b->g, KF_OP_gather, x, rows, kf_build_loc(b, b->spec->head->src.loc));
-}
-
-static bool build_entry(kf_graph_builder *b, const char *name)
-{
-    kf_dim n = kf_dim_sym(KF_SYM_N), r = kf_dim_sym(KF_SYM_R);
-    bool ok = true;
-
-    b->g = kf_module_add_func(b->m, kf_str_from(name));
-    b->prefix = (kf_str){"", 0};
-    kf_value ids = add_arg(b, "ids", KF_DTYPE_i32, 1, n, n);
-    add_call_inputs(b);
-    kf_value rows = add_arg(b, "logit_rows", KF_DTYPE_i32, 1, r, r);
-    b->in.pages = add_pages(b);
-    b->in.types =
-        kf_spec_token_types(b->spec) ? add_arg(b, "types", KF_DTYPE_i32, 1, n, n) : KF_NO_VALUE;
-    each_attention(b, b->spec->model, true, 1, add_cache, &ok);
-    each_attention(b, b->spec->model, true, 1, collect_rope, &ok);
-    if (!ok)
-        return false;
-    for (uint32_t i = 0; i < b->n_ropes; i++) {
-        kf_attr_rope_table *attr = KF_ATTR_NEW(b->arena, rope_table);
-        *attr = b->rope[i];
-        b->in.rope[i] = kf_node_add(b->g, KF_OP_rope_table, attr, 1, &b->in.pos, NULL,
-                                    kf_build_loc(b, b->spec->model.block[0].src.loc));
-    }
-    uint32_t split = first_row_local_block(b);
-    kf_blocks first = {b->spec->model.block, split};
-    kf_blocks rest = {b->spec->model.block + split, b->spec->model.n - split};
-    kf_value x = build_blocks(b, first, ids);
-    x = wanted_rows(b, x, rows);
-    kf_graph_add_result(b->g, build_blocks(b, rest, x));
-    for (uint32_t i = 0; i < b->n_caches; i++)
-        kf_graph_add_result(b->g, b->cache[i]);
-    return kf_diags_errors(b->diags) == 0;
-}
-
-static int64_t max_i64(int64_t a, int64_t b)
-{
-    return a > b ? a : b;
-}
-
-kf_module *kf_build_graph(kf_arena *arena, kf_diags *diags, const kf_spec *spec,
-                          const kf_tensor_source *stored)
-{
-    kf_module *m = kf_module_create(arena, spec->name.v);
-    kf_graph_builder b = {.arena = arena, .diags = diags, .spec = spec, .stored = stored, .m = m};
-    const kf_spec_build *build = &spec->build;
-
-    if (kf_src_given(build->activations.src) && build->activations.v != KF_DTYPE_f32) {
-        kf_diag_add(diags, KF_E0408, build->activations.src.loc,
-                    "activations are computed and stored in f32 on this target, not %s",
-                    kf_dtype_infos[build->activations.v].name);
-        return NULL;
-    }
-    b.max_positions = build->max_positions.v;
-    bool is_encoder = spec->kind == KF_MODEL_ENCODER;
-    int64_t keys = build->max_sequences.v * b.max_positions;
-    int64_t rows = is_encoder ? build->max_tokens.v : KF_MIN_LOGIT_ROWS;
-    kf_module_add_sym(m, KF_STR("S"), 1, build->max_sequences.v);
-    kf_module_add_sym(m, KF_STR("N"), 1, max_i64(build->max_tokens.v, build->max_sequences.v));
-    kf_module_add_sym(m, KF_STR("R"), 1, max_i64(build->max_sequences.v, rows));
-    kf_module_add_sym(m, KF_STR("K"), 1, keys);
-    if (!build_entry(&b, is_encoder ? "encoder" : "main"))
-        return NULL;
-    /* Definitions before uses: the entry is last. */
-    kf_graph *entry = m->funcs.data[0];
-    memmove(m->funcs.data, m->funcs.data + 1, (m->funcs.len - 1) * sizeof entry);
-    m->funcs.data[m->funcs.len - 1] = entry;
-    return m;
 }

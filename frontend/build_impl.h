@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* build_impl - shared between build_graph.c (blocks, functions), build_attention.c and
- * build_linear.c. Private to the frontend. */
+/* build_impl - shared between build_graph.c (blocks), build_func.c (functions),
+ * build_attention.c, build_linear.c and relative_bias.c. Private to the frontend. */
 #ifndef KF_FRONTEND_BUILD_IMPL_H
 #define KF_FRONTEND_BUILD_IMPL_H
 
@@ -13,6 +13,8 @@
 typedef struct kf_call_inputs {
     kf_value pos, seq, seq_start, past, pages;
     kf_value types; /* of the entry; KF_NO_VALUE in a model without token types */
+    kf_value memory_len, memory_pages; /* of a decoder beside an encoder */
+    kf_value bias;                     /* table of the relative_bias in effect, or KF_NO_VALUE */
     kf_value rope[KF_MAX_ROPES];
 } kf_call_inputs;
 
@@ -31,6 +33,8 @@ typedef struct kf_graph_builder {
     uint32_t n_caches; /* of the function under construction */
     kf_value cache[KF_MAX_CACHES];
     uint32_t next_cache;
+    uint32_t next_memory; /* caches of cross attentions stand behind those of the others */
+    const kf_block *bias; /* the relative_bias in effect, or NULL */
     /* distinct rotary tables of the whole model */
     uint32_t n_ropes;
     kf_attr_rope_table rope[KF_MAX_ROPES];
@@ -59,6 +63,9 @@ typedef struct kf_linear_cut {
 kf_value kf_build_linear_cut(kf_graph_builder *b, const kf_block *block, kf_param_role weight,
                              const char *weight_name, kf_param_role bias, const char *bias_name,
                              kf_linear_cut cut, kf_value x);
+/** Blocks one after the other, and a repeat of some. */
+kf_value kf_build_blocks(kf_graph_builder *b, kf_blocks blocks, kf_value x);
+kf_value kf_build_repeat(kf_graph_builder *b, const kf_block *block, kf_value x);
 /** rms over the last axis, times a gain. */
 kf_value kf_build_rms(kf_graph_builder *b, kf_value x, double eps, kf_value gain, kf_loc loc);
 /** |e| over values for its variables (indexed by kf_expr_var; unused ones KF_NO_VALUE). */
@@ -67,5 +74,13 @@ kf_value kf_build_expr(kf_graph_builder *b, const kf_expr *e, const kf_value *va
 kf_attr_rope_table kf_build_rope_attr(const kf_spec_attention *a);
 kf_type kf_build_cache_type(const kf_graph_builder *b, const kf_spec_attention *a, uint32_t layers);
 kf_value kf_build_attention(kf_graph_builder *b, const kf_block *block, kf_value x);
+/** Attention of the rows of |x| to the memory. */
+kf_value kf_build_cross(kf_graph_builder *b, const kf_block *block, kf_value x);
+/** Keys and values of the encoder's rows |x| join the memory of a cross attention. */
+void kf_build_memory(kf_graph_builder *b, const kf_block *block, kf_value x);
+/** table[bucket(k - q), h] as [G, heads/G, N, keys] (relative_bias.c). |q|: a column, |k|: a row.
+ */
+kf_value kf_build_relative_bias(kf_graph_builder *b, const kf_spec_attention *a, kf_value q,
+                                kf_value k, kf_loc loc);
 
 #endif

@@ -80,6 +80,9 @@ typedef struct kf_schema_family {
     kf_sv_bool tie_word_embeddings, attention_bias, qkv_bias, o_bias, mlp_bias;
     kf_sv_word qk_norm;
     kf_sv_int sliding_window, type_vocab_size;
+    kf_sv_int num_decoder_layers, relative_attention_num_buckets, relative_attention_max_distance;
+    kf_sv_str feed_forward_proj;
+    kf_sv_bool scale_decoder_outputs;
     kf_sv_num query_pre_attn_scalar, attn_logit_softcapping, final_logit_softcapping, logit_scale;
 } kf_schema_family;
 

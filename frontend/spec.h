@@ -171,8 +171,8 @@ typedef struct kf_spec_rope {
     kf_sv_int original_max_position_embeddings; /* llama3 */
 } kf_spec_rope;
 
-/** Self attention. Parameters: q, k, v, o and their biases; q_norm and k_norm gains
- * [head_dim]; sinks [num_attention_heads]. */
+/** Self attention, or cross attention, which has no norms, rope, mask and score. Parameters: q, k,
+ * v, o and their biases; q_norm and k_norm gains [head_dim]; sinks [num_attention_heads]. */
 typedef struct kf_spec_attention {
     kf_sv_int num_attention_heads;
     kf_sv_int num_key_value_heads; /* divides num_attention_heads */
@@ -182,12 +182,13 @@ typedef struct kf_spec_attention {
     kf_sv_word qk_norm; /* kf_qk_norm: over head_dim, before rope */
     kf_sv_num qk_norm_eps;
     kf_spec_rope rope;
-    kf_sv_num scale;       /* of q.k; default head_dim^-0.5 */
-    kf_sv_expr mask;       /* over h, q, k; implies k <= q, except in encoders */
-    kf_sv_expr score;      /* over score, h, q, k; expr NULL: the score itself */
-    kf_sv_word normaliser; /* kf_normaliser_of */
-    kf_sv_expr prob;       /* over h, q, k; expr NULL: 1 */
-    kf_sv_bool sinks;      /* with softmax only */
+    kf_sv_bool relative_bias; /* adds the table of the relative_bias before it */
+    kf_sv_num scale;          /* of q.k; default head_dim^-0.5 */
+    kf_sv_expr mask;          /* over h, q, k; implies k <= q, except in encoders */
+    kf_sv_expr score;         /* over score, h, q, k; expr NULL: the score itself */
+    kf_sv_word normaliser;    /* kf_normaliser_of */
+    kf_sv_expr prob;          /* over h, q, k; expr NULL: 1 */
+    kf_sv_bool sinks;         /* with softmax only */
 } kf_spec_attention;
 
 /** act(gate(x)) * up(x), then down. Parameters: gate, up, down and their biases. */
@@ -224,9 +225,17 @@ typedef struct kf_spec_poly_norm {
     kf_sv_num eps;
 } kf_spec_poly_norm;
 
+/** table[bucket(k - q), head] for the attentions behind it. */
+typedef struct kf_spec_bias {
+    kf_sv_int num_attention_heads, buckets, max_distance;
+    kf_sv_bool bidirectional;
+} kf_spec_bias;
+
 /** Token embedding, [vocab_size, hidden_size]; first block of the model. */
 typedef struct kf_spec_embedding {
     kf_sv_num scale;
+    kf_sv_str tied;          /* "encoder": has no table of its own */
+    const kf_block *tied_to; /* the encoder's embedding, or NULL */
 } kf_spec_embedding;
 
 /** x + table[position + offset], table [positions, hidden_size]. */
@@ -275,6 +284,7 @@ struct kf_block {
         kf_spec_embedding embedding;
         kf_spec_position_embedding position_embedding;
         kf_spec_types types;
+        kf_spec_bias bias;
         kf_spec_pool pool;
         kf_spec_linear linear;
         kf_spec_norm norm;
@@ -329,6 +339,7 @@ typedef struct kf_spec_generation {
     kf_sv_int bos_token_id; /* valid when given */
     kf_sv_ints eos_token_id;
     kf_sv_int pad_token_id;
+    kf_sv_int decoder_start_token_id;
     kf_sv_bool do_sample;
     kf_sv_num temperature;
     kf_sv_num top_p;
@@ -339,7 +350,11 @@ typedef struct kf_spec_generation {
 typedef enum kf_model_kind {
     KF_MODEL_DECODER, /* tokens join those that the cache holds; a token sees earlier ones */
     KF_MODEL_ENCODER, /* whole sequences in one call; a token may see later ones */
+    KF_MODEL_ENCODER_DECODER, /* a decoder that attends to what an encoder took before */
 } kf_model_kind;
+
+/** The key that holds kf_spec.model, by kind. */
+extern const char *const kf_model_words[];
 
 typedef struct kf_spec {
     uint32_t file; /* diagnostics file number of the description */
@@ -356,7 +371,8 @@ typedef struct kf_spec {
     kf_spec_block *block; /* `blocks:` */
     uint32_t n_blocks;
     kf_model_kind kind;
-    kf_blocks model;           /* `model:`, or `encoder:` */
+    kf_blocks model;           /* `model:`, or `encoder:` of an encoder, or `decoder:` */
+    kf_blocks encoder;         /* beside a decoder; else none */
     const kf_block *embedding; /* first block of the model */
     const kf_block *head;      /* last block of the model; a decoder's goes onto the vocabulary */
     kf_spec_form form[KF_FORM_COUNT];

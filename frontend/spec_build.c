@@ -46,7 +46,7 @@ static void add_blocks(const kf_spec *spec, const kf_blocks *blocks, double time
         for (uint32_t p = 0; p < b->n_params; p++)
             t->weight_bytes += times * elem_bytes * (double)b->param[p].dim[0] *
                                (b->param[p].rank > 1 ? (double)b->param[p].dim[1] : 1);
-        if (b->kind == KF_BLOCK_ATTENTION)
+        if (b->kind == KF_BLOCK_ATTENTION || b->kind == KF_BLOCK_CROSS)
             t->kv_values += times * 2 * (double)b->u.attention.num_key_value_heads.v *
                             (double)b->u.attention.head_dim.v;
         if (b->kind == KF_BLOCK_RESIDUAL)
@@ -75,6 +75,7 @@ static bool check_size(kf_reader *r)
     const kf_spec_build *b = &spec->build;
     kf_sv_dtype f32 = {0};
     totals t = {0};
+    add_blocks(spec, &spec->encoder, 1, dtype_bytes(b->weights, spec->dtype), &t);
     add_blocks(spec, &spec->model, 1, dtype_bytes(b->weights, spec->dtype), &t);
     if (t.tensors > MAX_TENSORS) {
         kf_diag_add(r->diags, KF_E0709, spec->model.block[0].src.loc,

@@ -81,6 +81,39 @@ static kf_yaml_node *scale_of_query(expander *x)
     return node == NULL ? NULL : number(x, node, 1 / sqrt(x->dims.query_pre_attn_scalar.v));
 }
 
+/* feed_forward_proj: an activation, or "gated-" and one; the authors' gated gelu is the tanh one.
+ */
+static kf_yaml_node *feed_forward(expander *x)
+{
+    kf_yaml_node *proj = lookup(x, "feed_forward_proj");
+    bool gated = kf_str_starts_with(proj->text, "gated-");
+    return kf_yaml_new_scalar(x->r->arena, gated ? KF_STR("glu") : KF_STR("mlp"), proj->loc,
+                              proj->origin);
+}
+
+static kf_yaml_node *feed_forward_act(expander *x)
+{
+    kf_yaml_node *proj = lookup(x, "feed_forward_proj");
+    uint32_t skip = kf_str_starts_with(proj->text, "gated-") ? 6 : 0;
+    kf_str act =
+        kf_str_eq_c(proj->text, "gated-gelu")
+            ? KF_STR("gelu_tanh")
+            : kf_str_dup(x->r->arena, (kf_str){proj->text.ptr + skip, proj->text.len - skip});
+    return kf_yaml_new_scalar(x->r->arena, act, proj->loc, proj->origin);
+}
+
+static kf_yaml_node *decoder_output_act(expander *x)
+{
+    kf_yaml_node *scaled = lookup(x, "scale_decoder_outputs"), *node;
+    double size = number_of(x, "hidden_size", &node);
+    if (isnan(size) || !kf_str_eq_c(scaled->text, "true"))
+        return NULL;
+    kf_sbuf text = {.arena = x->r->arena};
+    kf_sbuf_c(&text, "x * ");
+    kf_sbuf_double(&text, 1 / sqrt(size));
+    return kf_yaml_new_scalar(x->r->arena, kf_sbuf_view(&text), scaled->loc, scaled->origin);
+}
+
 static const struct derived {
     const char *name;
     kf_yaml_node *(*make)(expander *x);
@@ -90,6 +123,9 @@ static const struct derived {
     {"4*hidden_size", four_hidden_sizes},
     {"sqrt(hidden_size)", root_of_hidden_size},
     {"1/sqrt(query_pre_attn_scalar)", scale_of_query},
+    {"feed_forward", feed_forward},
+    {"feed_forward_act", feed_forward_act},
+    {"decoder_output_act", decoder_output_act},
 };
 
 /* $key of a preset that is another key's value when not given itself. */
@@ -99,6 +135,8 @@ static const struct fallback {
     {"qkv_bias", "attention_bias"},
     {"o_bias", "attention_bias"},
     {"qk_norm_eps", "rms_norm_eps"},
+    {"num_decoder_layers", "num_hidden_layers"},
+    {"scale_decoder_outputs", "tie_word_embeddings"},
 };
 
 /* ---- holes ----------------------------------------------------------------------------------- */
@@ -315,7 +353,7 @@ static kf_yaml_node *write_out(expander *x, kf_yaml_node *open)
 
 kf_yaml_node *kf_expand_family(kf_reader *r, kf_yaml_node *root, kf_str family, kf_src owner)
 {
-    static const char *const open_keys[] = {"blocks", "model", "encoder"};
+    static const char *const open_keys[] = {"blocks", "model", "encoder", "decoder"};
     expander x = {.r = r, .root = root, .owner = owner};
     uint32_t errors = kf_diags_errors(r->diags);
     const kf_preset *preset = find_preset(&x, family);

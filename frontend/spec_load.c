@@ -175,6 +175,25 @@ static bool apply_from(loader *l)
     return import_dir(l, resolve(l, from->text), src);
 }
 
+/** `model`, `encoder`, or `encoder` and `decoder`. */
+static bool check_stack_keys(loader *l, bool has_family, kf_loc whole)
+{
+    kf_diags *diags = l->r.diags;
+    const kf_yaml_pair *model = kf_yaml_find(l->root, "model");
+    const kf_yaml_pair *encoder = kf_yaml_find(l->root, "encoder");
+    const kf_yaml_pair *decoder = kf_yaml_find(l->root, "decoder");
+    if (!has_family && model == NULL && encoder == NULL && decoder == NULL)
+        kf_diag_add(diags, KF_E0104, whole,
+                    "no model: give 'family:', 'from:', or 'blocks:' and 'model:' or 'encoder:'");
+    else if (decoder != NULL && encoder == NULL)
+        kf_diag_add(diags, KF_E0104, decoder->key->loc, "'decoder' needs the key 'encoder'");
+    else if (model != NULL && encoder != NULL)
+        kf_diag_add(diags, KF_E0115, encoder->key->loc, "'encoder' beside 'model'");
+    else
+        return true;
+    return false;
+}
+
 static kf_spec *read_root(loader *l)
 {
     kf_reader *r = &l->r;
@@ -190,17 +209,7 @@ static kf_spec *read_root(loader *l)
             return NULL;
     }
     bool ok = kf_schema_read(r, KF_SCOPE_TOP, KF_SCOPE_COUNT, l->root, whole, &l->top);
-    const kf_yaml_pair *model = kf_yaml_find(l->root, "model");
-    const kf_yaml_pair *encoder = kf_yaml_find(l->root, "encoder");
-    if (!has_family && model == NULL && encoder == NULL) {
-        kf_diag_add(r->diags, KF_E0104, whole.loc,
-                    "no model: give 'family:', 'from:', or 'blocks:' and 'model:' or 'encoder:'");
-        ok = false;
-    }
-    if (model != NULL && encoder != NULL) {
-        kf_diag_add(r->diags, KF_E0115, encoder->key->loc, "'encoder' beside 'model'");
-        ok = false;
-    }
+    ok = check_stack_keys(l, has_family, whole.loc) && ok;
     if (!ok)
         return NULL;
     take_top(l);

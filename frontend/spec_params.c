@@ -353,5 +353,5 @@ static bool visit_blocks(const visitor *v, const kf_blocks *blocks)
 bool kf_spec_each_param(kf_arena *arena, const kf_spec *spec, kf_spec_visit_fn visit, void *user)
 {
     visitor v = {.arena = arena, .spec = spec, .visit = visit, .user = user};
-    return visit_blocks(&v, &spec->model);
+    return visit_blocks(&v, &spec->encoder) && visit_blocks(&v, &spec->model);
 }

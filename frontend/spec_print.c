@@ -110,6 +110,8 @@ static void print_leaf(printer *p, const kf_block *b)
         [KF_BLOCK_POSITION_EMBEDDING] = KF_SCOPE_POSITION_EMBEDDING,
         [KF_BLOCK_TYPES] = KF_SCOPE_TYPES,
         [KF_BLOCK_POOL] = KF_SCOPE_POOL,
+        [KF_BLOCK_CROSS] = KF_SCOPE_CROSS,
+        [KF_BLOCK_BIAS] = KF_SCOPE_BIAS,
         [KF_BLOCK_LINEAR] = KF_SCOPE_LINEAR,
         [KF_BLOCK_RMS_NORM] = KF_SCOPE_RMS_NORM,
         [KF_BLOCK_LAYER_NORM] = KF_SCOPE_LAYER_NORM,
@@ -293,11 +295,15 @@ void kf_spec_print(const kf_spec *spec, bool origins, kf_sbuf *out)
         kf_sbuf_printf(out, "  %.*s:\n", KF_STR_ARG(spec->block[i].name));
         print_blocks(&p, &spec->block[i].body, 2);
     }
-    kf_sbuf_c(out, spec->kind == KF_MODEL_ENCODER ? "encoder:\n" : "model:\n");
+    if (spec->encoder.n > 0)
+        kf_sbuf_c(out, "encoder:\n");
+    print_blocks(&p, &spec->encoder, 1);
+    kf_sbuf_printf(out, "%s:\n", kf_model_words[spec->kind]);
     print_blocks(&p, &spec->model, 1);
     bool has_heading = false;
     for (uint32_t i = 0; i < spec->n_blocks; i++)
         print_names(&p, &spec->block[i].body, &has_heading);
+    print_names(&p, &spec->encoder, &has_heading);
     print_names(&p, &spec->model, &has_heading);
     print_forms(&p);
     part generation = {KF_SCOPE_GENERATION, NULL, &spec->generation};

@@ -44,14 +44,32 @@ static bool inconsistent(kf_reader *r, kf_loc loc, const char *fmt, ...)
     return false;
 }
 
+/** The decoder's embedding may be the encoder's. */
+static bool tie_embedding(kf_spec_scope *s, kf_block *b)
+{
+    kf_spec_embedding *u = &b->u.embedding;
+    const kf_spec *spec = s->r->spec;
+    bool fits = kf_str_eq_c(u->tied.v, "encoder") && kf_str_eq_c(s->name, "decoder") &&
+                spec->encoder.n > 0 && spec->encoder.block[0].kind == KF_BLOCK_EMBEDDING;
+    if (fits)
+        u->tied_to = &spec->encoder.block[0];
+    else
+        kf_diag_add(s->r->diags, KF_E0113, u->tied.src.loc,
+                    "'tied' is 'encoder', in a decoder beside one; this is '%.*s'",
+                    KF_STR_ARG(u->tied.v));
+    return fits;
+}
+
 static bool read_embedding(kf_spec_scope *s, kf_block *b, const kf_yaml_node *map)
 {
     const kf_spec *spec = s->r->spec;
     if (!kf_schema_read(s->r, KF_SCOPE_EMBEDDING, KF_SCOPE_COUNT, map, b->src, &b->u.embedding))
         return false;
+    b->out_dim = spec->hidden_size.v;
+    if (kf_src_given(b->u.embedding.tied.src))
+        return tie_embedding(s, b);
     kf_scope_add_matrix(s, b, KF_PARAM_TABLE, spec->vocab_size.v, "vocab_size", spec->hidden_size.v,
                         "hidden_size");
-    b->out_dim = spec->hidden_size.v;
     return true;
 }
 
@@ -123,7 +141,7 @@ static bool read_linear(kf_spec_scope *s, kf_block *b, const kf_yaml_node *map)
                 "the embedding's table is [%lld, %lld], this linear needs [%lld, %lld]",
                 (long long)r->spec->vocab_size.v, (long long)r->spec->hidden_size.v,
                 (long long)b->out_dim, (long long)b->in_dim);
-        u->tied_to = e;
+        u->tied_to = e->u.embedding.tied_to != NULL ? e->u.embedding.tied_to : e;
     }
     if (u->bias.v)
         kf_scope_add_vector(s, b, KF_PARAM_BIAS, b->out_dim, why_out);
@@ -308,7 +326,7 @@ static bool read_attention(kf_spec_scope *s, kf_block *b, const kf_yaml_node *ma
     if (!kf_schema_read(r, KF_SCOPE_ATTENTION, KF_SCOPE_COUNT, map, b->src, u) ||
         !derive_heads(r, b))
         return false;
-    kf_expr_env env = {(uint32_t)u->num_attention_heads.v, r->spec->kind == KF_MODEL_ENCODER};
+    kf_expr_env env = {(uint32_t)u->num_attention_heads.v, r->spec->kind != KF_MODEL_DECODER};
     bool ok = read_rope(r, kf_yaml_get(map, "rope"), u->head_dim.v, &u->rope);
     ok = kf_read_expr(r, map, "mask", KF_EXPR_MASK, env, &u->mask) && ok;
     ok = kf_read_expr(r, map, "score", KF_EXPR_SCORE, env, &u->score) && ok;
@@ -321,6 +339,31 @@ static bool read_attention(kf_spec_scope *s, kf_block *b, const kf_yaml_node *ma
     add_attention_params(s, b);
     b->out_dim = b->in_dim;
     return ok;
+}
+
+static bool read_cross(kf_spec_scope *s, kf_block *b, const kf_yaml_node *map)
+{
+    if (!kf_schema_read(s->r, KF_SCOPE_CROSS, KF_SCOPE_COUNT, map, b->src, &b->u.attention) ||
+        !derive_heads(s->r, b))
+        return false;
+    add_attention_params(s, b);
+    return true;
+}
+
+static bool read_bias(kf_spec_scope *s, kf_block *b, const kf_yaml_node *map)
+{
+    kf_spec_bias *u = &b->u.bias;
+    if (!kf_schema_read(s->r, KF_SCOPE_BIAS, KF_SCOPE_COUNT, map, b->src, u))
+        return false;
+    int64_t side = u->bidirectional.v ? u->buckets.v / 2 : u->buckets.v;
+    if (u->buckets.v % (u->bidirectional.v ? 4 : 2) != 0 || u->max_distance.v <= side / 2)
+        return inconsistent(s->r, b->src.loc,
+                            "%lld buckets up to distance %lld: half of those of a side are for "
+                            "single distances, below max_distance",
+                            (long long)u->buckets.v, (long long)u->max_distance.v);
+    kf_scope_add_matrix(s, b, KF_PARAM_TABLE, u->buckets.v, "buckets", u->num_attention_heads.v,
+                        "num_attention_heads");
+    return true;
 }
 
 static bool read_glu(kf_spec_scope *s, kf_block *b, const kf_yaml_node *map)
@@ -530,6 +573,10 @@ static bool read_body(kf_spec_scope *s, kf_block *b, const kf_yaml_node *node)
         return read_position_embedding(s, b, map);
     case KF_BLOCK_TYPES:
         return read_types(s, b, map);
+    case KF_BLOCK_CROSS:
+        return read_cross(s, b, map);
+    case KF_BLOCK_BIAS:
+        return read_bias(s, b, map);
     case KF_BLOCK_POOL:
         return kf_schema_read(s->r, KF_SCOPE_POOL, KF_SCOPE_COUNT, map, b->src, &b->u.pool);
     case KF_BLOCK_LINEAR:
@@ -605,8 +652,8 @@ static bool read_sequence(kf_spec_scope *s, const kf_yaml_node *node, const char
         kf_block *b = &out->block[i];
         ok = read_block(s, node->u.items[i], in_dim, b) && ok;
         in_dim = b->out_dim;
-        if (s->is_model && i == 0 && b->kind == KF_BLOCK_EMBEDDING && s->r->spec->embedding == NULL)
-            s->r->spec->embedding = b;
+        if (s->is_model && i == 0 && b->kind == KF_BLOCK_EMBEDDING)
+            s->r->spec->embedding = b; /* in the end the decoder's: it is read last */
         if (kf_diags_errors(s->r->diags) >= KF_DIAG_MAX_ERRORS)
             return false;
     }
@@ -627,7 +674,8 @@ static bool is_block_name(kf_str s)
         if (!letter && (i == 0 || c < '0' || c > '9'))
             return false;
     }
-    return s.len > 0 && s.len <= 64 && !kf_str_eq_c(s, "model") && !kf_str_eq_c(s, "encoder");
+    return s.len > 0 && s.len <= 64 && !kf_str_eq_c(s, "model") && !kf_str_eq_c(s, "encoder") &&
+           !kf_str_eq_c(s, "decoder");
 }
 
 static bool read_named_blocks(kf_reader *r, const kf_yaml_node *blocks, kf_spec_scope *base)
@@ -641,10 +689,9 @@ static bool read_named_blocks(kf_reader *r, const kf_yaml_node *blocks, kf_spec_
     for (uint32_t i = 0; i < blocks->n; i++) {
         const kf_yaml_pair *pair = &blocks->u.pairs[i];
         if (!is_block_name(pair->key->text)) {
-            kf_diag_add(
-                r->diags, KF_E0106, pair->key->loc,
-                "a block's name is a word of letters, digits and '_' other than 'model' and "
-                "'encoder'");
+            kf_diag_add(r->diags, KF_E0106, pair->key->loc,
+                        "a block's name is a word of letters, digits and '_' other than 'model', "
+                        "'encoder' and 'decoder'");
             ok = false;
             continue;
         }
@@ -661,21 +708,36 @@ static bool read_named_blocks(kf_reader *r, const kf_yaml_node *blocks, kf_spec_
     return ok;
 }
 
+const char *const kf_model_words[] = {[KF_MODEL_DECODER] = "model",
+                                      [KF_MODEL_ENCODER] = "encoder",
+                                      [KF_MODEL_ENCODER_DECODER] = "decoder"};
+
+/** The sequence under |word|, whose parameters are called after it. */
+static bool read_stack(kf_reader *r, const kf_yaml_node *root, const char *word,
+                       const kf_spec_scope *base, kf_blocks *out)
+{
+    kf_spec_scope s = *base;
+    const kf_yaml_node *blocks = kf_yaml_get(root, word);
+    s.name = kf_str_from(word);
+    s.is_model = true;
+    s.loc = blocks->loc;
+    return read_sequence(&s, blocks, word, r->spec->hidden_size.v, out) &&
+           kf_scope_check_unique(&s);
+}
+
 bool kf_read_blocks(kf_reader *r, const kf_yaml_node *root)
 {
     kf_spec_scope base = {.r = r};
-    r->spec->kind = kf_yaml_get(root, "encoder") != NULL ? KF_MODEL_ENCODER : KF_MODEL_DECODER;
+    kf_spec *spec = r->spec;
+    spec->kind = kf_yaml_get(root, "decoder") != NULL   ? KF_MODEL_ENCODER_DECODER
+                 : kf_yaml_get(root, "encoder") != NULL ? KF_MODEL_ENCODER
+                                                        : KF_MODEL_DECODER;
     if (!kf_read_forms(r, root) ||
         !kf_scope_open_names(r, kf_yaml_get(root, "weight_names"), &base))
         return false;
     bool ok = read_named_blocks(r, kf_yaml_get(root, "blocks"), &base);
-    kf_spec_scope s = base;
-    const char *word = r->spec->kind == KF_MODEL_ENCODER ? "encoder" : "model";
-    const kf_yaml_node *model = kf_yaml_get(root, word);
-    s.name = kf_str_from(word);
-    s.is_model = true;
-    s.loc = model->loc;
-    ok = read_sequence(&s, model, word, r->spec->hidden_size.v, &r->spec->model) &&
-         kf_scope_check_unique(&s) && ok;
+    if (spec->kind == KF_MODEL_ENCODER_DECODER)
+        ok = read_stack(r, root, "encoder", &base, &spec->encoder) && ok;
+    ok = read_stack(r, root, kf_model_words[spec->kind], &base, &spec->model) && ok;
     return ok && kf_scope_check_names_used(r, &base) && kf_check_forms(r) && kf_check_places(r);
 }

@@ -19,14 +19,21 @@ typedef struct loaded {
     kf_tensor value;
 } loaded;
 
+/** A cache argument of the entries, by name. */
+typedef struct cache {
+    kf_str name;
+    kf_eval_kv *kv;
+} cache;
+
 struct kf_eval {
     kf_arena *arena;
     const kf_module *m;
     kf_eval_mode mode;
     const kf_tensor_source *source;
     uint32_t n_seqs;
-    uint32_t *n_tokens;          /* of each sequence */
-    KF_VEC(kf_eval_kv *) caches; /* by order among the entry's cache arguments */
+    uint32_t *n_tokens; /* of each sequence */
+    uint32_t *n_memory; /* that the encoder took of each */
+    KF_VEC(cache) caches;
     KF_VEC(loaded) weights;
     kf_sbuf *why; /* of the running call */
     kf_eval_trace_fn trace;
@@ -43,6 +50,7 @@ kf_eval *kf_eval_create(kf_arena *arena, const kf_module *m, kf_eval_mode mode,
     e->source = weights;
     e->n_seqs = seqs;
     e->n_tokens = KF_NEW_N(arena, uint32_t, seqs ? seqs : 1);
+    e->n_memory = KF_NEW_N(arena, uint32_t, seqs ? seqs : 1);
     return e;
 }
 
@@ -136,23 +144,32 @@ static bool load_all(kf_eval *e, const kf_graph *g, kf_str prefix, uint32_t laye
 
 /* ---- a call ---------------------------------------------------------------------------------- */
 
-static bool check_step(kf_eval *e, const kf_eval_step *step, bool all_rows, int64_t *sym_values)
+/* Tokens that sequence |s| of the call held before it; an encoder takes whole ones. */
+static uint32_t past_of(const kf_eval *e, const kf_graph *g, const kf_eval_step *step, uint32_t s)
 {
-    int64_t n = 0, keys = 0;
+    return kf_is_encoder(g->name) ? 0 : e->n_tokens[step->seq[s]];
+}
+
+static bool check_step(kf_eval *e, const kf_graph *g, const kf_eval_step *step, bool all_rows,
+                       int64_t *sym_values)
+{
+    int64_t n = 0, keys = 0, memory = 0;
     for (uint32_t s = 0; s < step->n_seqs; s++) {
         if (step->seq[s] >= e->n_seqs)
             return refuse(e, "sequence %" PRIu32 " of %" PRIu32, step->seq[s], e->n_seqs);
         n += step->n_tokens[s];
-        keys += (int64_t)e->n_tokens[step->seq[s]] + step->n_tokens[s];
+        keys += (int64_t)past_of(e, g, step, s) + step->n_tokens[s];
+        memory += kf_is_encoder(g->name) ? step->n_tokens[s] : e->n_memory[step->seq[s]];
         if (!step->n_tokens[s])
             return refuse(e, "sequence %" PRIu32 " has no new token", step->seq[s]);
     }
-    if (e->m->syms.len != KF_SYM_STANDARD)
+    if (e->m->syms.len != KF_SYM_STANDARD && e->m->syms.len != KF_SYM_MEMORY)
         return refuse(e, "the module has other dims than a decoder's");
     sym_values[KF_SYM_S] = step->n_seqs;
     sym_values[KF_SYM_N] = n;
     sym_values[KF_SYM_R] = all_rows ? n : step->n_seqs;
     sym_values[KF_SYM_K] = keys;
+    sym_values[KF_SYM_M] = memory;
     for (uint32_t i = 0; i < e->m->syms.len; i++) {
         const kf_sym *sym = &e->m->syms.data[i];
         bool any = i == KF_SYM_R && all_rows; /* the reference may show every row */
@@ -164,16 +181,18 @@ static bool check_step(kf_eval *e, const kf_eval_step *step, bool all_rows, int6
 }
 
 /* By-token and by-sequence inputs; pages stay 0, caches of the evaluator have none. */
-static void fill_input(const kf_eval *e, const kf_eval_step *step, bool all_rows, kf_input_id which,
-                       kf_tensor *t)
+static void fill_input(const kf_eval *e, const kf_graph *g, const kf_eval_step *step, bool all_rows,
+                       kf_input_id which, kf_tensor *t)
 {
     int64_t row = 0;
     for (uint32_t s = 0; s < step->n_seqs; s++) {
-        uint32_t past = e->n_tokens[step->seq[s]];
+        uint32_t past = past_of(e, g, step, s);
         if (which == KF_INPUT_ID_seq_start)
             t->data[s] = (double)row;
         if (which == KF_INPUT_ID_past)
             t->data[s] = past;
+        if (which == KF_INPUT_ID_memory_len)
+            t->data[s] = e->n_memory[step->seq[s]];
         for (uint32_t i = 0; i < step->n_tokens[s]; i++, row++) {
             if (which == KF_INPUT_ID_ids)
                 t->data[row] = step->tokens[s][i];
@@ -191,29 +210,30 @@ static void fill_input(const kf_eval *e, const kf_eval_step *step, bool all_rows
     }
 }
 
-static kf_eval_kv *get_cache(kf_eval *e, uint32_t index, const kf_type *type)
+static kf_eval_kv *get_cache(kf_eval *e, kf_str name, const kf_type *type)
 {
-    while (e->caches.len <= index) {
-        kf_tensor t = kf_tensor_new_kv(e->arena, type, e->mode, e->n_seqs, 0);
-        kf_vec_push(e->arena, &e->caches, t.kv);
-    }
-    return e->caches.data[index];
+    for (uint32_t i = 0; i < e->caches.len; i++)
+        if (kf_str_eq(e->caches.data[i].name, name))
+            return e->caches.data[i].kv;
+    kf_tensor t = kf_tensor_new_kv(e->arena, type, e->mode, e->n_seqs, 0);
+    kf_vec_push(e->arena, &e->caches, (cache){name, t.kv});
+    return t.kv;
 }
 
 /* Caches live as long as the evaluator, inputs as long as the call. */
 static bool bind_caches(kf_eval *e, const kf_graph *g, const kf_eval_step *step, kf_tensor *args)
 {
-    uint32_t n_caches = 0;
     for (uint32_t i = 0; i < g->args.len; i++) {
+        kf_str name = g->values.data[g->args.data[i]].name;
         const kf_type *type = kf_value_type(g, g->args.data[i]);
         if (type->kind != KF_TYPE_KVCACHE)
             continue;
-        kf_eval_kv *kv = get_cache(e, n_caches++, type);
+        kf_eval_kv *kv = get_cache(e, name, type);
         if (!kf_type_eq(&kv->type, type))
-            return refuse(e, "phases disagree about cache %" PRIu32, n_caches - 1);
+            return refuse(e, "phases disagree about cache '%.*s'", KF_STR_ARG(name));
         for (uint32_t s = 0; s < step->n_seqs; s++)
             kf_eval_kv_reserve(e->arena, kv, step->seq[s],
-                               (int64_t)e->n_tokens[step->seq[s]] + step->n_tokens[s]);
+                               (int64_t)past_of(e, g, step, s) + step->n_tokens[s]);
         args[i].kv = kv;
         kv->slot = step->seq;
     }
@@ -235,16 +255,17 @@ static bool bind_inputs(kf_eval *e, const kf_graph *g, const kf_eval_step *step,
         for (uint8_t d = 0; d < v->type.rank; d++)
             dim[d] = kf_dim_value(v->type.dim[d], sym_values);
         args[i] = kf_tensor_new(e->arena, v->type.rank, dim);
-        static const uint32_t by_seq = 1u << KF_INPUT_ID_seq_start | 1u << KF_INPUT_ID_past;
+        static const uint32_t by_seq =
+            1u << KF_INPUT_ID_seq_start | 1u << KF_INPUT_ID_past | 1u << KF_INPUT_ID_memory_len;
         int64_t want = which == KF_INPUT_ID_logit_rows ? sym_values[KF_SYM_R]
                        : by_seq >> which & 1           ? sym_values[KF_SYM_S]
                                                        : sym_values[KF_SYM_N];
-        if (which == KF_INPUT_ID_pages)
+        if (which == KF_INPUT_ID_pages || which == KF_INPUT_ID_memory_pages)
             continue;
         if (args[i].n != want)
             return refuse(e, "input '%.*s' takes %" PRId64 " numbers, the call has %" PRId64,
                           KF_STR_ARG(v->name), args[i].n, want);
-        fill_input(e, step, all_rows, which, &args[i]);
+        fill_input(e, g, step, all_rows, which, &args[i]);
     }
     return true;
 }
@@ -286,12 +307,12 @@ bool kf_eval_run(kf_eval *e, const char *func, const kf_eval_step *step, bool al
                  kf_tensor *out_logits, kf_sbuf *why)
 {
     const kf_graph *g = kf_module_find_func(e->m, kf_str_from(func));
-    int64_t sym_values[KF_SYM_STANDARD];
+    int64_t sym_values[KF_SYM_MEMORY];
     double *logits = NULL;
     e->why = why;
     if (!g)
         return refuse(e, "no function @%s", func);
-    if (!check_step(e, step, all_rows, sym_values) || !load_all(e, g, KF_STR(""), 0))
+    if (!check_step(e, g, step, all_rows, sym_values) || !load_all(e, g, KF_STR(""), 0))
         return false;
     kf_tensor *args = KF_NEW_N(e->arena, kf_tensor, g->args.len ? g->args.len : 1);
     if (!bind_caches(e, g, step, args))
@@ -307,7 +328,10 @@ bool kf_eval_run(kf_eval *e, const char *func, const kf_eval_step *step, bool al
     memcpy(out_logits->data, logits, (size_t)out_logits->n * sizeof(double));
     free(logits);
     for (uint32_t s = 0; s < step->n_seqs; s++)
-        e->n_tokens[step->seq[s]] += step->n_tokens[s];
+        if (kf_is_encoder(g->name))
+            e->n_memory[step->seq[s]] = step->n_tokens[s];
+        else
+            e->n_tokens[step->seq[s]] += step->n_tokens[s];
     return true;
 }
 

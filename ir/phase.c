@@ -21,15 +21,25 @@ const kf_phase_info *kf_phase_find(kf_str name)
     return NULL;
 }
 
+static bool is_of_entry(kf_str func, const char *name)
+{
+    kf_str entry = kf_str_from(name);
+
+    return func.len >= entry.len && kf_str_eq((kf_str){func.ptr, entry.len}, entry) &&
+           (func.len == entry.len || func.ptr[entry.len] == '.');
+}
+
 bool kf_is_entry(kf_str func)
 {
-    for (int i = 0; i < KF_PHASE_ID_COUNT; i++) {
-        kf_str entry = kf_str_from(kf_phase_infos[i].entry);
-        bool begins = func.len >= entry.len && kf_str_eq((kf_str){func.ptr, entry.len}, entry);
-        if (begins && (func.len == entry.len || func.ptr[entry.len] == '.'))
+    for (int i = 0; i < KF_PHASE_ID_COUNT; i++)
+        if (is_of_entry(func, kf_phase_infos[i].entry))
             return true;
-    }
     return false;
+}
+
+bool kf_is_encoder(kf_str func)
+{
+    return is_of_entry(func, kf_phase_infos[KF_PHASE_ID_encode].entry);
 }
 
 const char *kf_module_entry(const kf_module *m)

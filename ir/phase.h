@@ -27,6 +27,10 @@ const kf_phase_info *kf_phase_find(kf_str name);
 /** Whether |func| names an entry, before or after the phases are split. */
 bool kf_is_entry(kf_str func);
 
+/** Whether |func| is an encoder's entry: its calls take whole sequences, and leave a decoder beside
+ * it a memory. */
+bool kf_is_encoder(kf_str func);
+
 /** The name of the function that a call of the unsplit module |m| runs, or NULL. */
 const char *kf_module_entry(const kf_module *m);
 

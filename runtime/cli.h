@@ -21,6 +21,7 @@ typedef struct kf_cli_options {
     const char *weights, *device;
     const char *logits, *all_logits;
     const char *types, *npy; /* of `embed` */
+    const char *decoder_ids;
     const char *stop[KF_CLI_MAX_STOPS];
     uint64_t n_stops;
     const char *operand; /* FILE of `score` and `embed` */

@@ -27,7 +27,8 @@ static kf_status set_sizes(bench *b)
     const kf_cli_options *o = &c->opt;
     uint32_t context = c->engine->context;
     bool encoder = c->model->kind == KF_KIND_ENCODER;
-    if (encoder && c->model->max_tokens < context)
+    bool whole = c->model->kind != KF_KIND_DECODER; /* prompts go through an encoder */
+    if (whole && c->model->max_tokens < context)
         context = c->model->max_tokens;
     uint64_t n_prompt = o->n_prompt, n_decode = encoder ? 0 : o->n_tokens;
     if (!o->has_prompt_len && n_prompt + n_decode > context)
@@ -90,8 +91,12 @@ static kf_status run_round(bench *b, double *out_prefill, double *out_decode)
     kf_session *s = b->c->session;
     double t0 = kf_now_s();
     for (uint32_t i = 0; i < b->batch; i++) {
+        kf_append text = {i, b->n_prompt, b->ids, 0, NULL};
         KF_TRY(kf_session_truncate(s, i, 0));
-        KF_TRY(kf_session_prefill(s, i, b->ids, b->n_prompt, b->chunk));
+        if (b->c->model->kind == KF_KIND_ENCODER_DECODER)
+            KF_TRY(kf_session_encode(s, &text, 1));
+        else
+            KF_TRY(kf_session_prefill(s, i, b->ids, b->n_prompt, b->chunk));
     }
     double t1 = kf_now_s();
     for (uint32_t k = 0; k < b->n_decode && !kf_cli_is_interrupted(); k++) {

@@ -97,6 +97,16 @@ static kf_status check_sections(const kf_cli *c)
     return KF_OK;
 }
 
+/* Leaves the last row in row 0. */
+static kf_status run_probe(const kf_cli *c, const int32_t *ids, uint32_t n)
+{
+    kf_append text = {0, n, ids, 0, NULL};
+    if (c->model->kind != KF_KIND_ENCODER_DECODER)
+        return kf_session_prefill(c->session, 0, ids, n, 0);
+    KF_TRY(kf_session_encode(c->session, &text, 1));
+    return kf_session_prefill(c->session, 0, &c->model->start_id, 1, 0);
+}
+
 static kf_status check_probe(const kf_cli *c, double *out_nmse)
 {
     const unsigned char *data = c->engine->artifact.probe.data;
@@ -111,7 +121,7 @@ static kf_status check_probe(const kf_cli *c, double *out_nmse)
                        p.n_logits);
     const int32_t *ids = (const int32_t *)(const void *)(data + sizeof p);
     const float *stored = (const float *)(const void *)(ids + p.n_ids);
-    KF_TRY(kf_session_prefill(c->session, 0, ids, p.n_ids, 0));
+    KF_TRY(run_probe(c, ids, p.n_ids));
     const float *now = kf_session_logits(c->session, 0);
     double error = 0, norm = 0;
     for (uint32_t i = 0; i < p.n_logits; i++) {

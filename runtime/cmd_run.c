@@ -18,6 +18,8 @@ typedef struct slot {
     bool is_active, is_done, is_stopped;
     uint64_t index; /* of the request, from 0 */
     kf_cli_array prompt_ids, ids, text;
+    kf_cli_array
+        begin; /* what goes into the decoder first: the prompt, or the start of an answer */
     uint64_t n_wanted;
     const int32_t *waiting; /* tokens that have not gone in */
     uint32_t n_waiting, n_now;
@@ -127,13 +129,37 @@ static kf_status take_token(batch *b, slot *s, int32_t id)
 
 /* ---- Requests -------------------------------------------------------------------------------- */
 
+static bool has_encoder(const kf_cli *c)
+{
+    return c->model->kind == KF_KIND_ENCODER_DECODER;
+}
+
+/* Sets what goes into the decoder first; beside an encoder, that takes the prompt. */
+static kf_status begin_text(batch *b, slot *s)
+{
+    kf_cli *c = b->c;
+    kf_append text = {(uint32_t)(s - b->slots), (uint32_t)(s->prompt_ids.size_bytes / 4),
+                      (const int32_t *)(const void *)s->prompt_ids.data, 0, NULL};
+    s->begin.size_bytes = 0;
+    if (!has_encoder(c))
+        return kf_cli_array_add(c, &s->begin, s->prompt_ids.data, s->prompt_ids.size_bytes);
+    KF_TRY(kf_session_encode(c->session, &text, 1));
+    if (c->opt.decoder_ids)
+        KF_TRY(kf_cli_parse_ids(c, c->opt.decoder_ids, &s->begin));
+    else
+        KF_TRY(kf_cli_array_add(c, &s->begin, &c->model->start_id, sizeof c->model->start_id));
+    return s->begin.size_bytes ? KF_OK
+                               : kf_fail(&c->log, KF_ERR_INPUT, "--decoder-ids has no tokens");
+}
+
 /* Makes |s| ready for its prompt, which it already holds. */
 static kf_status start_slot(batch *b, slot *s, uint64_t n, uint64_t seed, uint64_t stream)
 {
     kf_cli *c = b->c;
-    size_t n_prompt = s->prompt_ids.size_bytes / sizeof(int32_t);
-    if (n_prompt == 0)
+    if (s->prompt_ids.size_bytes == 0)
         return kf_fail(&c->log, KF_ERR_INPUT, "the prompt has no tokens");
+    KF_TRY(begin_text(b, s));
+    size_t n_prompt = s->begin.size_bytes / sizeof(int32_t);
     uint32_t context = c->engine->context;
     if (n_prompt > context)
         return kf_fail(&c->log, KF_ERR_USAGE,
@@ -155,7 +181,7 @@ static kf_status start_slot(batch *b, slot *s, uint64_t n, uint64_t seed, uint64
     unsigned char *seen = b->seen + (size_t)(s - b->slots) * c->model->vocab_size;
     memset(seen, 0, c->model->vocab_size);
     kf_sampler_init(&s->sampler, &how, stream, c->model->vocab_size, b->heap, seen);
-    s->waiting = (const int32_t *)(const void *)s->prompt_ids.data;
+    s->waiting = (const int32_t *)(const void *)s->begin.data;
     s->n_waiting = (uint32_t)n_prompt;
     for (size_t i = 0; i < n_prompt; i++)
         kf_sampler_accept(&s->sampler, s->waiting[i]);
@@ -351,8 +377,8 @@ static kf_status read_prompt(batch *b, slot *s)
 static kf_status write_all_logits(batch *b, const slot *s)
 {
     kf_cli *c = b->c;
-    const int32_t *ids = (const int32_t *)(const void *)s->prompt_ids.data;
-    uint32_t n = (uint32_t)(s->prompt_ids.size_bytes / sizeof *ids);
+    const int32_t *ids = (const int32_t *)(const void *)s->begin.data;
+    uint32_t n = (uint32_t)(s->begin.size_bytes / sizeof *ids);
     uint32_t chunk = c->model->max_rows < b->max_tokens ? c->model->max_rows : b->max_tokens;
     kf_cli_npy file;
     KF_TRY(kf_cli_npy_open(c, &file, c->opt.all_logits, n, c->model->vocab_size));
@@ -409,6 +435,7 @@ static void free_batch(batch *b)
         slot *s = &b->slots[i];
         kf_tok_stream_destroy(s->stream);
         kf_cli_array_free(b->c, &s->prompt_ids);
+        kf_cli_array_free(b->c, &s->begin);
         kf_cli_array_free(b->c, &s->ids);
         kf_cli_array_free(b->c, &s->text);
     }
@@ -444,6 +471,8 @@ kf_status kf_cli_run(kf_cli *c)
     if (sources > 1 || (o->jsonl && (o->logits || o->all_logits)))
         return kf_fail(&c->log, KF_ERR_USAGE,
                        "give one of -p, -f, --ids and --jsonl (the last without --logits)");
+    if (o->decoder_ids && !has_encoder(c))
+        return kf_fail(&c->log, KF_ERR_USAGE, "--decoder-ids: '%s' has no encoder", c->model->name);
     for (uint64_t i = 0; i < o->n_stops; i++) {
         if (!kf_utf8_valid(o->stop[i], strlen(o->stop[i])))
             return kf_fail(&c->log, KF_ERR_USAGE, "--stop: not UTF-8");

@@ -134,6 +134,8 @@ void kf_engine_limits(const kf_engine *e, kf_limits *out)
                        .row_width = m->row_width,
                        .encoder = m->kind == KF_KIND_ENCODER,
                        .pooled = m->is_pooled,
+                       .memory = m->kind == KF_KIND_ENCODER_DECODER,
+                       .start_id = m->start_id,
                        .weights_bytes = m->weights_bytes,
                        .pool_bytes = m->pool_bytes + m->counter_bytes};
     for (uint32_t i = 0; i < m->n_kv; i++)

@@ -21,21 +21,24 @@ enum {
     KF_DIM_TOKENS = 1,    /* N: new tokens in this call, over all sequences */
     KF_DIM_ROWS = 2,      /* R: rows whose logits are wanted */
     KF_DIM_KEYS = 3,      /* K: sum over the sequences of past + new */
-    KF_DIM_PAIRS = 4,     /* sum over the new tokens of the keys they may see (for work figures) */
-    KF_DIM_COUNT = 5
+    KF_DIM_MEMORY = 4,    /* M: sum over the sequences of the positions of their memories */
+    KF_DIM_PAIRS = 5,     /* sum over the new tokens of the keys they may see (for work figures) */
+    KF_DIM_COUNT = 6
 };
 
 /* The arrays that describe one call. All are int32_t and dense. */
 enum {
-    KF_INPUT_IDS = 0,        /* [N]            token ids */
-    KF_INPUT_POS = 1,        /* [N]            absolute position of each token in its sequence */
-    KF_INPUT_SEQ = 2,        /* [N]            index (0..S-1) of the sequence each token is of */
-    KF_INPUT_SEQ_START = 3,  /* [S+1]          first token row of each sequence; the last is N */
-    KF_INPUT_PAST = 4,       /* [S]            positions already in the cache before this call */
-    KF_INPUT_LOGIT_ROWS = 5, /* [R]            token rows whose logits are wanted, ascending */
-    KF_INPUT_PAGES = 6,      /* [S, max_pages] page ids; max_pages = ceil(max_positions / page) */
-    KF_INPUT_TYPES = 7,      /* [N]            token types */
-    KF_INPUT_COUNT = 8
+    KF_INPUT_IDS = 0,          /* [N]            token ids */
+    KF_INPUT_POS = 1,          /* [N]            absolute position of each token in its sequence */
+    KF_INPUT_SEQ = 2,          /* [N]            index (0..S-1) of the sequence each token is of */
+    KF_INPUT_SEQ_START = 3,    /* [S+1]          first token row of each sequence; the last is N */
+    KF_INPUT_PAST = 4,         /* [S]            positions already in the cache before this call */
+    KF_INPUT_LOGIT_ROWS = 5,   /* [R]            token rows whose logits are wanted, ascending */
+    KF_INPUT_PAGES = 6,        /* [S, max_pages] page ids; max_pages = ceil(max_positions / page) */
+    KF_INPUT_TYPES = 7,        /* [N]            token types */
+    KF_INPUT_MEMORY_LEN = 8,   /* [S]            positions of the memory of each sequence */
+    KF_INPUT_MEMORY_PAGES = 9, /* [S, max_pages] its page ids */
+    KF_INPUT_COUNT = 10
 };
 
 /* ---- Kernels --------------------------------------------------------------------------------- */

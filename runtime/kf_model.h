@@ -62,6 +62,8 @@ typedef struct kf_limits {
     uint32_t sequences, tokens, rows, context, vocab_size, threads;
     uint32_t row_width;       /* numbers in a row of results: vocab_size, or an embedding's width */
     uint32_t encoder, pooled; /* 1: it takes whole sequences; and gives one row for each */
+    uint32_t memory;          /* 1: sequences attend to texts of kf_session_encode */
+    int32_t start_id;         /* and begin with this token */
     uint64_t weights_bytes, pool_bytes,
         kv_bytes; /* kv_bytes: of a session whose pages are all in use */
 } kf_limits;
@@ -91,6 +93,10 @@ typedef struct kf_append {
  * On failure nothing has changed.
  */
 kf_status kf_session_step(kf_session *session, const kf_append *appends, uint32_t n);
+
+/** Only models of an encoder and a decoder: |n| texts, whole and in one call, that the sequences
+ * attend to from then on; n_logits is 0. A sequence gives up what it held. */
+kf_status kf_session_encode(kf_session *session, const kf_append *texts, uint32_t n);
 
 /** Appends any number of tokens to one sequence in chunks of at most |chunk| tokens (0: the
  * largest); the logits of the last one are kept as row 0. An encoder takes one chunk. */

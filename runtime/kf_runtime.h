@@ -97,12 +97,13 @@ enum {
 /* What a step of the model is. */
 enum {
     KF_KIND_DECODER = 0, /* appends tokens to sequences; a row is the logits behind a token */
-    KF_KIND_ENCODER = 1  /* takes whole sequences; a row belongs to a token */
+    KF_KIND_ENCODER = 1, /* takes whole sequences; a row belongs to a token */
+    KF_KIND_ENCODER_DECODER = 2 /* a decoder that attends to a text which was encoded before */
 };
 
 /** A call runs the first phase of the table whose kind admits it and whose bucket holds its N. The
- *  prefill buckets (an encoder's: the encode buckets) cover 1..max_tokens without gaps; decode
- *  buckets are optional. */
+ *  prefill buckets cover 1..max_tokens without gaps, where there is an encoder the encode buckets;
+ *  decode buckets are optional. */
 typedef struct kf_phase {
     const char *name; /* "decode_r1" */
     uint32_t kind;    /* KF_PHASE_* */
@@ -143,6 +144,7 @@ typedef struct kf_kv_state {
     uint32_t layers;
     uint32_t page_tokens; /* KF_KV_PAGE_TOKENS; the same for all states of a model */
     uint64_t page_bytes;  /* of one layer; page stride = layers * page_bytes */
+    uint32_t is_memory; /* 1: holds the positions of the encoded text, not those of the sequence */
 } kf_kv_state;
 
 /* ---- The model ------------------------------------------------------------------------------- */
@@ -178,6 +180,7 @@ typedef struct kf_model {
     uint32_t n_eos;
     const int32_t *eos; /* token ids that end a text */
     kf_sampling_defaults sampling;
+    int32_t start_id; /* first token of a decoder beside an encoder */
 
     uint64_t weights_bytes; /* size of the weights section, tail included */
     const kf_weight *weights;

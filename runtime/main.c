@@ -28,7 +28,8 @@ enum {
 /* Kinds of models that answer a verb. */
 #define DECODERS (1u << KF_KIND_DECODER)
 #define ENCODERS (1u << KF_KIND_ENCODER)
-#define ALL      (DECODERS | ENCODERS)
+#define PAIRS    (1u << KF_KIND_ENCODER_DECODER)
+#define ALL      (DECODERS | ENCODERS | PAIRS)
 
 typedef struct verb {
     const char *name;
@@ -42,7 +43,7 @@ typedef struct verb {
 } verb;
 
 static const verb verbs[] = {
-    {"run", RUN, DECODERS, NULL, false,
+    {"run", RUN, DECODERS | PAIRS, NULL, false,
      "continue a prompt (-p, -f, --ids, --jsonl or standard input)",
      "The text after the prompt goes to standard output, as it is made. --json prints one object\n"
      "{\"schema\", \"text\", \"prompt_ids\", \"ids\"} instead, without the prompt in text and ids. "
@@ -51,7 +52,7 @@ static const verb verbs[] = {
      "request a line, {\"prompt\" or \"ids\", \"n\", \"seed\"}, runs as many at a time as the "
      "model was\n"
      "compiled for, and prints one object a line, with \"index\", in the order in which they "
-     "end.\n",
+     "end. A model of an encoder and a decoder encodes the prompt and writes another text.\n",
      kf_cli_run},
     {"score", SCORE, DECODERS, "FILE", false, "how well the model predicts a text",
      "The tokens are cut into windows of --ctx positions, one after the other; the first input of "
@@ -103,6 +104,8 @@ static const option options[] = {
     {"file", 'f', TEXT, RUN, "FILE", 0, 0, AT(file), 0, "read the prompt from a file (-: stdin)"},
     {"ids", 0, TEXT, RUN | EMBED, "1,2,3", 0, 0, AT(ids), 0,
      "the prompt as token ids; embed: texts, '1,2;3,4'"},
+    {"decoder-ids", 0, TEXT, RUN, "1,2,3", 0, 0, AT(decoder_ids), 0,
+     "how the text of a decoder beside an encoder begins (its start token)"},
     {"types", 0, TEXT, EMBED, "0,0,1", 0, 0, AT(types), 0, "token types of --ids (all 0)"},
     {"npy", 0, TEXT, EMBED, "FILE.npy", 0, 0, AT(npy), 0, "write the rows as an array"},
     {"jsonl", 0, TEXT, RUN, "FILE", 0, 0, AT(jsonl), 0,
@@ -141,6 +144,13 @@ static const option options[] = {
     {"json", 0, FLAG, MODEL | INFO, NULL, 0, 0, AT(json), 0, "print one JSON object"},
     {"verbose", 'v', FLAG, MODEL | INFO, NULL, 0, 0, AT(verbose), 0, "say more"},
     {"quiet", 'q', FLAG, MODEL | INFO, NULL, 0, 0, AT(quiet), 0, "say only errors"},
+};
+
+/* By kind, for a verb that it does not answer. */
+static const char *const what_it_is[] = {
+    [KF_KIND_DECODER] = "no encoder; it answers run and score",
+    [KF_KIND_ENCODER] = "an encoder; it answers embed",
+    [KF_KIND_ENCODER_DECODER] = "an encoder with a decoder; it answers run",
 };
 
 #define N_VERBS   (sizeof verbs / sizeof verbs[0])
@@ -470,9 +480,7 @@ int kf_main(const kf_model *model, int argc, char **argv)
         return (int)usage(&c, "'%s' is none of run, score, embed, bench, verify, info", argv[1]);
     if (!(v->kinds >> model->kind & 1))
         return (int)kf_fail(&c.log, KF_ERR_UNSUPPORTED, "%s: '%s' is %s", v->name, model->name,
-                            model->kind == KF_KIND_ENCODER
-                                ? "an encoder; it answers embed"
-                                : "no encoder; it answers run and score");
+                            what_it_is[model->kind]);
     if (wants_help(argc, argv)) {
         print_help(stdout, v, self);
         return (int)flush_stdout(&c, KF_OK);

@@ -90,18 +90,20 @@ static kf_status check_logits(const kf_model *m, const kf_phase *p, const kf_log
 
 static kf_status check_phases(const kf_model *m, const kf_logger *log)
 {
-    uint32_t whole = m->kind == KF_KIND_ENCODER ? KF_PHASE_ENCODE : KF_PHASE_PREFILL;
-    uint32_t covered = 0; /* buckets of |whole| hold 1..covered */
+    uint32_t covered[KF_PHASE_ENCODE + 1] = {0}; /* buckets of the kind hold 1..covered */
     for (uint32_t i = 0; i < m->n_phases; i++) {
         const kf_phase *p = &m->phases[i];
         if (!p->fn || p->rows_lo == 0 || p->rows_lo > p->rows_hi || p->kind > KF_PHASE_ENCODE)
             return bad(log, "phase with an empty bucket", p->name);
-        KF_TRY(check_logits(m, p, log));
-        if (p->kind == whole && p->rows_lo <= covered + 1 && p->rows_hi > covered)
-            covered = p->rows_hi;
+        /* The rows of an encoder beside a decoder are not shown. */
+        if (p->kind != KF_PHASE_ENCODE || m->kind == KF_KIND_ENCODER)
+            KF_TRY(check_logits(m, p, log));
+        if (p->rows_lo <= covered[p->kind] + 1 && p->rows_hi > covered[p->kind])
+            covered[p->kind] = p->rows_hi;
     }
-    return covered >= m->max_tokens ? KF_OK
-                                    : bad(log, "no phase for some number of tokens", m->name);
+    bool encodes = m->kind == KF_KIND_DECODER || covered[KF_PHASE_ENCODE] >= m->max_tokens;
+    bool decodes = m->kind == KF_KIND_ENCODER || covered[KF_PHASE_PREFILL] >= m->max_tokens;
+    return encodes && decodes ? KF_OK : bad(log, "no phase for some number of tokens", m->name);
 }
 
 kf_status kf_model_check(const kf_model *m, const kf_logger *log)
@@ -110,14 +112,19 @@ kf_status kf_model_check(const kf_model *m, const kf_logger *log)
         return kf_fail(log, KF_ERR_UNSUPPORTED, "compiled for runtime ABI %u; this one is %u",
                        m->abi, KF_ABI_VERSION);
     if (m->max_sequences == 0 || m->max_tokens < m->max_sequences || m->max_positions == 0 ||
-        m->max_rows == 0 || m->vocab_size == 0 || m->kind > KF_KIND_ENCODER ||
+        m->max_rows == 0 || m->vocab_size == 0 || m->kind > KF_KIND_ENCODER_DECODER ||
+        m->start_id < 0 || (uint32_t)m->start_id >= m->vocab_size ||
         (m->is_pooled && m->kind != KF_KIND_ENCODER) || m->max_positions > INT32_MAX ||
         m->max_tokens > INT32_MAX || m->vocab_size > INT32_MAX)
         return bad(log, "bounds", m->name);
     KF_TRY(check_weights(m, log));
-    int64_t bounds[KF_DIM_COUNT] = {m->max_sequences, m->max_tokens, m->max_rows,
-                                    (int64_t)m->max_sequences * m->max_positions,
-                                    (int64_t)m->max_tokens * m->max_positions};
+    int64_t keys = (int64_t)m->max_sequences * m->max_positions;
+    int64_t bounds[KF_DIM_COUNT] = {[KF_DIM_SEQUENCES] = m->max_sequences,
+                                    [KF_DIM_TOKENS] = m->max_tokens,
+                                    [KF_DIM_ROWS] = m->max_rows,
+                                    [KF_DIM_KEYS] = keys,
+                                    [KF_DIM_MEMORY] = keys,
+                                    [KF_DIM_PAIRS] = (int64_t)m->max_tokens * m->max_positions};
     for (uint32_t i = 0; i < m->n_launches; i++)
         KF_TRY(check_launch(m, i, bounds, log));
     return check_phases(m, log);

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* session - sequences, their paged cache, and one step over some of them.
  *
+ * Beside an encoder a sequence has two caches with pages of their own: its own positions, and the
+ * memory, those of the text it attends to.
+ *
  * A sequence owns pages in order of its positions; free pages are a stack. The page table of a call
  * holds the rows of the sequences that take part. Nothing is allocated after the session is open.
  */
@@ -15,6 +18,16 @@ typedef struct seq_state {
     uint32_t n_pages; /* first entries of its row of |seq_pages| */
 } seq_state;
 
+/** Pages of the caches that hold the same positions. */
+typedef struct page_table {
+    seq_state *seqs;
+    int32_t *seq_pages;  /* [max_sequences, seq_max_pages] */
+    int32_t *free_pages; /* stack */
+    uint32_t n_free;
+} page_table;
+
+enum { OWN, MEMORY, N_TABLES };
+
 struct kf_session {
     kf_engine *engine;
     size_t size_bytes;
@@ -22,15 +35,18 @@ struct kf_session {
     unsigned char *pool, *counters;
     unsigned char **kv_base;
     size_t *kv_bytes;
-    seq_state *seqs;
-    int32_t *seq_pages;  /* [max_sequences, seq_max_pages] */
-    int32_t *free_pages; /* stack */
-    bool *is_taken;      /* sequences that the call being checked already names */
-    uint32_t n_free, seq_max_pages;
+    page_table table[N_TABLES];
+    bool *is_taken; /* sequences that the call being checked already names */
+    uint32_t seq_max_pages;
     int32_t *input[KF_INPUT_COUNT];
     uint32_t n_rows; /* logits of the last step, from |logits| */
     const float *logits;
 };
+
+static bool has_memory(const kf_model *m)
+{
+    return m->kind == KF_KIND_ENCODER_DECODER;
+}
 
 /* ---- Open and close -------------------------------------------------------------------------- */
 
@@ -61,6 +77,8 @@ static void carve_all(kf_session *s, carver *c, const kf_engine *e)
         [KF_INPUT_LOGIT_ROWS] = rows,
         [KF_INPUT_PAGES] = seqs * e->max_pages,
         [KF_INPUT_TYPES] = tokens,
+        [KF_INPUT_MEMORY_LEN] = seqs,
+        [KF_INPUT_MEMORY_PAGES] = has_memory(m) ? seqs * e->max_pages : 0,
     };
     kf_session dry;
     kf_session *t = s ? s : &dry;
@@ -68,9 +86,12 @@ static void carve_all(kf_session *s, carver *c, const kf_engine *e)
     t->seq_max_pages = seq_max_pages;
     t->kv_base = carve(c, m->n_kv, sizeof *t->kv_base);
     t->kv_bytes = carve(c, m->n_kv, sizeof *t->kv_bytes);
-    t->seqs = carve(c, seqs, sizeof *t->seqs);
-    t->seq_pages = carve(c, seqs * seq_max_pages, sizeof *t->seq_pages);
-    t->free_pages = carve(c, seqs * seq_max_pages, sizeof *t->free_pages);
+    for (int i = 0; i < (has_memory(m) ? N_TABLES : MEMORY); i++) {
+        page_table *p = &t->table[i];
+        p->seqs = carve(c, seqs, sizeof *p->seqs);
+        p->seq_pages = carve(c, seqs * seq_max_pages, sizeof *p->seq_pages);
+        p->free_pages = carve(c, seqs * seq_max_pages, sizeof *p->free_pages);
+    }
     t->is_taken = carve(c, seqs, sizeof *t->is_taken);
     for (int i = 0; i < KF_INPUT_COUNT; i++)
         t->input[i] = carve(c, count[i], sizeof(int32_t));
@@ -120,9 +141,12 @@ kf_status kf_session_open(kf_engine *e, kf_session **out_session)
                        "needs less",
                        (unsigned long long)l.pool_bytes, (unsigned long long)l.kv_bytes);
     }
-    s->n_free = e->model->max_sequences * s->seq_max_pages;
-    for (uint32_t i = 0; i < s->n_free; i++)
-        s->free_pages[i] = (int32_t)(s->n_free - 1 - i);
+    for (int t = 0; t < (has_memory(e->model) ? N_TABLES : MEMORY); t++) {
+        page_table *p = &s->table[t];
+        p->n_free = e->model->max_sequences * s->seq_max_pages;
+        for (uint32_t i = 0; i < p->n_free; i++)
+            p->free_pages[i] = (int32_t)(p->n_free - 1 - i);
+    }
     *out_session = s;
     return KF_OK;
 }
@@ -149,10 +173,12 @@ static void poison_pool(kf_session *s)
         memset(s->pool, 0xFF, s->pool_bytes);
 }
 
-static void poison_page(kf_session *s, int32_t page)
+static void poison_page(kf_session *s, int table, int32_t page)
 {
     const kf_model *m = s->engine->model;
     for (uint32_t i = 0; KF_HAS_ASAN && i < m->n_kv; i++) {
+        if (m->kv[i].is_memory != (uint32_t)table)
+            continue;
         size_t bytes = m->kv[i].layers * m->kv[i].page_bytes;
         memset(s->kv_base[i] + (size_t)page * bytes, 0xFF, bytes);
     }
@@ -161,9 +187,11 @@ static void poison_page(kf_session *s, int32_t page)
 /* ---- A step ---------------------------------------------------------------------------------- */
 
 typedef struct totals {
-    uint32_t tokens, rows, pages;
-    int64_t keys, pairs;
-    bool is_decode; /* one token and one row each */
+    uint32_t tokens, rows;
+    int64_t keys, pairs, memory;
+    bool is_decode;  /* one token and one row each */
+    bool is_encoder; /* the encoder's phase: whole sequences */
+    int table;       /* of the positions that are added */
 } totals;
 
 static uint32_t pages_for(const kf_session *s, uint32_t positions)
@@ -172,11 +200,10 @@ static uint32_t pages_for(const kf_session *s, uint32_t positions)
 }
 
 /* An encoder sees a sequence once, whole. */
-static kf_status check_whole(const kf_session *s, const kf_append *a)
+static kf_status check_whole(const kf_session *s, const kf_append *a, uint32_t past)
 {
     const kf_model *m = s->engine->model;
     const kf_logger *log = &s->engine->log;
-    uint32_t past = s->seqs[a->sequence].length;
     if (past > 0)
         return kf_fail(log, KF_ERR_USAGE,
                        "sequence %u holds %u positions; an encoder takes whole sequences",
@@ -188,6 +215,23 @@ static kf_status check_whole(const kf_session *s, const kf_append *a)
     if (m->is_pooled && a->n_logits != 1)
         return kf_fail(log, KF_ERR_USAGE, "sequence %u: %u rows wanted; the model gives one",
                        a->sequence, a->n_logits);
+    return KF_OK;
+}
+
+/* A decoder beside an encoder needs a text to attend to. */
+static kf_status check_memory(const kf_session *s, const kf_append *a, totals *t)
+{
+    const kf_model *m = s->engine->model;
+    if (!has_memory(m))
+        return KF_OK;
+    uint32_t length = s->table[MEMORY].seqs[a->sequence].length;
+    t->memory += t->is_encoder ? a->n_tokens : length;
+    if (t->is_encoder && a->n_logits > 0)
+        return kf_fail(&s->engine->log, KF_ERR_USAGE, "sequence %u: an encoded text has no logits",
+                       a->sequence);
+    if (!t->is_encoder && length == 0)
+        return kf_fail(&s->engine->log, KF_ERR_USAGE, "sequence %u: no text was encoded for it",
+                       a->sequence);
     return KF_OK;
 }
 
@@ -221,9 +265,11 @@ static kf_status check_append(kf_session *s, const kf_append *a, totals *t)
     if (a->n_tokens == 0 || a->n_logits > a->n_tokens)
         return kf_fail(log, KF_ERR_USAGE, "sequence %u: %u tokens, %u logit rows", a->sequence,
                        a->n_tokens, a->n_logits);
-    uint32_t past = s->seqs[a->sequence].length;
-    if (m->kind == KF_KIND_ENCODER)
-        KF_TRY(check_whole(s, a));
+    /* What a new text replaces does not count. */
+    uint32_t past = t->table == MEMORY ? 0 : s->table[OWN].seqs[a->sequence].length;
+    if (t->is_encoder)
+        KF_TRY(check_whole(s, a, past));
+    KF_TRY(check_memory(s, a, t));
     if (a->n_tokens > s->engine->context - past)
         return kf_fail(log, KF_ERR_USAGE, "sequence %u: %u + %u positions; the context holds %u",
                        a->sequence, past, a->n_tokens, s->engine->context);
@@ -233,9 +279,8 @@ static kf_status check_append(kf_session *s, const kf_append *a, totals *t)
     KF_TRY(check_ids(s, a));
     t->tokens += a->n_tokens;
     t->rows += a->n_logits;
-    t->pages += pages_for(s, past + a->n_tokens) - s->seqs[a->sequence].n_pages;
     t->keys += (int64_t)past + a->n_tokens;
-    int64_t n = a->n_tokens, later = m->kind == KF_KIND_ENCODER ? n * (n - 1) / 2 : 0;
+    int64_t n = a->n_tokens, later = t->is_encoder ? n * (n - 1) / 2 : 0;
     t->pairs += n * past + n * (n + 1) / 2 + later;
     t->is_decode = t->is_decode && a->n_tokens == 1 && a->n_logits == 1;
     return KF_OK;
@@ -248,25 +293,54 @@ static kf_status check_step(kf_session *s, const kf_append *appends, uint32_t n,
         return kf_fail(log, KF_ERR_USAGE, "a step over %u sequences; the model was compiled for %u",
                        n, s->engine->model->max_sequences);
     memset(s->is_taken, 0, s->engine->model->max_sequences * sizeof *s->is_taken);
-    *t = (totals){.is_decode = true};
+    t->is_decode = !t->is_encoder;
     for (uint32_t i = 0; i < n; i++)
         KF_TRY(check_append(s, &appends[i], t));
-    if (t->pages > s->n_free)
-        return kf_fail(log, KF_ERR_MEMORY, "%u cache pages needed, %u free", t->pages, s->n_free);
-    return KF_OK;
+    return KF_OK; /* there are pages for all sequences at their longest */
+}
+
+/* The row of sequence |i| of the call in a page table of the kernels. */
+static void fill_pages(kf_session *s, int input, int table, uint32_t sequence, uint32_t i)
+{
+    const page_table *p = &s->table[table];
+    const int32_t *pages = p->seq_pages + (size_t)sequence * s->seq_max_pages;
+    memcpy(s->input[input] + (size_t)i * s->engine->max_pages, pages,
+           p->seqs[sequence].n_pages * sizeof *pages);
+}
+
+/* Pages for |n| positions of a sequence. */
+static void give_pages(kf_session *s, int table, uint32_t sequence, uint32_t n)
+{
+    page_table *p = &s->table[table];
+    seq_state *q = &p->seqs[sequence];
+    int32_t *pages = p->seq_pages + (size_t)sequence * s->seq_max_pages;
+    for (uint32_t need = pages_for(s, n); q->n_pages < need; q->n_pages++) {
+        pages[q->n_pages] = p->free_pages[--p->n_free];
+        poison_page(s, table, pages[q->n_pages]);
+    }
+}
+
+static void take_pages(kf_session *s, int table, uint32_t sequence, uint32_t n)
+{
+    page_table *p = &s->table[table];
+    seq_state *q = &p->seqs[sequence];
+    const int32_t *pages = p->seq_pages + (size_t)sequence * s->seq_max_pages;
+    q->length = n;
+    while (q->n_pages > pages_for(s, n))
+        p->free_pages[p->n_free++] = pages[--q->n_pages];
 }
 
 /* Fills the rows of append |i|, whose first token row is |row|; gives its sequence the pages. */
-static void fill_append(kf_session *s, const kf_append *a, uint32_t i, uint32_t row, uint32_t *rows)
+static void fill_append(kf_session *s, const kf_append *a, int table, uint32_t i, uint32_t row,
+                        uint32_t *rows)
 {
-    seq_state *q = &s->seqs[a->sequence];
-    int32_t *pages = s->seq_pages + (size_t)a->sequence * s->seq_max_pages;
-    for (uint32_t need = pages_for(s, q->length + a->n_tokens); q->n_pages < need; q->n_pages++) {
-        pages[q->n_pages] = s->free_pages[--s->n_free];
-        poison_page(s, pages[q->n_pages]);
+    const seq_state *q = &s->table[table].seqs[a->sequence];
+    give_pages(s, table, a->sequence, q->length + a->n_tokens);
+    fill_pages(s, KF_INPUT_PAGES, table, a->sequence, i);
+    if (has_memory(s->engine->model) && table == OWN) {
+        fill_pages(s, KF_INPUT_MEMORY_PAGES, MEMORY, a->sequence, i);
+        s->input[KF_INPUT_MEMORY_LEN][i] = (int32_t)s->table[MEMORY].seqs[a->sequence].length;
     }
-    memcpy(s->input[KF_INPUT_PAGES] + (size_t)i * s->engine->max_pages, pages,
-           q->n_pages * sizeof *pages);
     memcpy(s->input[KF_INPUT_IDS] + row, a->tokens, a->n_tokens * sizeof(int32_t));
     if (a->types)
         memcpy(s->input[KF_INPUT_TYPES] + row, a->types, a->n_tokens * sizeof(int32_t));
@@ -290,7 +364,8 @@ static const kf_phase *choose_phase(const kf_model *m, const totals *t)
         const kf_phase *p = &m->phases[i];
         if (t->tokens < p->rows_lo || t->tokens > p->rows_hi)
             continue;
-        if (p->kind == KF_PHASE_DECODE && !t->is_decode)
+        if ((p->kind == KF_PHASE_ENCODE) != t->is_encoder ||
+            (p->kind == KF_PHASE_DECODE && !t->is_decode))
             continue;
         if (!best || p->rows_hi - p->rows_lo < best->rows_hi - best->rows_lo)
             best = p;
@@ -298,23 +373,27 @@ static const kf_phase *choose_phase(const kf_model *m, const totals *t)
     return best;
 }
 
-kf_status kf_session_step(kf_session *s, const kf_append *appends, uint32_t n)
+/* A call that was checked. */
+static void run_step(kf_session *s, const kf_append *appends, uint32_t n, const totals *t)
 {
     kf_engine *e = s->engine;
-    totals t = {0};
-    KF_TRY(check_step(s, appends, n, &t));
     uint32_t row = 0, rows = 0;
     for (uint32_t i = 0; i < n; i++) {
-        fill_append(s, &appends[i], i, row, &rows);
+        fill_append(s, &appends[i], t->table, i, row, &rows);
         row += appends[i].n_tokens;
     }
     s->input[KF_INPUT_SEQ_START][n] = (int32_t)row;
     /* Dims are at least 1 for the kernels: a call without wanted logits computes the last row's. */
     if (rows == 0)
         s->input[KF_INPUT_LOGIT_ROWS][0] = (int32_t)(row - 1);
-    const kf_phase *phase = choose_phase(e->model, &t);
+    const kf_phase *phase = choose_phase(e->model, t);
     kf_step step = {.run = phase->fn,
-                    .dim = {n, t.tokens, rows ? rows : 1, t.keys, t.pairs},
+                    .dim = {[KF_DIM_SEQUENCES] = n,
+                            [KF_DIM_TOKENS] = t->tokens,
+                            [KF_DIM_ROWS] = rows ? rows : 1,
+                            [KF_DIM_KEYS] = t->keys,
+                            [KF_DIM_MEMORY] = t->memory,
+                            [KF_DIM_PAIRS] = t->pairs},
                     .pool = s->pool,
                     .counters = s->counters,
                     .weights = e->weights,
@@ -327,9 +406,31 @@ kf_status kf_session_step(kf_session *s, const kf_append *appends, uint32_t n)
     kf_pool_run(e->pool, &step);
     pthread_mutex_unlock(&e->step_lock);
     for (uint32_t i = 0; i < n; i++)
-        s->seqs[appends[i].sequence].length += appends[i].n_tokens;
+        s->table[t->table].seqs[appends[i].sequence].length += appends[i].n_tokens;
     s->n_rows = rows;
     s->logits = (const float *)(const void *)(s->pool + phase->logits_offset);
+}
+
+kf_status kf_session_step(kf_session *s, const kf_append *appends, uint32_t n)
+{
+    totals t = {.is_encoder = s->engine->model->kind == KF_KIND_ENCODER, .table = OWN};
+    KF_TRY(check_step(s, appends, n, &t));
+    run_step(s, appends, n, &t);
+    return KF_OK;
+}
+
+kf_status kf_session_encode(kf_session *s, const kf_append *texts, uint32_t n)
+{
+    totals t = {.is_encoder = true, .table = MEMORY};
+    if (!has_memory(s->engine->model))
+        return kf_fail(&s->engine->log, KF_ERR_UNSUPPORTED,
+                       "'%s' is no model of an encoder and a decoder", s->engine->model->name);
+    KF_TRY(check_step(s, texts, n, &t));
+    for (uint32_t i = 0; i < n; i++) {
+        take_pages(s, OWN, texts[i].sequence, 0);
+        take_pages(s, MEMORY, texts[i].sequence, 0);
+    }
+    run_step(s, texts, n, &t);
     return KF_OK;
 }
 
@@ -341,10 +442,11 @@ kf_status kf_session_prefill(kf_session *s, uint32_t sequence, const int32_t *to
         chunk = e->model->max_tokens;
     if (e->model->kind == KF_KIND_ENCODER)
         chunk = n_tokens;
-    if (sequence < e->model->max_sequences && n_tokens > e->context - s->seqs[sequence].length)
+    if (sequence < e->model->max_sequences &&
+        n_tokens > e->context - s->table[OWN].seqs[sequence].length)
         return kf_fail(&e->log, KF_ERR_USAGE,
                        "sequence %u: %u + %u positions; the context holds %u", sequence,
-                       s->seqs[sequence].length, n_tokens, e->context);
+                       s->table[OWN].seqs[sequence].length, n_tokens, e->context);
     for (uint32_t at = 0;;) {
         uint32_t now = n_tokens - at < chunk ? n_tokens - at : chunk;
         kf_append a = {sequence, now, tokens + at, at + now == n_tokens, NULL};
@@ -362,18 +464,15 @@ const float *kf_session_logits(const kf_session *s, uint32_t row)
 
 uint32_t kf_session_length(const kf_session *s, uint32_t sequence)
 {
-    return sequence < s->engine->model->max_sequences ? s->seqs[sequence].length : 0;
+    return sequence < s->engine->model->max_sequences ? s->table[OWN].seqs[sequence].length : 0;
 }
 
 kf_status kf_session_truncate(kf_session *s, uint32_t sequence_id, uint32_t n)
 {
-    if (sequence_id >= s->engine->model->max_sequences || n > s->seqs[sequence_id].length)
+    if (sequence_id >= s->engine->model->max_sequences ||
+        n > s->table[OWN].seqs[sequence_id].length)
         return kf_fail(&s->engine->log, KF_ERR_USAGE, "truncate sequence %u to %u positions",
                        sequence_id, n);
-    seq_state *q = &s->seqs[sequence_id];
-    const int32_t *pages = s->seq_pages + (size_t)sequence_id * s->seq_max_pages;
-    q->length = n;
-    while (q->n_pages > pages_for(s, n))
-        s->free_pages[s->n_free++] = pages[--q->n_pages];
+    take_pages(s, OWN, sequence_id, n);
     return KF_OK;
 }

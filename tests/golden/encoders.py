@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Rows of tiny encoders, computed by Hugging Face transformers.
+"""Rows of tiny encoders and logits of tiny encoder-decoders, computed by Hugging Face transformers.
 
 Each folder encoders/<name>/ holds model.safetensors, what describes the model
 (config.json, or model.yaml where there is no preset), golden.json and *.npy; README.md describes
@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 from transformers import (BertConfig, BertForMaskedLM, BertModel, LongformerConfig,
-                          LongformerModel)
+                          LongformerModel, T5Config, T5ForConditionalGeneration)
+from transformers.models.t5.modeling_t5 import T5Attention
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 OUT = os.path.join(HERE, "encoders")
@@ -176,6 +177,87 @@ def longformer(name, seed):
     write(name, model, batch, {"rows": rows}, flips)
 
 
+T5 = dict(vocab_size=VOCAB, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_decoder_layers=3, num_heads=4,
+          relative_attention_num_buckets=16, relative_attention_max_distance=20,
+          layer_norm_epsilon=1e-4, feed_forward_proj="relu", pad_token_id=0, eos_token_id=None,
+          decoder_start_token_id=0)
+GREEDY = 16
+
+
+def randomize_t5(model, seed):
+    """A small residual stream, so that eps is felt; scores and biases of distances are large."""
+    gen = torch.Generator().manual_seed(seed)
+    for name, p in model.named_parameters():
+        noise = torch.randn(p.shape, generator=gen)
+        if "layer_norm" in name:
+            p.data.copy_(1 + 0.3 * noise)
+        elif "relative_attention_bias" in name:
+            p.data.copy_(1.5 * noise)
+        elif "shared" in name:
+            p.data.copy_(0.1 * noise)
+        elif name.endswith((".q.weight", ".k.weight")):
+            p.data.copy_(1.2 / p.shape[1] ** 0.5 * noise)
+        elif name.endswith((".o.weight", ".wo.weight")):
+            p.data.copy_(0.5 / p.shape[1] ** 0.5 * noise)
+        else:
+            p.data.copy_(1.0 / p.shape[1] ** 0.5 * noise)
+    model.decoder.final_layer_norm.weight.data.mul_(40)
+    return model
+
+
+@torch.no_grad()
+def t5_logits(model, ids, decoder_ids):
+    return model(input_ids=torch.tensor([ids]), decoder_input_ids=torch.tensor([decoder_ids]),
+                 use_cache=False).logits[0].numpy().astype(np.float32)
+
+
+def t5(name, seed, **options):
+    config = T5Config(**{**T5, **options})
+    config._attn_implementation = "eager"
+    model = randomize_t5(T5ForConditionalGeneration(config).eval().float(), seed)
+    rng = np.random.default_rng(seed + 1)
+    ids = [int(i) for i in rng.integers(1, VOCAB, 40)]
+    decoder_ids = [0] + [int(i) for i in rng.integers(1, VOCAB, 29)]
+    logits = t5_logits(model, ids, decoder_ids)
+    greedy, margins = list(decoder_ids), []
+    for _ in range(GREEDY):
+        top = torch.topk(torch.from_numpy(t5_logits(model, ids, greedy)[-1]), 2)
+        margins.append(float(top.values[0] - top.values[1]))
+        greedy.append(int(top.indices[0]))
+    assert min(margins) > 1e-3 and len(set(greedy[30:])) > 4, (name, min(margins), greedy[30:])
+    gated = config.is_gated_act
+    flips = {"eps_1e-06": dict(layer_norm_epsilon=1e-6),
+             "max_distance_40": dict(relative_attention_max_distance=40),
+             "act_other": dict(dense_act_fn="gelu" if gated else "silu")}
+    flips = {k: nmse(t5_logits(with_config(model, **v), ids, decoder_ids), logits)
+             for k, v in flips.items()}
+    folder = os.path.join(OUT, name)
+    shutil.rmtree(folder, ignore_errors=True)
+    os.makedirs(folder)
+    model.save_pretrained(folder)
+    np.save(os.path.join(folder, "logits.npy"), logits)
+    with open(os.path.join(folder, "golden.json"), "w") as f:
+        f.write("{" + ",\n ".join(f'"{k}": {json.dumps(v)}' for k, v in [
+            ("ids", ",".join(map(str, ids))), ("decoder_ids", ",".join(map(str, decoder_ids))),
+            ("greedy", greedy[30:]), ("flips", {k: {"nmse": v} for k, v in flips.items()})]) + "}\n")
+    for key, value in flips.items():
+        assert value >= 10 * GATE, (name, key, value)
+    print(name, logits.shape, f"margin {min(margins):.2g}", {k: f"{v:.2g}" for k, v in flips.items()})
+
+
+def buckets():
+    """The bucket of each offset k - q from -512 to 512, as the library's f32 arithmetic has it."""
+    lines = []
+    for bidirectional in (True, False):
+        for count, distance in ((32, 128), (16, 20), (8, 100), (64, 512), (128, 1000)):
+            offsets = torch.arange(-512, 513)
+            table = T5Attention._relative_position_bucket(offsets, bidirectional, count, distance)
+            lines.append(f"{count} {distance} {int(bidirectional)} "
+                         + " ".join(str(int(b)) for b in table))
+    with open(os.path.join(OUT, "t5_buckets.txt"), "w") as f:
+        f.write("\n".join(lines) + "\n")
+
+
 def main():
     torch.manual_seed(0)
     mlm = {"rows": lambda o: o.logits}
@@ -187,6 +269,10 @@ def main():
           "mean": lambda o: o.last_hidden_state.mean(1),
           "cls": lambda o: o.last_hidden_state[:, 0]})
     longformer("longformer", 14)
+    t5("t5_relu", 33)
+    t5("t5_gated", 24, feed_forward_proj="gated-gelu", d_kv=12, num_heads=2, num_decoder_layers=1,
+       relative_attention_num_buckets=32, relative_attention_max_distance=128)
+    buckets()
 
 
 if __name__ == "__main__":

@@ -188,7 +188,7 @@ static const kf_weight weights[] = {
     {"table", KF_ELEM_F32, 1, table_at, TABLE_BYTES, MINI_DIM * 4, 0.0f, 0.5f, NULL},
     {"layers.{i}.w", KF_ELEM_F32, MINI_LAYERS, w_at, W_BYTES, W_BYTES, 1.0f, 0.1f, NULL},
 };
-static const kf_kv_state kv[] = {{"kv", MINI_LAYERS, PAGE, PAGE_BYTES}};
+static const kf_kv_state kv[] = {{"kv", MINI_LAYERS, PAGE, PAGE_BYTES, 0}};
 static const kf_launch *const launches[] = {&l_embed, &l_append, &l_attend, &l_stat, &l_head};
 static const kf_phase phases[] = {
     {"decode_r1", KF_PHASE_DECODE, 1, 1, 8, decode, LOGITS_OFFSET},
