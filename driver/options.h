@@ -13,8 +13,8 @@ typedef enum kf_verb {
 } kf_verb;
 
 typedef struct kf_options {
-    bool folds, help, version, no_weights, embed, no_embed, verify_each, canonical, help_passes,
-        layers, bisect, json, verbose, quiet;
+    bool folds, fold_narrow, help, version, no_weights, embed, no_embed, verify_each, canonical,
+        help_passes, layers, bisect, json, verbose, quiet;
     const char *output, *target, *emit, *weights, *set, *dtype, *stage, *format, *passes, *pass_off,
         *pass_dump, *pass_time, *pass_trace, *stop_after, *dump_dir, *norm_rewrite, *at,
         *diagnostics, *color;

@@ -210,6 +210,7 @@ bool kf_compilation_fuse(kf_compilation *c, const char *off)
                               .contract = c->contract};
     if (!choose_norm_rewrite(c))
         return false;
+    c->passes.fold_narrow = o->fold_narrow || (c->spec && c->spec->build.fold_narrow.v);
     kf_pipeline_run(c->module, &c->passes, &p, &c->runs);
     if (!off && !o->stop_after)
         kf_contract_check(&c->passes, c->module, c->diags);

@@ -319,7 +319,8 @@ typedef struct kf_spec_build {
     kf_sv_int max_tokens;                 /* bound of N: tokens in one call */
     kf_sv_int max_positions; /* bound of past + new per sequence; default max_position_embeddings */
     kf_sv_int memory;        /* bytes; 0: no limit */
-    kf_sv_word norm_rewrite; /* none, rms, crms */
+    kf_sv_bool fold_narrow;
+    kf_sv_word norm_rewrite;    /* none, rms, crms */
     kf_sv_strs require, forbid; /* fusion contracts */
 } kf_spec_build;
 

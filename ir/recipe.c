@@ -330,16 +330,16 @@ const kf_recipe *kf_recipe_try_map(kf_arena *arena, kf_dtype dtype, const kf_slo
     return try_make(arena, proto, n_parts, parts, &why);
 }
 
-const kf_recipe *kf_recipe_f32(kf_arena *arena, const kf_recipe *r)
+const kf_recipe *kf_recipe_as(kf_arena *arena, const kf_recipe *r, kf_dtype dtype)
 {
     static const char *const names[] = {"a"};
 
-    if (r->type.dtype == KF_DTYPE_f32)
+    if (r->type.dtype == dtype)
         return r;
     if (r->op == KF_RECIPE_map)
-        return kf_recipe_map(arena, KF_DTYPE_f32, r->fn, r->n_parts, r->part);
+        return kf_recipe_map(arena, dtype, r->fn, r->n_parts, r->part);
     kf_slot_builder *b = kf_slot_builder_create(arena, 1, names, 0);
-    return kf_recipe_map(arena, KF_DTYPE_f32, kf_slot_finish(b, kf_slot_param(b, 0)), 1, &r);
+    return kf_recipe_map(arena, dtype, kf_slot_finish(b, kf_slot_param(b, 0)), 1, &r);
 }
 
 const kf_recipe *kf_recipe_fn(kf_arena *arena, kf_fn fn, const kf_recipe *x, const kf_recipe *y)

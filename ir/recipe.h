@@ -72,8 +72,8 @@ const kf_recipe *kf_recipe_try_map(kf_arena *arena, kf_dtype dtype, const kf_slo
  * matrix, gain) scales columns, with kf_recipe_transpose(gain) rows. |y| NULL: a function of one.
  */
 const kf_recipe *kf_recipe_fn(kf_arena *arena, kf_fn fn, const kf_recipe *x, const kf_recipe *y);
-/** |r| in f32, whatever it is stored in. */
-const kf_recipe *kf_recipe_f32(kf_arena *arena, const kf_recipe *r);
+/** |r| rounded to |dtype| alone, whatever dtype it has. */
+const kf_recipe *kf_recipe_as(kf_arena *arena, const kf_recipe *r, kf_dtype dtype);
 /** |r| times a number. */
 const kf_recipe *kf_recipe_times(kf_arena *arena, const kf_recipe *r, double factor);
 const kf_recipe *kf_recipe_matmul(kf_arena *arena, const kf_recipe *a, const kf_recipe *b);

@@ -14,7 +14,7 @@
  *               are stored in f32 and nothing else reads them.
  * Must not fire when a scaled weight is stored in a narrower type: the product would be rounded a
  *               second time, which costs about 2.6e-6 NMSE a matmul for bf16; there a gain stays
- *               a column scale of the prologue. A shift leaves the weight as it is, so neither its
+ *               a column scale of the prologue, unless build.fold_narrow allows it. A shift leaves the weight as it is, so neither its
  *               type nor its other readers matter (a tied embedding is read by gather too).
  * Why here      before fuse_norm, which then has no columns to scale and shift.
  * Needs uses. Keeps nothing. Terminates: scales disappear, shifts move towards the results.
@@ -51,7 +51,7 @@ static kf_str name_of(const site *s, kf_value v)
 /* Why weight |w| may not be replaced by a scaled one. */
 static kf_reason why_not_scaled(const site *s, kf_value w)
 {
-    if (kf_value_type(s->g, w)->dtype != KF_DTYPE_f32)
+    if (kf_value_type(s->g, w)->dtype != KF_DTYPE_f32 && !s->cx->fold_narrow)
         return KF_REASON_F0205;
     if (s->cx->norm_rewrite != KF_NORM_REWRITE_NONE)
         return KF_REASON_NONE; /* a tied table is untied */
@@ -241,7 +241,7 @@ static bool fold_scale(const site *s)
     kf_value sw = kf_graph_param_of(g, scaled(a, g->recipes.data[w.def], &f), w.name, w.loc);
     kf_value y = kf_node_matmul(g, p.m.in[0], sw, true, p.m.loc);
     if (p.shift != KF_NO_VALUE) {
-        const kf_recipe *b = kf_recipe_f32(a, kf_value_recipe(g, p.shift));
+        const kf_recipe *b = kf_recipe_as(a, kf_value_recipe(g, p.shift), KF_DTYPE_f32);
         kf_value sb = kf_graph_param_of(g, scaled(a, b, &f), name_of(s, p.shift), s->n.loc);
         y = kf_node_2(g, KF_OP_add, y, sb, s->n.loc);
     }
@@ -271,9 +271,9 @@ static bool fold_pair(const site *s)
     if (!kf_report_fused(s->cx, g, s->n.loc, "%s %%%.*s -> %s %%%.*s", kind, KF_STR_ARG(p_name),
                          kind, KF_STR_ARG(q_name)))
         return false;
-    const kf_recipe *r =
-        kf_recipe_f32(g->module->arena, kf_recipe_fn(g->module->arena, (kf_fn)s->n.op,
-                                                     kf_value_recipe(g, p), kf_value_recipe(g, q)));
+    const kf_recipe *r = kf_recipe_fn(g->module->arena, (kf_fn)s->n.op, kf_value_recipe(g, p),
+                                      kf_value_recipe(g, q));
+    r = kf_recipe_as(g->module->arena, r, KF_DTYPE_f32);
     kf_value both = kf_graph_param_of(g, r, q_name, s->n.loc);
     kf_graph_replace(g, s->n.out[0], kf_node_2(g, s->n.op, inner.n.in[1 - u], both, s->n.loc));
     return true;

@@ -10,8 +10,8 @@
  * elements than those that it replaces: decoding reads every element once a step.
  * Fires when    a tree of sums, scales and linear matmuls of one value holds two matrices or more,
  *               each stored in f32.
- * Must not fire when a matrix is narrower than f32 (the sum would be rounded anew), has another
- *               reader, or an inner value is needed elsewhere.
+ * Must not fire when a matrix is narrower than f32 (the sum would be rounded anew, which
+ *               build.fold_narrow allows), has another reader, or an inner value is needed elsewhere.
  * Why here      before fold_weights, which then has one matrix to scale.
  * Needs uses. Keeps nothing. Terminates: the number of matmuls falls.
  */
@@ -23,6 +23,8 @@ typedef struct map {
     const kf_recipe *r; /* [n,k] */
     int64_t elems;      /* of the matrices in it */
     uint32_t matrices;
+    int64_t most; /* elements of the largest matrix, in whose dtype the result is stored */
+    kf_dtype dtype;
     kf_reason reason; /* why they may not become one, or NONE */
     kf_str name;      /* of the first */
     kf_sbuf names;
@@ -53,7 +55,11 @@ static bool find_matmul(const finder *f, const kf_node *n, map *out)
     out->r = chain ? kf_recipe_matmul(a, r, inner.r) : r;
     out->elems += kf_type_static_elems(&w->type);
     out->matrices++;
-    if (w->type.dtype != KF_DTYPE_f32)
+    if (kf_type_static_elems(&w->type) > out->most) {
+        out->most = kf_type_static_elems(&w->type);
+        out->dtype = w->type.dtype;
+    }
+    if (w->type.dtype != KF_DTYPE_f32 && !f->cx->fold_narrow)
         out->reason = KF_REASON_F0205;
     else if (kf_readers_of_recipe(f->g, r, f->uses) != 1 && !out->reason)
         out->reason = KF_REASON_F0206;
@@ -93,6 +99,10 @@ static bool find_sum(const finder *f, const kf_node *n, map *out)
                           other.r);
     out->elems += other.elems;
     out->matrices += other.matrices;
+    if (other.most > out->most) {
+        out->most = other.most;
+        out->dtype = other.dtype;
+    }
     out->reason = out->reason ? out->reason : other.reason;
     kf_sbuf_printf(&out->names, ", %.*s", KF_STR_ARG(kf_sbuf_view(&other.names)));
     return true;
@@ -130,7 +140,8 @@ static bool try_merge(kf_graph *g, uint32_t index, kf_pass_ctx *cx)
     }
     if (!kf_report_fused(cx, g, n.loc, "matmul %.*s -> weights", KF_STR_ARG(names)))
         return false;
-    kf_value w = kf_graph_param_of(g, m.r, m.name, n.loc);
+    const kf_recipe *r = kf_recipe_as(g->module->arena, m.r, m.dtype);
+    kf_value w = kf_graph_param_of(g, r, m.name, n.loc);
     kf_graph_replace(g, n.out[0], kf_node_matmul(g, m.x, w, true, n.loc));
     g->nodes.data[index].op = KF_OP_NONE;
     kf_graph_sort(g);

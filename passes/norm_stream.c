@@ -71,6 +71,7 @@ typedef struct value_ref {
 typedef struct finder {
     const kf_module *m;
     kf_arena *scratch;
+    bool narrow; /* weights narrower than f32 may be rounded anew */
     kf_stream s;
     KF_VEC(value_ref) work;
 } finder;
@@ -121,7 +122,7 @@ static void add_writer(finder *f, uint32_t func, uint32_t node, uint32_t operand
     kf_graph *g = f->m->funcs.data[func];
     kf_stream_writer w = {{g, node}, operand, axis};
 
-    if (kf_value_type(g, g->nodes.data[node].in[operand])->dtype != KF_DTYPE_f32)
+    if (kf_value_type(g, g->nodes.data[node].in[operand])->dtype != KF_DTYPE_f32 && !f->narrow)
         refuse(f, func, node, KF_REASON_F0205);
     kf_vec_push(f->scratch, &f->s.writers, w);
 }
@@ -250,9 +251,10 @@ static void follow_uses(finder *f, uint32_t func, kf_value v)
     }
 }
 
-kf_stream kf_stream_find(const kf_module *m, kf_graph *g, uint32_t index, kf_arena *scratch)
+kf_stream kf_stream_find(const kf_module *m, kf_graph *g, uint32_t index, const kf_pass_ctx *cx)
 {
-    finder f = {.m = m, .scratch = scratch};
+    kf_arena *scratch = cx->scratch;
+    finder f = {.m = m, .scratch = scratch, .narrow = cx->fold_narrow};
     kf_value rows = g->nodes.data[index].in[0];
 
     f.s.width = kf_value_type(g, rows)->dim[1].size;

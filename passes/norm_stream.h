@@ -39,7 +39,7 @@ typedef struct kf_stream {
  * added to a whole row, and which has a sum and a sum of deviations only. */
 bool kf_ignores_shift(const kf_graph *g, const kf_node *n);
 
-/** The stream that norm |index| of |g| reads, in |scratch|. */
-kf_stream kf_stream_find(const kf_module *m, kf_graph *g, uint32_t index, kf_arena *scratch);
+/** The stream that norm |index| of |g| reads, in the scratch of |cx|. */
+kf_stream kf_stream_find(const kf_module *m, kf_graph *g, uint32_t index, const kf_pass_ctx *cx);
 
 #endif

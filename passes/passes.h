@@ -95,6 +95,7 @@ typedef struct kf_pass_ctx {
         *before; /* what the running pass was given, for a reproducer; NULL: none runs */
     const kf_contract *contract; /* contract.h; NULL: none */
     kf_norm_rewrite norm_rewrite;
+    bool fold_narrow; /* weights narrower than f32 may be folded into, and rounded anew */
     bool is_norm_rewrite_refused; /* and reported (E0412) */
 } kf_pass_ctx;
 

@@ -148,7 +148,7 @@ static void rewrite_stream(kf_module *m, const kf_stream *s, kf_norm_rewrite to)
 /* ---- the pass -------------------------------------------------------------------------------- */
 
 /* For crms: what the norms give goes into f32 matmuls alone. */
-static void check_readers(kf_stream *s, kf_arena *scratch)
+static void check_readers(kf_stream *s, const kf_pass_ctx *cx)
 {
     for (uint32_t i = 0; i < s->norms.len && !s->reason; i++) {
         const kf_graph *g = s->norms.data[i].g;
@@ -159,12 +159,12 @@ static void check_readers(kf_stream *s, kf_arena *scratch)
             if (n->op != KF_OP_matmul || n->in[0] != y || !kf_node_is_linear(g, n))
                 continue;
             linear++;
-            if (kf_value_type(g, n->in[1])->dtype != KF_DTYPE_f32) {
+            if (kf_value_type(g, n->in[1])->dtype != KF_DTYPE_f32 && !cx->fold_narrow) {
                 s->reason = KF_REASON_F0205;
                 s->where = (kf_node_ref){s->norms.data[i].g, k};
             }
         }
-        if (!s->reason && linear != kf_graph_use_counts(g, scratch)[y]) {
+        if (!s->reason && linear != kf_graph_use_counts(g, cx->scratch)[y]) {
             s->reason = KF_REASON_F0215;
             s->where = s->norms.data[i];
         }
@@ -216,9 +216,9 @@ static bool find_streams(kf_module *m, kf_pass_ctx *cx, streams *out)
         kf_node_ref norm = {g, i};
         if (!kf_ignores_shift(g, &g->nodes.data[i]) || is_known(out, norm))
             continue;
-        kf_stream s = kf_stream_find(m, g, i, cx->scratch);
+        kf_stream s = kf_stream_find(m, g, i, cx);
         if (!s.reason && cx->norm_rewrite == KF_NORM_REWRITE_CRMS)
-            check_readers(&s, cx->scratch);
+            check_readers(&s, cx);
         if (s.reason) {
             refuse(cx, norm, &s);
             ok = false;
