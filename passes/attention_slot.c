@@ -324,13 +324,24 @@ typedef struct find_scale {
     kf_el_part part;
 } find_scale;
 
+/* s, or a product with s. */
+static bool is_linear(const kf_els *e, kf_el x, kf_el s)
+{
+    const kf_el_node *n = kf_el_at(e, x);
+
+    for (uint8_t i = 0; n->kind == KF_EL_MUL && i < n->n_part; i++)
+        if (n->part[i].el == s && n->part[i].num == 1)
+            return true;
+    return x == s;
+}
+
 static void scale_in(const kf_els *e, kf_el x, void *user)
 {
     find_scale *f = user;
     const kf_el_node *n = kf_el_at(e, x);
 
     for (uint8_t i = 0; n->kind == KF_EL_ADD && !f->found && i < n->n_part; i++) {
-        if (n->part[i].el != f->s)
+        if (!is_linear(e, n->part[i].el, f->s))
             continue;
         f->found = true;
         f->part = n->part[i];

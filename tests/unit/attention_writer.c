@@ -196,6 +196,19 @@ static kf_value table_by_distance(writer *w, const char *name)
     return sp_reshape(s, v, SP_DIMS(SP(G), SP(R), SP_N, SP_K));
 }
 
+/* A table [positions, positions], rows taken by query, then columns by key. */
+static kf_value grid_of_positions(writer *w)
+{
+    spelling *s = &w->s;
+    kf_value rows = sp_param(s, "grid", SP_DIMS(SP(POSITIONS), SP(POSITIONS)));
+
+    rows = kf_node_2(s->g, KF_OP_gather, rows, w->pos, KF_NO_LOC);
+    rows = kf_node_2(s->g, KF_OP_gather, sp_transpose(s, rows, "10"), w->key, KF_NO_LOC);
+    rows = sp_transpose(s, rows, "10");
+    return w->how.layout == ROWS_FIRST ? sp_reshape(s, rows, SP_DIMS(SP_N, SP(1), SP(1), SP_K))
+                                       : rows;
+}
+
 kf_value aw_work(writer *w, kf_value x)
 {
     spelling *s = &w->s;
@@ -209,6 +222,8 @@ kf_value aw_work(writer *w, kf_value x)
         kf_value bias = sp2(s, KF_OP_mul, slope, sp2(s, KF_OP_sub, w->key, w->row));
         x = sp2(s, KF_OP_add, x, bias);
     }
+    if (w->f->grid)
+        x = sp2(s, KF_OP_add, x, grid_of_positions(w));
     return w->f->buckets ? sp2(s, KF_OP_add, x, table_by_distance(w, "buckets")) : x;
 }
 
@@ -325,6 +340,20 @@ static kf_value relu_weights(writer *w, kf_value x)
     return w->how.softmax == LATE ? aw_hide(w, x, 0) : aw_hide(w, sp2(s, KF_OP_div, x, count), 0);
 }
 
+/* x e^(slope (k - q)) where a key is seen: retention. */
+static kf_value decayed_scores(writer *w, kf_value x)
+{
+    spelling *s = &w->s;
+    kf_value slope = aw_along_heads(w, sp_param(s, "decays", SP_DIMS(SP(H))));
+    kf_value far = sp2(s, KF_OP_sub, w->key, w->row);
+
+    if (w->how.softmax == STEPS) {
+        far = sp2(s, KF_OP_mul, slope, sp2(s, KF_OP_sub, w->row, w->key));
+        return sp2(s, KF_OP_div, aw_hide(w, x, 0), sp1(s, KF_OP_exp, far));
+    }
+    return aw_hide(w, sp2(s, KF_OP_mul, x, sp1(s, KF_OP_exp, sp2(s, KF_OP_mul, slope, far))), 0);
+}
+
 /* ---- all of it ------------------------------------------------------------------------------- */
 
 kf_value aw_weigh(writer *w, kf_value p)
@@ -359,6 +388,8 @@ kf_value aw_to_rows(writer *w, kf_value o)
 kf_value aw_probabilities(writer *w, kf_value x, kf_value *late)
 {
     *late = KF_NO_VALUE;
+    if (w->f->decay)
+        return decayed_scores(w, x);
     if (w->f->relu) {
         if (w->how.softmax == LATE)
             *late = sp2(&w->s, KF_OP_add, w->row, sp_num(&w->s, 1));

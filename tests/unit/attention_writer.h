@@ -5,13 +5,13 @@
 
 #include "tests/unit/spelling.h"
 
-/* Heads, KV heads, heads of a group, head size. */
-enum { H = 4, G = 2, R = 2, D = 4, BUCKETS = 4 };
+/* Heads, KV heads, heads of a group, head size; rows of tables. */
+enum { H = 4, G = 2, R = 2, D = 4, BUCKETS = 4, POSITIONS = 8 };
 #define SCALE 0.25
 
 typedef struct form {
     const char *name;
-    bool cap, slopes, buckets, logs, window, prefix, sink, factor, relu;
+    bool cap, slopes, buckets, logs, grid, window, prefix, sink, factor, relu, decay;
     const char *has; /* what the op must hold */
 } form;
 

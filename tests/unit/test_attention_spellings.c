@@ -28,6 +28,10 @@ static const form forms[] = {
     {.name = "prefix", .prefix = true, .has = "lt(k, 2)"},
     {.name = "sink", .sink = true, .has = "sink(h | 1) { $0[h] }"},
     {.name = "factor", .factor = true, .has = "prob(h, q, k | 1)"},
+    {.name = "grid", .grid = true, .has = "add(s, $0[q, k])"},
+    {.name = "decay",
+     .decay = true,
+     .has = "{scale = 0.25, normaliser = none} score(s, h, q, k | 1)"},
     {.name = "relu",
      .relu = true,
      .has = "normaliser = none} score(s, h, q, k) { div(relu(s), add(q, 1)) }"},
@@ -47,11 +51,13 @@ static spelled possible(const form *f, spelled h)
 {
     bool op = h.softmax == GUARDED || h.softmax == PLAIN;
 
-    if (f->relu && h.softmax > LATE)
+    bool weights = f->relu || f->decay;
+
+    if (weights && h.softmax > LATE)
         h.softmax = STEPS;
-    if (f->relu && h.mask == BIAS)
+    if (weights && h.mask == BIAS)
         h.mask = SELECT;
-    if (!f->relu && op && (f->sink || h.mask == WEIGHTS))
+    if (!weights && op && (f->sink || h.mask == WEIGHTS))
         h.softmax = STEPS;
     return h;
 }
