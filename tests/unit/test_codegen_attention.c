@@ -107,8 +107,13 @@ static void run_form(const form *f, uint32_t call, const char *arch, bool mixed)
 #define SIDES  "lt(abs(sub(q, k)), 40)"
 #define ALIBI  "add(s, mul($1[h], sub(k, q)))"
 #define BUCKET "add(s, $2[min(max(add(sub(k, q), 16), 0), 32), h])"
-#define CAP    "mul(5, tanh(div(s, 5)))"
-#define EVEN   "eq(mul(2, floor(mul(q, 0.5))), q)"
+/* Buckets of distance that grow with its logarithm; 16, 32, 64 and 128 lie on their borders. */
+#define LOG_BUCKET                                                                                 \
+    "add(s, $2[add(select(gt(k, q), 16, 0), select(lt(abs(sub(k, q)), 8), abs(sub(k, q)), "        \
+    "min(15, "                                                                                     \
+    "add(8, floor(mul(div(log(div(abs(sub(k, q)), 8)), 2.772588722239781), 8)))))), h])"
+#define CAP  "mul(5, tanh(div(s, 5)))"
+#define EVEN "eq(mul(2, floor(mul(q, 0.5))), q)"
 
 /* clang-format off */
 static const form forms[] = {
@@ -120,6 +125,7 @@ static const form forms[] = {
     {1, 5, 36, KF_DTYPE_f32,  NULL, "eq($0[q], $0[k])", NULL, NULL, false, false},
     {2, 2, 16, KF_DTYPE_f32,  BUCKET, NULL, NULL, NULL, false, false},
     {2, 2, 16, KF_DTYPE_bf16, BUCKET, SIDES, NULL, "$1[h]", false, false},
+    {2, 2, 16, KF_DTYPE_f32,  LOG_BUCKET, NULL, NULL, NULL, false, false},
     {1, 3, 24, KF_DTYPE_f32,  NULL, "or(le(k, q), lt(k, 20))", NULL, "mul(h, 3)", false, false},
     {2, 4, 16, KF_DTYPE_f32,  NULL, "and(le(k, q), lt(sub(q, k), $3[h]))", "$1[h]", NULL, false, false},
     {2, 2, 16, KF_DTYPE_f32,  "mul(s, 40)", "or(lt(h, 2), " SIDES ")", NULL, NULL, false, false},
