@@ -12,7 +12,7 @@
  * row of fn.def is recognised in all its spellings without a line here.
  * Fires when    smooth functions of one value and constants agree with a row to 2e-6, which is what
  *               constants of seven digits allow.
- * Must not fire when a constant differs by more (0.0447 for 0.044715), or the tree holds a function
+ * Must not fire when a constant differs by more (0.0447 for 0.044715) or an epsilon is added, or the tree holds a function
  *               with a kink (a clamp beyond the points would go unnoticed).
  * Why here      first: every pass that matches sees one op for an activation.
  * Needs topological order. Keeps nothing. Terminates: each step leaves
@@ -23,7 +23,7 @@
 #include <math.h>
 
 /** |node|: the tree's nodes in topological order; the root last. */
-enum { MAX_TREE = 24, SAMPLES = 46, SAMPLES_NEAR = 40 };
+enum { MAX_TREE = 24, SAMPLES = 47, SAMPLES_NEAR = 40 };
 
 typedef struct tree {
     const kf_graph *g;
@@ -33,7 +33,7 @@ typedef struct tree {
 
 static double sample_at(uint32_t i)
 {
-    static const double far[SAMPLES - SAMPLES_NEAR] = {-25, -12.5, -1e-3, 1e-3, 12.5, 25};
+    static const double far[SAMPLES - SAMPLES_NEAR] = {-25, -12.5, -1e-3, 0, 1e-3, 12.5, 25};
 
     return i < SAMPLES_NEAR ? -6.0 + 12.0 * (i + 0.37) / SAMPLES_NEAR : far[i - SAMPLES_NEAR];
 }
@@ -116,9 +116,14 @@ static bool evaluate(const tree *t, kf_value leaf, double x, double *out)
     return known[t->n - 1];
 }
 
-static bool agree(double a, double b)
+/* Tails are differences of numbers near 1; around 0, where an added epsilon shows, nothing is. */
+static bool agree(double x, double a, double b)
 {
-    return (isnan(a) && isnan(b)) || a == b || fabs(a - b) <= 2e-6 * fabs(b) + 1e-12;
+    double least = fabs(x) > 1 ? 1e-14 : 1e-16;
+
+    if (!isfinite(a) || !isfinite(b))
+        return a == b || (isnan(a) && isnan(b));
+    return fabs(a - b) <= 2e-6 * fabs(b) + least;
 }
 
 /* The row of fn.def that has these values at the samples, or KF_FN_COUNT. */
@@ -135,7 +140,7 @@ static kf_fn find_row(const double *value)
         bool same = info->arity == 1 && info->result == KF_FN_RESULT_num &&
                     !(kf_op_infos[fn].traits & KF_KINK);
         for (uint32_t i = 0; i < SAMPLES && same; i++)
-            same = agree(value[i], kf_fn_eval(fn, sample_at(i), 0, 0));
+            same = agree(sample_at(i), value[i], kf_fn_eval(fn, sample_at(i), 0, 0));
         if (same)
             return fn;
     }
