@@ -163,6 +163,22 @@ typedef struct extent {
     int64_t new_from, end;
 } extent;
 
+/* Of the cache that is argument |v|: a memory was all there before the call. */
+static extent extent_of(const kf_graph *body, kf_value v, const int64_t *sym_values)
+{
+    int64_t memory = sym_values[KF_SYM_M], keys = sym_values[KF_SYM_K];
+
+    for (uint32_t i = 0; i < body->nodes.len; i++) {
+        const kf_node *n = &body->nodes.data[i];
+        bool stored =
+            (n->op == KF_OP_attention && n->in[1] == v && KF_ATTR_OF(n, attention)->stored) ||
+            (n->op == KF_OP_kv_read && n->in[0] == v && KF_ATTR_OF(n, kv_read)->stored);
+        if (stored)
+            return (extent){memory, memory};
+    }
+    return (extent){keys - sym_values[KF_SYM_N], keys};
+}
+
 /* Calls |visit| for each element of positions [from, end) of a cache of one layer. */
 typedef void (*visit_fn)(void *user, void *memory, double *value);
 
@@ -257,7 +273,7 @@ static void take_results(const kf_graph *body, void *const *ptr, const kf_tensor
 
 /* The worst of the caches that the region appends to; pages are read back as they were filled. */
 static double check_caches(const kf_graph *body, void *const *ptr, const kf_tensor *const *in,
-                           extent x)
+                           const int64_t *sym_values)
 {
     double worst = 0;
 
@@ -266,6 +282,7 @@ static double check_caches(const kf_graph *body, void *const *ptr, const kf_tens
         cache_error e = {.dtype = t->dtype};
         if (t->kind != KF_TYPE_KVCACHE)
             continue;
+        extent x = extent_of(body, body->args.data[i], sym_values);
         each_row(t, in[i], ptr[i], x.new_from, x.end, compare, &e);
         double nmse = e.err > 0 ? e.err / (e.size > 0 ? e.size : 1) : 0;
         worst = nmse > worst ? nmse : worst;
@@ -281,7 +298,6 @@ bool kf_region_run_kernel(kf_region_run *r, const kf_node *region, int64_t rows_
     const kf_graph *body = region->body;
     const made *k = kernel_of(r, region, rows_hi, why);
     kf_arena *a = r->arena;
-    extent x = {sym_values[KF_SYM_K] - sym_values[KF_SYM_N], sym_values[KF_SYM_K]};
     void *ptr[MAX_OPERANDS];
 
     if (!k)
@@ -289,6 +305,7 @@ bool kf_region_run_kernel(kf_region_run *r, const kf_node *region, int64_t rows_
     kf_arena_restore(a, r->empty);
     for (uint32_t i = 0; i < body->args.len; i++) {
         const kf_type *t = kf_value_type(body, body->args.data[i]);
+        extent x = extent_of(body, body->args.data[i], sym_values);
         ptr[i] = t->kind == KF_TYPE_KVCACHE ? cache_memory(a, body, t, in[i], x)
                                             : tensor_memory(a, t, in[i], sym_values);
     }
@@ -299,6 +316,6 @@ bool kf_region_run_kernel(kf_region_run *r, const kf_node *region, int64_t rows_
     }
     run_tiles(a, k, ptr, sym_values);
     take_results(body, ptr, want, a, got);
-    *cache_nmse = check_caches(body, ptr, in, x);
+    *cache_nmse = check_caches(body, ptr, in, sym_values);
     return true;
 }

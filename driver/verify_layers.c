@@ -246,6 +246,7 @@ static bool evaluate(walk *w, const kf_module *m, kf_eval_mode mode, kf_eval_tra
     uint32_t seq = 0;
 
     kf_eval_trace(e, trace, w);
+    w->call = 0;
     ok = kf_verify_encode(e, w->arena, m, w->prompt, &why);
     if (!ok)
         kf_diag_add(w->c->diags, KF_E0901, KF_NO_LOC, "the encoder: %.*s",
