@@ -142,16 +142,6 @@ static kf_value head_index(kf_graph_builder *b, const kf_spec_attention *a, kf_l
     return kf_node_reshape(b->g, h, 4, grouped, loc);
 }
 
-static bool expr_uses(const kf_expr *e, kf_expr_var var)
-{
-    if (e->op == KF_EXPR_VAR)
-        return e->var == var;
-    for (uint32_t i = 0; e->op == KF_EXPR_FN && i < kf_fn_infos[e->fn].arity; i++)
-        if (expr_uses(e->arg[i], var))
-            return true;
-    return false;
-}
-
 /* Scores with the user's expression applied; where the key is not visible what gives it no weight.
  */
 static kf_value masked_scores(kf_graph_builder *b, const kf_spec_attention *a, const view *w,
@@ -218,7 +208,7 @@ static bool uses_head(const kf_spec_attention *a)
     const kf_sv_expr *const exprs[] = {&a->mask, &a->score, &a->prob};
 
     for (uint32_t i = 0; i < 3; i++)
-        if (exprs[i]->expr && expr_uses(exprs[i]->expr, KF_EXPR_H))
+        if (exprs[i]->expr && kf_expr_uses(exprs[i]->expr, KF_EXPR_H))
             return true;
     return false;
 }

@@ -491,3 +491,13 @@ void kf_expr_print(const kf_expr *e, kf_sbuf *out)
     }
     kf_sbuf_char(out, ')');
 }
+
+bool kf_expr_uses(const kf_expr *e, kf_expr_var var)
+{
+    if (e->op == KF_EXPR_VAR)
+        return e->var == var;
+    for (uint32_t i = 0; e->op == KF_EXPR_FN && i < kf_fn_infos[e->fn].arity; i++)
+        if (kf_expr_uses(e->arg[i], var))
+            return true;
+    return false;
+}

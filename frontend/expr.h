@@ -69,4 +69,7 @@ double kf_expr_eval(const kf_expr *e, const double *vars);
 /** Function form: "and(le(k, q), lt(sub(q, k), 1024))". */
 void kf_expr_print(const kf_expr *e, kf_sbuf *out);
 
+/** Whether |var| stands anywhere in |e|. */
+bool kf_expr_uses(const kf_expr *e, kf_expr_var var);
+
 #endif

@@ -582,7 +582,10 @@ bool kf_read_expr(kf_reader *r, const kf_yaml_node *map, const char *key, kf_exp
     if (node != NULL && node->kind != KF_YAML_SCALAR)
         return false; /* reported as a wrong type */
     sv->expr = kf_expr_parse(r->arena, r->diags, node != NULL ? node : &def, kind, env);
-    return sv->expr != NULL;
+    if (sv->expr == NULL || kind != KF_EXPR_ACT || kf_expr_uses(sv->expr, KF_EXPR_X))
+        return sv->expr != NULL;
+    kf_diag_add(r->diags, KF_E0107, node->loc, "'%s' does not depend on x", key);
+    return false;
 }
 
 /* ---- printing -------------------------------------------------------------------------------- */
