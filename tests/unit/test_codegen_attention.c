@@ -151,6 +151,7 @@ static void test_forms(void **state)
 /* Slots of different forms together; some amplify the rounding of what goes in. */
 static void test_mixed_forms(void **state)
 {
+    static const uint32_t sizes[] = {4, 20, 64, 80, 96, 128};
     (void)state;
     uint64_t seed = test_seed(11);
     for (uint32_t i = 0; i < scaled(8); i++) {
@@ -160,6 +161,9 @@ static void test_mixed_forms(void **state)
         f.prob = forms[random_u64(&seed) % FORMS].prob;
         f.sink = f.plain ? NULL : forms[random_u64(&seed) % FORMS].sink;
         f.stored = random_u64(&seed) % 4 == 0;
+        f.heads = 1 + (uint32_t)(random_u64(&seed) % 3);
+        f.group = 1 + (uint32_t)(random_u64(&seed) % 9);
+        f.d = sizes[random_u64(&seed) % (sizeof sizes / sizeof *sizes)];
         run_form(&f, (uint32_t)(random_u64(&seed) % CALLS), archs[i % 2], true);
     }
 }
