@@ -181,6 +181,9 @@ def reductions():
     parts = torch.stack([(p ** 2).sum(-1) for p in x.split(32, dim=1)], dim=1)
     case("row_stat", "func @f(%x: f32[4,70]) -> (f32[4,3]) "
          "{ %0 = row_stat %x {acc = [sum_sq], block = 32} : f32[4,3] return %0 }", [x], [parts])
+    parts = torch.stack([((p - p.mean(-1, keepdim=True)) ** 2).sum(-1) for p in x.split(32, dim=1)], dim=1)
+    case("row_stat_dev", "func @f(%x: f32[4,70]) -> (f32[4,3]) "
+         "{ %0 = row_stat %x {acc = [sum, sum_dev], block = 32} : f32[4,3] return %0 }", [x], [parts])
 
 
 # ---- rope, cache, attention ------------------------------------------------------------------------
