@@ -120,5 +120,9 @@ bool kf_attention_fill_vanishes(kf_attention_match *m, const kf_attention_work *
     range s = range_of(m, w->score);
     bool below = f->value + (f->added ? s.hi : 0) < s.lo - underflow;
     below |= !f->added && f->value <= -(double)FLT_MAX; /* no f32 lies below */
-    return (sees_itself && below) || kf_attention_refuse(m, KF_REASON_F0223, "");
+    if (sees_itself && below)
+        return true;
+    const char *why = below ? "a row may see no key" : "scores have no bounds, or too wide ones";
+    return kf_attention_refuse(m, KF_REASON_F0223,
+                               kf_strf(m->cx->arena, "%g: %s", f->value, why).ptr);
 }

@@ -380,7 +380,9 @@ static bool confine(kf_attention_match *m, kf_el *mask)
             return true;
         }
     }
-    return kf_attention_refuse(m, KF_REASON_F0207, "");
+    return kf_attention_refuse(m, KF_REASON_F0207,
+                               m->seq == KF_NO_VALUE ? "no comparison of sequences"
+                                                     : "keys of others can pass");
 }
 
 /* ---- all together ---------------------------------------------------------------------------- */
