@@ -232,9 +232,9 @@ static void print_text(const comparison *d)
         any = true;
     }
     if (!any)
-        printf(
-            "the same regions at the same cost; buckets, configurations of kernels, bounds or the "
-            "target differ\n");
+        printf("the same regions at the same cost; their order, buckets, configurations, bounds or "
+               "the "
+               "target differ\n");
 }
 
 static void json_items(kf_json *w, const section *s, const char *key, int side)

@@ -14,8 +14,9 @@
 #include <math.h>
 #include <string.h>
 
-#define MAX_OPERANDS (KF_MAX_OPERANDS + KF_MAX_RESULTS + 2) /* and what tiles share */
-#define SLACK        256 /* vectors may read, never use, what lies behind an operand */
+#define MAX_OPERANDS    (KF_MAX_OPERANDS + KF_MAX_RESULTS + 2) /* and what tiles share */
+#define ATTENTION_FIXED 7   /* operands of attention before its captures */
+#define SLACK           256 /* vectors may read, never use, what lies behind an operand */
 
 /** A kernel that was made. */
 typedef struct made {
@@ -132,13 +133,24 @@ static void *new_memory(kf_arena *a, int64_t bytes)
     return p;
 }
 
-/* Page tables are the only matrices of i32: page p of the sequence is page p. */
-static bool is_page_table(const kf_type *t)
+/* What an op of the cache reads as a matrix of i32, before its captures: page p of the sequence is page p. */
+static bool is_page_table(const kf_graph *body, kf_value v)
 {
-    return t->dtype == KF_DTYPE_i32 && t->rank == 2;
+    const kf_type *t = kf_value_type(body, v);
+    bool is = false;
+
+    for (uint32_t i = 0; t->dtype == KF_DTYPE_i32 && t->rank == 2 && i < body->nodes.len; i++) {
+        const kf_node *n = &body->nodes.data[i];
+        bool of_cache =
+            n->op == KF_OP_attention || n->op == KF_OP_kv_append || n->op == KF_OP_kv_read;
+        for (uint32_t j = 0; of_cache && j < n->n_in && j < ATTENTION_FIXED; j++)
+            is |= n->in[j] == v;
+    }
+    return is;
 }
 
-static void *tensor_memory(kf_arena *a, const kf_type *t, const kf_tensor *from,
+/* |from| NULL: a result, that is nothing yet. */
+static void *tensor_memory(kf_arena *a, const kf_type *t, const kf_tensor *from, bool pages,
                            const int64_t *sym_values)
 {
     int64_t bytes = kf_type_stored_elems(t, sym_values) * kf_dtype_infos[t->dtype].bytes;
@@ -150,7 +162,7 @@ static void *tensor_memory(kf_arena *a, const kf_type *t, const kf_tensor *from,
     for (int64_t i = 0; from && i < from->n; i++) {
         int64_t columns = t->rank > 1 ? from->dim[1] : 1;
         int64_t index[KF_MAX_RANK] = {i / columns, i % columns};
-        double v = is_page_table(t) ? (double)(i % columns) : from->data[i];
+        double v = pages ? (double)(i % columns) : from->data[i];
         put(base, t->dtype, packed ? kf_layout_offset(t, index) : i, v);
     }
     return base;
@@ -306,13 +318,14 @@ bool kf_region_run_kernel(kf_region_run *r, const kf_node *region, int64_t rows_
     for (uint32_t i = 0; i < body->args.len; i++) {
         const kf_type *t = kf_value_type(body, body->args.data[i]);
         extent x = extent_of(body, body->args.data[i], sym_values);
+        bool pages = is_page_table(body, body->args.data[i]);
         ptr[i] = t->kind == KF_TYPE_KVCACHE ? cache_memory(a, body, t, in[i], x)
-                                            : tensor_memory(a, t, in[i], sym_values);
+                                            : tensor_memory(a, t, in[i], pages, sym_values);
     }
     for (uint32_t i = 0; i < body->results.len; i++) {
         const kf_type *t = kf_value_type(body, body->results.data[i]);
         ptr[body->args.len + i] =
-            t->kind == KF_TYPE_TENSOR ? tensor_memory(a, t, NULL, sym_values) : NULL;
+            t->kind == KF_TYPE_TENSOR ? tensor_memory(a, t, NULL, false, sym_values) : NULL;
     }
     run_tiles(a, k, ptr, sym_values);
     take_results(body, ptr, want, a, got);
