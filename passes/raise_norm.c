@@ -16,7 +16,8 @@
  * Fires when    the rows are scaled by a number of the row made of sums, sums of squares and sums
  *               of squared deviations of the same rows.
  * Must not fire when the variance is the mean square less the squared mean (F0208): what cancels
- *               there depends on how the sums are rounded, so it stays as it is written.
+ *               there depends on how the sums are rounded, so it stays as it is written. Nor over the
+ *               keys in view, where a row divided by its sum is the end of an attention.
  * Why here      before fuse_norm, which looks at one op; after cse.
  * Needs topological order. Keeps nothing. Terminates: each step replaces a function by a
  * row_reduce.
@@ -248,9 +249,12 @@ static void finish(const raising *r, const kf_slot *map, kf_arena *a, kf_attr_ro
 static kf_reason match_norm(const kf_graph *g, kf_value y, kf_value x, kf_pass_ctx *cx,
                             kf_attr_row_reduce *out)
 {
+    const kf_type *t = kf_value_type(g, x);
     raising r = {g, cx->scratch, x, .budget = BUDGET};
     uint32_t root;
 
+    if (!kf_dim_is_static(t->dim[t->rank - 1])) /* keys in view: a softmax, or what stands for it */
+        return KF_REASON_F0201;
     r.b = kf_slot_builder_create(cx->scratch, PARAMS, param_names, 0);
     if (!full_expr(&r, y, &root) || !r.scaled)
         return KF_REASON_F0201;
