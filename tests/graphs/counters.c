@@ -7,7 +7,7 @@
 /* ---- counting -------------------------------------------------------------------------------- */
 
 typedef struct seen {
-    bool op[KF_OP_COUNT], fn[KF_FN_COUNT], acc[KF_ACC_COUNT];
+    bool op[KF_OP_COUNT], fn[KF_FN_COUNT], acc[KF_ACC_COUNT], recipe[KF_RECIPE_COUNT];
 } seen;
 
 static void see_slot(seen *s, const kf_slot *slot)
@@ -31,10 +31,19 @@ static void see_attr(seen *s, const kf_node *n)
     }
 }
 
+static void see_recipe(seen *s, const kf_recipe *r)
+{
+    s->recipe[r->op] = true;
+    for (uint32_t i = 0; i < r->n_parts; i++)
+        see_recipe(s, r->part[i]);
+}
+
 static uint32_t see_graph(seen *s, const kf_graph *g)
 {
     uint32_t n = g->nodes.len;
 
+    for (uint32_t i = 0; i < g->params.len; i++)
+        see_recipe(s, g->recipes.data[i]);
     for (uint32_t i = 0; i < g->nodes.len; i++) {
         const kf_node *node = &g->nodes.data[i];
         s->op[node->op] = true;
@@ -47,7 +56,7 @@ static uint32_t see_graph(seen *s, const kf_graph *g)
 
 void counters_add_module(counters *c, const kf_module *m)
 {
-    seen s = {{0}, {0}, {0}};
+    seen s = {{0}, {0}, {0}, {0}};
 
     for (uint32_t i = 0; i < m->funcs.len; i++)
         c->nodes += see_graph(&s, m->funcs.data[i]);
@@ -57,6 +66,8 @@ void counters_add_module(counters *c, const kf_module *m)
         c->fn[i] += s.fn[i];
     for (uint32_t i = 0; i < KF_ACC_COUNT; i++)
         c->acc[i] += s.acc[i];
+    for (uint32_t i = 0; i < KF_RECIPE_COUNT; i++)
+        c->recipe[i] += s.recipe[i];
 }
 
 void counters_add_passes(counters *c, const kf_pass_ctx *cx, const kf_pass_runs *runs)
@@ -97,6 +108,9 @@ void counters_print(const counters *c)
     printf("\naccumulators:");
     for (int i = 0; i < KF_ACC_COUNT; i++)
         printf("  %s %u", kf_acc_infos[i].name, c->acc[i]);
+    printf("\nrecipes:");
+    for (int i = 0; i < KF_RECIPE_COUNT; i++)
+        printf("  %s %u", kf_recipe_infos[i].name, c->recipe[i]);
     printf("\n%-16s %6s %7s %6s\n", "pass", "fired", "refused", "idle");
     for (int i = 0; i < KF_PASS_COUNT; i++)
         printf("%-16s %6u %7u %6u\n", kf_pass_infos[i].name, c->fired[i], c->refused[i],
@@ -123,6 +137,8 @@ bool counters_complete(const counters *c)
         ok &= reached(c->fn[i], "word in a slot", kf_fn_infos[i].name);
     for (int i = 0; i < KF_ACC_COUNT; i++)
         ok &= reached(c->acc[i], "accumulator", kf_acc_infos[i].name);
+    for (int i = 0; i < KF_RECIPE_COUNT; i++)
+        ok &= reached(c->recipe[i], "recipe", kf_recipe_infos[i].name);
     /* A pass that logs candidates refuses some; the others leave some modules as they are. */
     for (int i = 0; i < KF_PASS_COUNT; i++) {
         ok &= reached(c->fired[i], "fired:", kf_pass_infos[i].name);

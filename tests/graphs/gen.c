@@ -117,9 +117,8 @@ kf_value gen_transpose(gen *g, kf_value v, kf_ints perm)
 /* Weights are about 1 / sqrt(k): a product is about as large as its rows. */
 kf_value gen_linear(gen *g, kf_value x, int64_t n)
 {
-    const kf_dim dims[] = {kf_dim_static(n), kf_dim_static(gen_columns(g, x))};
     kf_dtype dtype = gen_chance(g, 25) ? KF_DTYPE_f32 : g->weights;
-    kf_value w = gen_param(g, 2, dims, dtype, "w");
+    kf_value w = gen_weight(g, n, gen_columns(g, x), dtype);
     double most = 1.5 * fmax(fabs(g->range[x].lo), fabs(g->range[x].hi));
     kf_value v = kf_node_matmul(g->g, x, w, true, KF_NO_LOC);
 

@@ -28,6 +28,8 @@ typedef struct gen {
     kf_arena *arena;
     kf_module *m;
     bool guard;
+    bool
+        centred; /* all that reads the residual rows is layer norms, all that writes them weights */
     kf_dtype weights, cache;
     uint32_t n_params;
 
@@ -66,6 +68,8 @@ kf_value gen_arg(gen *g, kf_type type, const char *name, range r);
 /** A weight of its own tensor; of f32 in a quarter of the cases where weights are narrow. */
 kf_value gen_param(gen *g, uint8_t rank, const kf_dim *dims, kf_dtype dtype, const char *stem);
 kf_value gen_vector(gen *g, int64_t n);
+/** A matrix [n,k], most often a tensor, else a recipe over some. */
+kf_value gen_weight(gen *g, int64_t n, int64_t k, kf_dtype dtype);
 kf_value gen_node(gen *g, kf_op op, const void *attr, uint32_t n, const kf_value *in, range r);
 kf_value gen_const(gen *g, double value);
 kf_value gen_reshape(gen *g, kf_value v, uint8_t rank, const kf_dim *dims);
@@ -114,6 +118,8 @@ const kf_slot *gen_slot_make(gen *g, const gen_slot *s, range *out);
 /* ---- motifs: rows [rows, n] in, rows of any width out ---------------------------------------- */
 
 kf_value gen_norm(gen *g, kf_value x);
+/** A layer norm with a gain, perhaps a bias. */
+kf_value gen_layer_norm(gen *g, kf_value x);
 kf_value gen_norm_linear(gen *g, kf_value x);
 kf_value gen_gated(gen *g, kf_value x);
 kf_value gen_siblings(gen *g, kf_value x);

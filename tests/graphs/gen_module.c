@@ -27,10 +27,33 @@ static bool large(const gen *g, kf_value v)
     return fmax(fabs(g->range[v].lo), fabs(g->range[v].hi)) > 24;
 }
 
+/* |count| pre-norm branches: layer norms read the rows, products in f32 are added to them. */
+static kf_value centred_body(gen *g, kf_value x, uint32_t count)
+{
+    int64_t width = gen_columns(g, x);
+
+    for (uint32_t i = 0; i < count; i++) {
+        kf_value n = gen_layer_norm(g, x);
+        g->n_pool = 0;
+        gen_keep(g, n);
+        kf_value y = motifs[gen_pick(g, sizeof motifs / sizeof motifs[0])](g, n);
+        y = gen_linear(g, gen_flat(g, y), width);
+        if (gen_chance(g, 40))
+            y = gen_node(g, KF_OP_add, NULL, 2, (kf_value[]){y, gen_vector(g, width)}, g->range[y]);
+        range r = {-12, 12, false};
+        x = gen_node(g, KF_OP_add, NULL, 2,
+                     gen_pick(g, 2) ? (kf_value[]){x, y} : (kf_value[]){y, x}, r);
+    }
+    return x;
+}
+
 /* |count| motifs one behind the other, most of them as residual branches. */
 static kf_value body(gen *g, kf_value x, uint32_t count)
 {
     int64_t width = gen_columns(g, x);
+
+    if (g->centred)
+        return centred_body(g, x, count);
 
     for (uint32_t i = 0; i < count; i++) {
         if (large(g, x))
@@ -128,7 +151,7 @@ static void layer(gen *g, const plan *p)
     if (p->rope)
         g->table = gen_arg(g, table_type(), "rope", (range){-1, 1, false});
     kf_value y = body(g, x, 1 + gen_pick(g, 4));
-    if (large(g, y))
+    if (large(g, y) && !g->centred)
         y = gen_norm(g, y);
     kf_graph_add_result(g->g, y);
     for (uint32_t i = 0; i < p->extra; i++) {
@@ -190,9 +213,11 @@ static kf_value head(gen *g, kf_value x, kf_value rows, kf_value embed)
     g->rows = kf_dim_sym(KF_SYM_R);
     g->n_pool = 0;
     gen_keep(g, x);
-    if (gen_chance(g, 80))
+    if (!g->centred && gen_chance(g, 80))
         x = gen_norm(g, x);
     x = body(g, x, gen_pick(g, 2));
+    if (g->centred)
+        x = gen_layer_norm(g, x);
     if (gen_chance(g, 40)) {
         kf_value v = kf_node_matmul(g->g, x, embed, true, KF_NO_LOC);
         g->range[v] = (range){-40, 40, false};
@@ -249,12 +274,13 @@ kf_module *gen_module(kf_arena *arena, uint64_t seed)
     kf_module_add_sym(g.m, KF_STR("N"), 1, 64);
     kf_module_add_sym(g.m, KF_STR("R"), 1, 64);
     kf_module_add_sym(g.m, KF_STR("K"), 1, 512);
-    g.weights = any_float(&g);
+    g.centred = gen_chance(&g, 10);
+    g.weights = g.centred ? KF_DTYPE_f32 : any_float(&g);
     g.cache = any_float(&g);
     p.width = widths[gen_pick(&g, 10)];
     p.times = gen_chance(&g, 55) ? 1 + gen_pick(&g, 3) : 0;
     p.n_kv = gen_pick(&g, 4) % 3;
-    p.extra = p.times && gen_chance(&g, 12) ? (gen_pick(&g, 2) ? 7 - p.n_kv : 1) : 0;
+    p.extra = p.times && !g.centred && gen_chance(&g, 12) ? (gen_pick(&g, 2) ? 7 - p.n_kv : 1) : 0;
     p.rope = gen_chance(&g, 60);
     for (uint32_t i = 0; i < p.n_kv; i++)
         p.kv[i] = kf_type_kvcache(g.cache, 64, 1 + gen_pick(&g, 2), dims[gen_pick(&g, 3)], 1);

@@ -151,24 +151,30 @@ static kf_value norm_in_ops(gen *g, kf_value x, double eps)
     return gen_node(g, KF_OP_div, NULL, 2, (kf_value[]){x, s}, y);
 }
 
-kf_value gen_norm(gen *g, kf_value x)
+static kf_value norm_of(gen *g, kf_value x, norm_kind kind, double eps)
 {
     static const char *const names[] = {"v", "s", "t"};
-    static const double eps_of[] = {1e-5, 1e-6, 1e-3, 0.1};
-    norm_kind kind = gen_chance(g, 50) ? RMS : (norm_kind)gen_pick(g, N_NORMS);
-    double eps = eps_of[gen_pick(g, 4)];
     const kf_type t = *gen_type(g, x);
     int64_t n = t.dim[t.rank - 1].size;
-
-    if (t.rank == 2 && gen_chance(g, 20))
-        return norm_in_ops(g, x, eps);
     kf_attr_row_reduce *a = KF_ATTR_NEW(g->arena, row_reduce);
+
     a->acc = norm_accs[kind];
     a->keep = true;
     kf_slot_builder *b = kf_slot_builder_create(g->arena, 1 + a->acc.n, names, 0);
     a->map = kf_slot_finish(b, norm_map(b, kind, n, eps));
     double most = kind == SOFTMAX || kind == LARGEST ? 1 : sqrt((double)n);
     return gen_node(g, KF_OP_row_reduce, a, 1, &x, (range){-most, most, false});
+}
+
+kf_value gen_norm(gen *g, kf_value x)
+{
+    static const double eps_of[] = {1e-5, 1e-6, 1e-3, 0.1};
+    norm_kind kind = gen_chance(g, 50) ? RMS : (norm_kind)gen_pick(g, N_NORMS);
+    double eps = eps_of[gen_pick(g, 4)];
+
+    if (gen_type(g, x)->rank == 2 && gen_chance(g, 20))
+        return norm_in_ops(g, x, eps);
+    return norm_of(g, x, kind, eps);
 }
 
 /* Rows times a vector of weights, either way round; plus another one in some cases. */
@@ -180,6 +186,11 @@ static kf_value gain(gen *g, kf_value x)
     if (gen_chance(g, 25))
         x = gen_fn(g, KF_FN_add, (kf_value[]){x, gen_vector(g, gen_columns(g, x))});
     return x;
+}
+
+kf_value gen_layer_norm(gen *g, kf_value x)
+{
+    return gain(g, norm_of(g, x, CENTRED, 1e-5));
 }
 
 /* norm -> gain -> one or several products; sometimes with another reader in between. */
