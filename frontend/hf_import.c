@@ -267,6 +267,8 @@ static void report_arch(importer *m, const kf_yaml_node *name)
     const kf_preset *preset = NULL;
     for (const kf_arch *a = kf_arch_next(NULL, &preset); a != NULL && n < MAX_KNOWN;
          a = kf_arch_next(a, &preset)) {
+        if (a->when.key != NULL)
+            continue;
         kf_sbuf_printf(&list, "%s%s", n > 0 ? ", " : "", a->name);
         known[n++] = kf_str_from(a->name);
     }
@@ -274,6 +276,14 @@ static void report_arch(importer *m, const kf_yaml_node *name)
     if (near.len > 0)
         kf_diag_hint(m->r->diags, d, "did you mean '%.*s'?", KF_STR_ARG(near));
     kf_diag_note(m->r->diags, d, KF_NO_LOC, "supported are %.*s", KF_STR_ARG(kf_sbuf_view(&list)));
+}
+
+static bool is_arch(const importer *m, kf_str name, const kf_arch *arch)
+{
+    const kf_yaml_node *given = arch->when.key != NULL ? value_of(m, arch->when.key) : NULL;
+    bool holds = arch->when.key == NULL || (given != NULL && given->kind == KF_YAML_SCALAR &&
+                                            kf_str_eq_c(given->text, arch->when.value));
+    return holds && kf_str_eq_c(name, arch->name);
 }
 
 static bool find_arch(importer *m)
@@ -288,7 +298,7 @@ static bool find_arch(importer *m)
     const kf_yaml_node *name = list->u.items[0];
     m->src = (kf_src){name->loc, KF_ORIGIN_CONFIG};
     m->arch = kf_arch_next(NULL, &m->preset);
-    while (m->arch != NULL && !kf_str_eq_c(name->text, m->arch->name))
+    while (m->arch != NULL && !is_arch(m, name->text, m->arch))
         m->arch = kf_arch_next(m->arch, &m->preset);
     if (m->arch == NULL)
         report_arch(m, name);

@@ -94,8 +94,11 @@ static void write_families(kf_sbuf *out)
         kf_sbuf_printf(out, p->task != NULL ? "### %s, task %s\n\n%s" : "### %s%s\n\n%s", p->family,
                        p->task != NULL ? p->task : "", p->summary);
         const char *word = ". Read from `config.json`:";
-        for (const kf_arch *a = p->arch; a != NULL && a->name != NULL; a++, word = ",")
+        for (const kf_arch *a = p->arch; a != NULL && a->name != NULL; a++, word = ",") {
             kf_sbuf_printf(out, "%s `%s`", word, a->name);
+            if (a->when.key != NULL)
+                kf_sbuf_printf(out, " with `%s: %s`", a->when.key, a->when.value);
+        }
         kf_sbuf_printf(out, ".\n\n```yaml\n%s```\n\n", p->text);
         if (p->defaults != NULL)
             kf_sbuf_printf(out, "Its own defaults:\n\n```yaml\n%s```\n\n", p->defaults);

@@ -51,6 +51,9 @@ typedef struct kf_arch_key {
 
 typedef struct kf_arch {
     const char *name; /* in config.json's architectures */
+    struct {
+        const char *key, *value;
+    } when; /* counts only where config.json has this value; rows are tried in order. key NULL: always */
     kf_arch_window window;
     kf_arch_rope rope;
     kf_arch_key key[KF_ARCH_MAX_KEYS]; /* ends at the first without a key */

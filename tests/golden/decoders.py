@@ -338,6 +338,10 @@ def flips_gpt_neox(m):
             "no_bias_query_key_value": edit(m, no_bias("query_key_value"))}
 
 
+def flips_gpt_neox_serial(m):
+    return {"parallel": flip(m, use_parallel_residual=True), "fraction_1": fraction(m, 1.0)}
+
+
 def flips_phi3(m):
     return {"eps_1e-06": flip(m, rms_norm_eps=1e-6), "act_gelu": flip(m, hidden_act="gelu"),
             "window_off": wide(m), "window_9": set_window(m, 9), "fraction_1": fraction(m, 1.0),
@@ -423,6 +427,8 @@ CASES = {
     "opt": (config("OPT", vocab_size=VOCAB, hidden_size=32, ffn_dim=48, num_hidden_layers=2,
                    num_attention_heads=4, max_position_embeddings=128, word_embed_proj_dim=32, dropout=0.0,
                    **NO_IDS), flips_opt, 8, 8),
+    "gpt_neox_serial": (config("GPTNeoX", **WIDE, use_parallel_residual=False, **rope(partial_rotary_factor=0.5)),
+                        flips_gpt_neox_serial, 1, 2),
 }
 
 # Rules for parameters by the end of their name, first match: (pattern, mean, deviation; "in": over the

@@ -23,11 +23,23 @@ enum { N_PROMPT = 24, N_GREEDY = 64, N_VOCAB = 64 };
 static const double gate_nmse = 1e-9;
 
 static const char *const models[] = {
-    "act_gelu", "act_gelu_tanh", "act_relu",    "all_llama",   "all_qwen2", "all_qwen3", "base",
-    "bias",     "gqa",           "head_dim",    "inter_50",    "inter_88",  "mqa",       "qk_norm",
-    "qkv_bias", "rope_linear",   "rope_llama3", "rope_theta",  "tied",      "bloom",     "cohere",
-    "gemma",    "gemma2",        "gpt2",        "gpt_neox",    "gptj",      "mistral",   "opt",
-    "phi",      "phi3",          "polynorm",    "transnormer",
+    "act_gelu",    "act_gelu_tanh",
+    "act_relu",    "all_llama",
+    "all_qwen2",   "all_qwen3",
+    "base",        "bias",
+    "gqa",         "head_dim",
+    "inter_50",    "inter_88",
+    "mqa",         "qk_norm",
+    "qkv_bias",    "rope_linear",
+    "rope_llama3", "rope_theta",
+    "tied",        "bloom",
+    "cohere",      "gemma",
+    "gemma2",      "gpt2",
+    "gpt_neox",    "gpt_neox_serial",
+    "gptj",        "mistral",
+    "opt",         "phi",
+    "phi3",        "polynorm",
+    "transnormer",
 };
 
 static const golden_mistake mistakes[] = {
@@ -79,6 +91,7 @@ static const golden_mistake mistakes[] = {
     {"gpt_neox", "act_gelu_tanh", "act: gelu", "act: gelu_tanh"},
     {"gpt_neox", "fraction_1", ", fraction: 0.5", ""},
     {"gpt_neox", "not_by_heads", ", groups: 4", ""},
+    {"gpt_neox_serial", "fraction_1", ", fraction: 0.5", ""},
     {"mistral", "window_off", "\"causal & window(8)\"", "causal"},
     {"mistral", "window_9", "window(8)", "window(9)"},
     {"cohere", "logit_scale_off", ", act: \"x * 0.0625\"", ""},
