@@ -155,21 +155,6 @@ static kf_value transpose_identity(kf_graph *g, const kf_node *n)
     return n->in[0];
 }
 
-static kf_value transpose_transpose(kf_graph *g, const kf_node *n)
-{
-    const kf_node *inner = kf_value_is(g, n->in[0], KF_OP_transpose);
-
-    if (!inner)
-        return KF_NO_VALUE;
-    const kf_ints *outer_p = &KF_ATTR_OF(n, perm)->perm, *inner_p = &KF_ATTR_OF(inner, perm)->perm;
-    kf_attr_perm *p = KF_ATTR_NEW(g->module->arena, perm);
-    p->perm.n = outer_p->n;
-    for (uint8_t i = 0; i < outer_p->n; i++)
-        p->perm.v[i] = inner_p->v[outer_p->v[i]];
-    kf_value x = inner->in[0];
-    return kf_node_add(g, KF_OP_transpose, p, 1, &x, NULL, n->loc);
-}
-
 /* A rotation is linear: rope (x * number) is (rope x) * number. */
 static kf_value rope_factor(kf_graph *g, const kf_node *n)
 {
@@ -313,7 +298,6 @@ static const struct {
     {KF_OP_expand, same_as_operand},
     {KF_OP_expand, expand_expand},
     {KF_OP_transpose, transpose_identity},
-    {KF_OP_transpose, transpose_transpose},
     {KF_OP_rope, rope_factor},
     {KF_OP_reshape, kf_view_chain},
     {KF_OP_transpose, kf_view_chain},
