@@ -76,17 +76,33 @@ static void make_call(const checker *k, uint32_t number, call *c)
     }
 }
 
-/* The function for call number |number|; NULL if the module has none: encoders take whole sequences
- * at once. */
-static const char *function_of(const kf_module *m, uint32_t number)
+/* The text that the encoder takes of each sequence: what that begins with. */
+static void make_texts(const checker *k, call *c)
 {
-    const char *names[] = {number == 1 ? "main.decode" : "main.prefill", "main",
-                           number == 0 ? "main.encode" : "main"};
+    c->step = (kf_eval_step){0, c->seq, c->tokens, c->ids, NULL};
+    for (uint32_t s = 0; s < sequences(k->m); s++) {
+        uint32_t first = 0;
+        while (!n_tokens[first][s])
+            first++;
+        c->seq[s] = s;
+        c->tokens[s] = n_tokens[first][s];
+        c->ids[s] = k->tokens[first][s];
+        c->step.n_seqs++;
+    }
+}
 
-    for (int i = 0; i < 3; i++)
-        if (kf_module_find_func(m, kf_str_from(names[i])))
-            return names[i];
-    return NULL;
+/* The first of two functions that the module has, or NULL. */
+static const char *either(const kf_module *m, const char *split, const char *whole)
+{
+    return kf_module_find_func(m, kf_str_from(split))   ? split
+           : kf_module_find_func(m, kf_str_from(whole)) ? whole
+                                                        : NULL;
+}
+
+/* The decoder's function for call number |number|, or NULL. */
+static const char *decoder_of(const kf_module *m, uint32_t number)
+{
+    return either(m, number == 1 ? "main.decode" : "main.prefill", "main");
 }
 
 static void add_output(checker *k, const kf_tensor *t, output *o)
@@ -99,23 +115,29 @@ static void add_output(checker *k, const kf_tensor *t, output *o)
         o->finite &= isfinite(t->data[i]) != 0;
 }
 
+static bool run_call(checker *k, kf_eval *e, const char *func, const call *c, output *o)
+{
+    kf_tensor t;
+    bool ok = !func || kf_eval_run(e, func, &c->step, true, &t, k->why);
+
+    if (func && ok)
+        add_output(k, &t, o);
+    return ok;
+}
+
+/* The encoder's call, where there is one, and then the decoder's. */
 static bool evaluate(checker *k, const kf_module *m, kf_eval_mode mode, output *o)
 {
     kf_arena *a = kf_arena_create("eval");
     kf_eval *e = kf_eval_create(a, m, mode, k->weights, SEQS);
-    bool ok = true;
+    call c;
 
     *o = (output){.finite = true};
+    make_texts(k, &c);
+    bool ok = run_call(k, e, either(m, "encoder.encode", "encoder"), &c, o);
     for (uint32_t i = 0; ok && i < CALLS; i++) {
-        const char *func = function_of(m, i);
-        call c;
-        kf_tensor t;
-        if (!func)
-            break;
         make_call(k, i, &c);
-        ok = kf_eval_run(e, func, &c.step, true, &t, k->why);
-        if (ok)
-            add_output(k, &t, o);
+        ok = run_call(k, e, decoder_of(m, i), &c, o);
     }
     kf_arena_destroy(a);
     return ok;

@@ -3,6 +3,7 @@
 #include "tests/graphs/module_weights.h"
 
 #include "ir/convert.h"
+#include "ir/phase.h"
 #include "ir/plan.h"
 #include "tests/unit/support.h"
 
@@ -121,7 +122,7 @@ const kf_tensor_source *module_weights(kf_arena *arena, const kf_module *m, fill
     s->how = how;
     s->seed = seed;
     for (uint32_t i = 0; i < m->funcs.len; i++)
-        if (kf_str_starts_with(m->funcs.data[i]->name, "main"))
+        if (kf_is_entry(m->funcs.data[i]->name))
             add_function(s, m->funcs.data[i], KF_STR(""), 0);
     return &s->source;
 }
