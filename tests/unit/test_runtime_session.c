@@ -164,6 +164,19 @@ static void test_phase_follows_the_call(void **state)
     close_both(e, s);
 }
 
+/* A decoder alone has neither token types nor texts to attend to. */
+static void a_decoder_takes_no_types_and_no_texts(void **state)
+{
+    (void)state;
+    kf_engine *e = open_engine(1, 0);
+    kf_session *s = open_session(e);
+    kf_append a = {0, 1, text, 0, NULL}, typed = {0, 1, text, 1, (const int32_t[]){0}};
+    assert_int_equal(kf_session_encode(s, &a, 1), KF_ERR_UNSUPPORTED);
+    assert_int_equal(kf_session_step(s, &typed, 1), KF_ERR_INPUT);
+    assert_int_equal(kf_session_length(s, 0), 0);
+    close_both(e, s);
+}
+
 static void test_every_row_of_logits(void **state)
 {
     (void)state;
@@ -351,6 +364,7 @@ static void test_every_allocation_may_fail(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_decoder_takes_no_types_and_no_texts),
         cmocka_unit_test(test_logits_tell_texts_apart),
         cmocka_unit_test(test_any_thread_count_same_bits),
         cmocka_unit_test(test_any_chunking_same_bits),
