@@ -227,16 +227,6 @@ bool kf_recipe_eq(const kf_recipe *a, const kf_recipe *b)
     return true;
 }
 
-bool kf_recipe_reads(const kf_recipe *r, kf_str name)
-{
-    if (r->op == KF_RECIPE_load)
-        return kf_str_eq(r->tensor, name);
-    for (uint32_t i = 0; i < r->n_parts; i++)
-        if (kf_recipe_reads(r->part[i], name))
-            return true;
-    return false;
-}
-
 const kf_recipe *kf_recipe_copy(kf_arena *arena, const kf_recipe *r)
 {
     kf_recipe *copy = KF_NEW(arena, kf_recipe);

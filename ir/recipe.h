@@ -48,8 +48,6 @@ const kf_recipe *kf_recipe_copy(kf_arena *arena, const kf_recipe *r);
 bool kf_recipe_infer(kf_recipe *r, const char **why);
 /** True if every type in the tree is what kf_recipe_infer gives. */
 bool kf_recipe_check(const kf_recipe *r, const char **why);
-/** True if tensor |name| is read anywhere in |r|. */
-bool kf_recipe_reads(const kf_recipe *r, kf_str name);
 
 /* ---- making; each aborts on a broken rule ---------------------------------------------------- */
 
