@@ -201,6 +201,9 @@ static bool follow(tracer *t, kf_value v, const int64_t *ix)
 
 /* ---- items ----------------------------------------------------------------------------------- */
 
+/** Each column of a result is looked at and remembered. */
+enum { MAX_COLUMNS = 1 << 24 };
+
 static bool trace_item(tracer *t, kf_column_item *item, kf_arena *arena)
 {
     const kf_type *type = kf_value_type(t->g, item->value);
@@ -214,6 +217,9 @@ static bool trace_item(tracer *t, kf_column_item *item, kf_arena *arena)
         if (!kf_dim_is_static(type->dim[d]))
             return kf_refuse(t->why, "result %u has a second dim known only at the call",
                              item->result);
+        if (type->dim[d].size > MAX_COLUMNS / item->n)
+            return kf_refuse(t->why, "result %u has more than %d columns", item->result,
+                             MAX_COLUMNS);
         item->n *= (uint32_t)type->dim[d].size;
     }
     item->first = KF_NEW_N(arena, int32_t, item->n);
