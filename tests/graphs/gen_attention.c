@@ -184,8 +184,13 @@ static kf_value score_work(gen *g, const heads *h, kf_value s)
         kf_dim dims[] = {S(h->kv), S(h->per_kv), S(1), S(1)};
         s = fn2(g, KF_OP_add, s, gen_reshape(g, bias, 4, dims), r);
     }
+    /* Always where the function is defined: the mask and the guard of the normaliser would hide a
+     * NaN of the score, which attention as an op lets through. */
+    bool guard = g->guard;
+    g->guard = true;
     if (gen_chance(g, 20))
         s = gen_word(g, s);
+    g->guard = guard;
     return s;
 }
 
