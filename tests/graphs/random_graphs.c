@@ -2,7 +2,7 @@
 /* random_graphs - random modules through every pass and the evaluator.
  *
  *   random_graphs FIRST COUNT [KEEP-DIR]   modules FIRST .. FIRST + COUNT - 1; a failing one is
- *                                          shrunk and kept as .kir
+ *                                          shrunk by kerf reduce and kept as .kir
  *   random_graphs --run FIRST COUNT [KEEP-DIR]  the same, also compiled and run
  *   random_graphs --count FIRST COUNT      only what they reach; fails if anything is not
  *   random_graphs --print SEED             the module
@@ -12,7 +12,6 @@
  * loop is a failure of that module only.
  */
 #include "base/fs.h"
-#include "ir/smaller.h"
 #include "ir/text.h"
 #include "tests/graphs/forms.h"
 #include "tests/graphs/gen.h"
@@ -82,51 +81,36 @@ static kf_str module_text(kf_arena *a, const kf_module *m)
     return kf_sbuf_view(&text);
 }
 
-/* As few nodes as still fail in the same way; a compiled module takes a second each time. */
-static kf_module *shrink(kf_arena *a, const kf_module *m, const forms_choice *how, outcome want)
+/* `kerf reduce` with ourselves as the command; the result takes the place of |path|. */
+static bool reduce(const char *path)
 {
-    shared *s = mmap(NULL, sizeof *s, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    kf_module *best = kf_module_clone(m, a);
-    uint32_t step = 0, last_success = 0, tries = 0;
-    bool end = false;
+    char self[TEXT] = {0};
+    int status = 0;
 
-    while (s != MAP_FAILED && tries++ < (how->run ? 100 : 1000)) {
-        kf_module *small = kf_module_smaller(a, best, step, &end);
-        if (end && !last_success)
-            break;
-        if (end) { /* once more from the start */
-            step = last_success = 0;
-            continue;
-        }
-        if (small && check(small, how, s, true) == want) {
-            best = small;
-            last_success = 1;
-            continue; /* the step now stands for something else */
-        }
-        step++;
+    if (readlink("/proc/self/exe", self, sizeof self - 1) < 0)
+        return false;
+    fflush(NULL);
+    pid_t pid = fork();
+    if (pid == 0) {
+        dup2(open("/dev/null", O_WRONLY | O_CLOEXEC), 1);
+        execlp("kerf", "kerf", "reduce", "-q", "-o", path, path, "--", self, "--replay", NULL);
+        _exit(127);
     }
-    if (s != MAP_FAILED)
-        munmap(s, sizeof *s);
-    return best;
+    return pid > 0 && waitpid(pid, &status, 0) == pid && status == 0;
 }
 
-static void keep(const kf_module *m, uint64_t seed, const forms_choice *how, outcome what,
-                 const char *why, const char *dir)
+/* The module as it is, then as little of it as still fails. */
+static void keep(const kf_module *m, uint64_t seed, const char *dir)
 {
     kf_arena *a = kf_arena_create("keep");
-    kf_module *small = shrink(a, m, how, what);
-    kf_str text = module_text(a, small);
+    const char *path = kf_strf(a, "%s/graph-%llu.kir", dir, (unsigned long long)seed).ptr;
+    kf_str text = module_text(a, m);
 
-    printf("shrunk:\n%.*s\n", KF_STR_ARG(text));
-    if (dir) {
-        mkdir(dir, 0777);
-        const char *path = kf_strf(a, "%s/graph-%llu.kir", dir, (unsigned long long)seed).ptr;
-        size_t line = strcspn(why, "\n");
-        kf_str file =
-            kf_strf(a, "; seed %llu, values %s: %s %.*s\n%.*s", (unsigned long long)seed,
-                    fill_names[how->how], outcome_names[what], (int)line, why, KF_STR_ARG(text));
-        if (!kf_fs_write(path, file, 0644))
-            printf("kept as %s\n", path);
+    mkdir(dir, 0777);
+    if (!kf_fs_write(path, text, 0644)) {
+        bool reduced = reduce(path) && !kf_fs_read(a, path, 1u << 22, &text);
+        printf("%s, kept as %s:\n%.*s\n", reduced ? "reduced" : "not reduced", path,
+               KF_STR_ARG(text));
     }
     kf_arena_destroy(a);
 }
@@ -155,12 +139,11 @@ static bool one(uint64_t seed, bool run, shared *s, const char *dir)
     s->c.modules++;
     s->c.adversarial += how.how >= FILL_SEARCHED;
     if (o != OK) {
-        char why[TEXT];
-        memcpy(why, s->why, sizeof why);
         s->c.failed++;
         printf("FAILED: module %llu, values %s: %s %s\n", (unsigned long long)seed,
-               fill_names[how.how], outcome_names[o], why);
-        keep(m, seed, &how, o, why, dir);
+               fill_names[how.how], outcome_names[o], s->why);
+        if (dir)
+            keep(m, seed, dir);
     }
     kf_arena_destroy(a);
     return o == OK;
