@@ -51,10 +51,11 @@ bool kf_ignores_shift(const kf_graph *g, const kf_node *n)
         return false;
     const kf_attr_row_reduce *a = KF_ATTR_OF(n, row_reduce);
     kf_dim width = kf_value_type(g, n->in[0])->dim[1];
-    if (!a->map || a->map->captures || n->n_in != 1 || !kf_dim_is_static(width) || a->acc.n != 2 ||
-        a->acc.acc[0] != KF_ACC_sum || a->acc.acc[1] != KF_ACC_sum_dev || !a->keep)
+    if (!a->map || a->map->n_params != 3 || a->map->captures || n->n_in != 1 ||
+        !kf_dim_is_static(width) || a->acc.n != 2 || a->acc.acc[0] != KF_ACC_sum ||
+        a->acc.acc[1] != KF_ACC_sum_dev || !a->keep)
         return false;
-    const double of_param[] = {1, (double)width.size, 0};
+    const double of_param[] = {1, (double)width.size, 0}; /* element, sum, deviations */
     double shift[KF_SLOT_MAX_INSTS];
     for (uint32_t i = 0; i < a->map->n_insts; i++)
         shift[i] = shift_of(&a->map->inst[i], shift, a->map->inst, of_param);
