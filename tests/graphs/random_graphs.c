@@ -27,7 +27,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { LIMIT_S = 5, TEXT = 4096 };
+enum { LIMIT_S = 10, TEXT = 4096 };
 
 /** Seen by the child and by us. */
 typedef struct shared {
