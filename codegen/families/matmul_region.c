@@ -489,6 +489,40 @@ static void emit_group(region *r, uint32_t first, bool *done)
     emit_tensor_item(r, &c->item[first], n, value, dst);
 }
 
+/* Whether some tile has none of the item's columns. What is the same for all columns is computed in
+ * front of the loop over them, so there the loop must not be reached: with a single column that is
+ * the product itself, which lies in another tile. */
+static bool misses_a_tile(const region *r, const kf_column_item *item)
+{
+    const int32_t *start =
+        kf_columns_starts(item, r->e->arena, r->tile->config->tile_n, r->n_tiles);
+    for (uint32_t i = 0; i < r->n_tiles; i++)
+        if (start[i] == start[i + 1])
+            return true;
+    return false;
+}
+
+static void emit_item(region *r, uint32_t i, bool *done)
+{
+    kb *b = r->e->b;
+    const kf_column_item *item = &r->p.columns.item[i];
+    const bool guarded = misses_a_tile(r, item);
+    const uint32_t mark = kf_pw_mark(&r->pw);
+    kb_if some;
+    if (guarded) {
+        const kf_range columns = item_range(r, item);
+        kb_if_begin(b, &some, kb_icmp(b, KB_LT, columns.lo, columns.hi));
+    }
+    if (item->plane >= 0)
+        emit_append_item(r, item);
+    else
+        emit_group(r, i, done);
+    if (guarded) {
+        kf_pw_release(&r->pw, mark);
+        kb_if_end(b, &some, NULL);
+    }
+}
+
 static void epilogue(kb *b, void *user, const kf_matmul_tile *tile)
 {
     region *r = user;
@@ -496,16 +530,10 @@ static void epilogue(kb *b, void *user, const kf_matmul_tile *tile)
     bool done[2 * KF_MAX_RESULTS] = {false};
     (void)b;
     r->tile = tile;
-    for (uint32_t group = 0; group < r->p.order.n_groups; group++) {
-        for (uint32_t i = 0; i < c->n_items; i++) {
-            if (done[i] || r->p.order.group[c->item[i].result] != group)
-                continue;
-            if (c->item[i].plane >= 0)
-                emit_append_item(r, &c->item[i]);
-            else
-                emit_group(r, i, done);
-        }
-    }
+    for (uint32_t group = 0; group < r->p.order.n_groups; group++)
+        for (uint32_t i = 0; i < c->n_items; i++)
+            if (!done[i] && r->p.order.group[c->item[i].result] == group)
+                emit_item(r, i, done);
 }
 
 static void emit(const kf_emit *e)
