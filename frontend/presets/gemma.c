@@ -71,6 +71,31 @@ static const kf_arch gemma2_archs[] = {
     {0},
 };
 
+/* Both kinds of layer; |mask|: a line of the attention, or nothing. */
+#define LAYER(name, mask)                                                                          \
+    "  " name ":\n"                                                                                \
+    "    - residual:\n"                                                                            \
+    "        - rms_norm: {eps: $rms_norm_eps, gain_offset: 1}\n"                                   \
+    "        - attention:\n"                                                                       \
+    "            num_attention_heads: $num_attention_heads\n"                                      \
+    "            num_key_value_heads: $num_key_value_heads\n"                                      \
+    "            head_dim: $head_dim\n"                                                            \
+    "            qkv_bias: $attention_bias\n"                                                      \
+    "            o_bias: $attention_bias\n"                                                        \
+    "            rope: $rope\n"                                                                    \
+    "            scale: $1/sqrt(query_pre_attn_scalar)\n" mask                                     \
+    "            score: softcap(score, ${attn_logit_softcapping})\n"                               \
+    "        - rms_norm: {eps: $rms_norm_eps, gain_offset: 1}\n"                                   \
+    "    - residual:\n"                                                                            \
+    "        - rms_norm: {eps: $rms_norm_eps, gain_offset: 1}\n"                                   \
+    "        - glu: {intermediate_size: $intermediate_size, act: $hidden_act}\n"                   \
+    "        - rms_norm: {eps: $rms_norm_eps, gain_offset: 1}\n"
+
+/* The names of what llama's layer has not. */
+#define NAMES(name)                                                                                \
+    "  " name ".rms_norm3.gain: pre_feedforward_layernorm.weight\n"                                \
+    "  " name ".rms_norm4.gain: post_feedforward_layernorm.weight\n"
+
 const kf_preset kf_preset_gemma2 = {
     .family = "gemma2",
     .summary =
@@ -81,53 +106,15 @@ const kf_preset kf_preset_gemma2 = {
                 "tie_word_embeddings: true\n"
                 "query_pre_attn_scalar: 256\n"
                 "sliding_window: 4096\n",
-    .text = "blocks:\n"
-            "  local:\n"
-            "    - residual:\n"
-            "        - rms_norm: {eps: $rms_norm_eps, gain_offset: 1}\n"
-            "        - attention:\n"
-            "            num_attention_heads: $num_attention_heads\n"
-            "            num_key_value_heads: $num_key_value_heads\n"
-            "            head_dim: $head_dim\n"
-            "            qkv_bias: $attention_bias\n"
-            "            o_bias: $attention_bias\n"
-            "            rope: $rope\n"
-            "            scale: $1/sqrt(query_pre_attn_scalar)\n"
-            "            mask: causal & window(${sliding_window})\n"
-            "            score: softcap(score, ${attn_logit_softcapping})\n"
-            "        - rms_norm: {eps: $rms_norm_eps, gain_offset: 1}\n"
-            "    - residual:\n"
-            "        - rms_norm: {eps: $rms_norm_eps, gain_offset: 1}\n"
-            "        - glu: {intermediate_size: $intermediate_size, act: $hidden_act}\n"
-            "        - rms_norm: {eps: $rms_norm_eps, gain_offset: 1}\n"
-            "  global:\n"
-            "    - residual:\n"
-            "        - rms_norm: {eps: $rms_norm_eps, gain_offset: 1}\n"
-            "        - attention:\n"
-            "            num_attention_heads: $num_attention_heads\n"
-            "            num_key_value_heads: $num_key_value_heads\n"
-            "            head_dim: $head_dim\n"
-            "            qkv_bias: $attention_bias\n"
-            "            o_bias: $attention_bias\n"
-            "            rope: $rope\n"
-            "            scale: $1/sqrt(query_pre_attn_scalar)\n"
-            "            score: softcap(score, ${attn_logit_softcapping})\n"
-            "        - rms_norm: {eps: $rms_norm_eps, gain_offset: 1}\n"
-            "    - residual:\n"
-            "        - rms_norm: {eps: $rms_norm_eps, gain_offset: 1}\n"
-            "        - glu: {intermediate_size: $intermediate_size, act: $hidden_act}\n"
-            "        - rms_norm: {eps: $rms_norm_eps, gain_offset: 1}\n"
-            "model:\n"
-            "  - embedding: {scale: $sqrt(hidden_size)}\n"
-            "  - repeat: {times: $num_hidden_layers, block: [local, global], weights: "
-            "\"model.layers.{i}\"}\n"
-            "  - rms_norm: {eps: $rms_norm_eps, gain_offset: 1}\n"
-            "  - linear: {out: vocab_size, tied: $tied, act: \"softcap(x, "
-            "${final_logit_softcapping})\"}\n"
-            "weight_names:\n"
-            "  local.rms_norm3.gain: pre_feedforward_layernorm.weight\n"
-            "  local.rms_norm4.gain: post_feedforward_layernorm.weight\n"
-            "  global.rms_norm3.gain: pre_feedforward_layernorm.weight\n"
-            "  global.rms_norm4.gain: post_feedforward_layernorm.weight\n",
+    .text = "blocks:\n" LAYER("local", "            mask: causal & window(${sliding_window})\n")
+        LAYER("global",
+              "") "model:\n"
+                  "  - embedding: {scale: $sqrt(hidden_size)}\n"
+                  "  - repeat: {times: $num_hidden_layers, block: [local, global], weights: "
+                  "\"model.layers.{i}\"}\n"
+                  "  - rms_norm: {eps: $rms_norm_eps, gain_offset: 1}\n"
+                  "  - linear: {out: vocab_size, tied: $tied, act: \"softcap(x, "
+                  "${final_logit_softcapping})\"}\n"
+                  "weight_names:\n" NAMES("local") NAMES("global"),
     .arch = gemma2_archs,
 };

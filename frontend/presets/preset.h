@@ -24,6 +24,24 @@ typedef struct kf_config_key {
     const char *arg;
 } kf_config_key;
 
+/** Rows of a kf_config_key table: config.json in the words of the first GPTs. */
+#define KF_CONFIG_KEYS_GPT                                                                         \
+    {"n_embd", KF_CONFIG_COPY, "hidden_size"}, {"n_layer", KF_CONFIG_COPY, "num_hidden_layers"},   \
+        {"n_head", KF_CONFIG_COPY, "num_attention_heads"},                                         \
+        {"n_positions", KF_CONFIG_COPY, "max_position_embeddings"},                                \
+        {"n_inner", KF_CONFIG_COPY, "intermediate_size"},                                          \
+        {"n_ctx", KF_CONFIG_HARMLESS, NULL}, /* an older name, beside n_positions */               \
+        {"activation_function", KF_CONFIG_COPY, "hidden_act"},                                     \
+        {"layer_norm_epsilon", KF_CONFIG_COPY, "layer_norm_eps"},                                  \
+        {"scale_attn_weights", KF_CONFIG_NEUTRAL, "true"},                                         \
+        {"attn_pdrop", KF_CONFIG_HARMLESS, NULL}, {"summary_type", KF_CONFIG_HARMLESS, NULL},      \
+        {"summary_use_proj", KF_CONFIG_HARMLESS, NULL},                                            \
+        {"summary_activation", KF_CONFIG_HARMLESS, NULL},                                          \
+        {"summary_proj_to_labels", KF_CONFIG_HARMLESS, NULL},                                      \
+    {                                                                                              \
+        "summary_first_dropout", KF_CONFIG_HARMLESS, NULL                                          \
+    }
+
 /** How config.json's sliding_window counts for an architecture. */
 typedef enum kf_arch_window {
     KF_WINDOW_NEVER,      /* there is no such key */
