@@ -2,31 +2,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """Logits and greedy tokens of tiny decoders of many families, computed by Hugging Face transformers.
 
-As llama.py (whose parts it uses), for the families of frontend/presets and for two blocks that
+As llama.py, for the families of frontend/presets and for two blocks that
 transformers has no model of; those are written here from the formulas of their papers and come with a
 model.yaml instead of a config.json. Each folder decoders/<name>/ is a complete directory with golden.json
 and logits.npy beside it. Every parameter is random, and no golden is written that could not tell one of
 the mistakes of FLIPS.
 """
-import argparse
-import json
 import math
 import os
 import re
-import shutil
-import sys
 import types
 
-import numpy as np
 import torch
 import transformers as hf
 from safetensors.torch import save_file
 
-import llama
-from llama import (GATE, MARGIN, PROMPT, STEPS, VOCAB, edited, entropy_ratio, greedy, logits_of,
-                   make_prompt, nmse, with_config, with_patch, zero_bias)
+from common import (HERE, MARGIN, VOCAB, edited, entropy_ratio, find, greedy, logits_of, main,
+                    with_config, with_patch, write, zero_bias)
+from llama import rope_interleaved
 
-HERE = os.path.dirname(os.path.abspath(__file__))
 OUT = os.path.join(HERE, "decoders")
 NO_IDS = dict(bos_token_id=None, eos_token_id=None, pad_token_id=None)
 GPT = dict(vocab_size=VOCAB, n_embd=32, n_layer=2, n_head=4, n_positions=128, n_inner=48,
@@ -324,7 +318,7 @@ def theta(m, t=500.0):
 def flips_phi(m):
     return {"eps_1e-06": flip(m, layer_norm_eps=1e-6), "act_gelu": flip(m, hidden_act="gelu"),
             "fraction_1": fraction(m, 1.0), "fraction_0.25": fraction(m, 0.25), "theta_500": theta(m),
-            "rope_interleaved": with_patch(m, "apply_rotary_pos_emb", llama.rope_interleaved),
+            "rope_interleaved": with_patch(m, "apply_rotary_pos_emb", rope_interleaved),
             "no_bias_dense": edit(m, no_bias("dense")), "no_bias_lm_head": edit(m, no_bias("lm_head")),
             "no_bias_fc2": edit(m, no_bias("fc2"))}
 
@@ -484,10 +478,6 @@ def randomize(model, seed, last_gain, branch_gain):
 # --------------------------------------------------------------------------------------------
 
 
-def weak_flips(flips):
-    return {k: v for k, v in flips.items() if not min(v) >= 10 * GATE}
-
-
 def acceptable(model, ids):
     tokens, margins = greedy(model, ids)
     if min(margins) < MARGIN or len(set(tokens)) < 8:
@@ -495,56 +485,16 @@ def acceptable(model, ids):
     return tokens, margins, entropy_ratio(model, ids)
 
 
-def find(name, number):
+def generate(name, number):
     make, flips_of, last, branch = CASES[name]
-    for seed in range(1000 * number, 1000 * number + 1000):
-        torch.manual_seed(seed)
+
+    def random_model(seed):
         model = make()
         randomize(model, seed, last, branch)
-        ids = make_prompt(seed)
-        found = acceptable(model, ids)
-        if found is None:
-            continue
-        right = logits_of(model, ids)
-        flips = {k: nmse(run(ids), right) for k, run in flips_of(model).items()}
-        weak = weak_flips(flips)
-        if not weak:
-            return model, seed, ids, found, right, flips
-        print(f"{name}: seed {seed} cannot tell {weak}", file=sys.stderr)
-    raise SystemExit(f"{name}: no seed serves")
+        return model
 
-
-def generate(name, number):
-    model, seed, ids, (tokens, margins, ratio), right, flips = find(name, number)
-    assert len(ids) == PROMPT and len(set(ids)) >= 16 and len(tokens) == STEPS
-    noise = nmse(right, logits_of(edited(model, lambda m: m.double()), ids))[1]
-    assert noise < GATE / 10, f"float32 itself is too noisy here: {noise}"
-    folder = os.path.join(OUT, name)
-    shutil.rmtree(folder, ignore_errors=True)
-    model.save_pretrained(folder)
-    np.save(os.path.join(folder, "logits.npy"), right.astype(np.float32))
-    os.chmod(os.path.join(folder, "model.safetensors"), 0o644)
-    golden = {"class": type(model).__name__, "seed": seed, "gate_nmse": GATE, "ids": ids, "greedy": tokens,
-              "margins": [float(f"{m:.4g}") for m in margins],
-              "attention_entropy_ratio": round(ratio, 4), "float32_noise_worst_row": float(f"{noise:.2g}")}
-    with open(os.path.join(folder, "golden.json"), "w") as f:
-        f.write("{\n" + "".join(f' "{k}": {json.dumps(v)},\n' for k, v in golden.items()))
-        rows = [f'  "{k}": {{"nmse": {a:.3g}, "worst_row": {w:.3g}}}' for k, (a, w) in flips.items()]
-        f.write(' "flips": {\n' + ",\n".join(rows) + "\n }\n}\n")
-    weakest = min(flips.items(), key=lambda kv: kv[1][0])
-    print(f"{name}: seed {seed} entropy {ratio:.2f} min margin {min(margins):.4f} distinct "
-          f"{len(set(tokens))} flips {len(flips)}, weakest {weakest[0]} {weakest[1][0]:.1e}", flush=True)
-
-
-def main():
-    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    p.add_argument("--only", default="", help="one case")
-    args = p.parse_args()
-    torch.set_num_threads(1)
-    for number, name in enumerate(CASES):
-        if args.only in ("", name):
-            generate(name, number + 1)
+    write(find(name, number, random_model, acceptable, flips_of), os.path.join(OUT, name))
 
 
 if __name__ == "__main__":
-    main()
+    main(__doc__, CASES, generate)

@@ -7,7 +7,6 @@ Each folder encoders/<name>/ holds model.safetensors, what describes the model
 them. Every parameter is random. The script refuses to write a golden that could not tell
 a wrong implementation.
 """
-import copy
 import json
 import os
 import shutil
@@ -19,11 +18,10 @@ from transformers import (BertConfig, BertForMaskedLM, BertModel, LongformerConf
                           LongformerModel, T5Config, T5ForConditionalGeneration)
 from transformers.models.t5.modeling_t5 import T5Attention
 
-HERE = os.path.dirname(os.path.abspath(__file__))
+from common import GATE, HERE, VOCAB, nmse, with_config
+
 OUT = os.path.join(HERE, "encoders")
-GATE = 1e-9
 LENGTHS = (24, 9)
-VOCAB = 64
 
 BERT = dict(vocab_size=VOCAB, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
             intermediate_size=48, max_position_embeddings=40, type_vocab_size=3,
@@ -112,18 +110,9 @@ def rows_of(model, batch, pick):
     return np.concatenate([o.reshape(-1, o.shape[-1]).numpy() for o in out]).astype(np.float32)
 
 
-def nmse(a, b):
-    a, b = a.astype(np.float64), b.astype(np.float64)
-    return float(((a - b) ** 2).sum() / (b**2).sum())
-
-
-def with_config(model, **changes):
-    config = copy.deepcopy(model.config)
-    for key, value in changes.items():
-        setattr(config, key, value)
-    other = type(model)(config).eval()
-    other.load_state_dict(model.state_dict(), strict=False)
-    return other
+def far(rows, right):
+    """The measure over all rows, taken as one."""
+    return nmse(*(a.astype(np.float64).reshape(1, -1) for a in (rows, right)))[0]
 
 
 def write(name, model, batch, results, flips):
@@ -160,9 +149,9 @@ def bert(name, kind, seed, picks, **options):
     other_act = "gelu_new" if config.hidden_act == "gelu" else "gelu"
     flips = {"eps_1e-12": with_config(model, layer_norm_eps=1e-12),
              "act_" + other_act: with_config(model, hidden_act=other_act)}
-    flips = {k: nmse(rows_of(m, batch, picks[first]), results[first]) for k, m in flips.items()}
+    flips = {k: far(rows_of(m, batch, picks[first]), results[first]) for k, m in flips.items()}
     zero = [(ids, [0] * len(ids)) for ids, _ in batch]
-    flips["no_types"] = nmse(rows_of(model, zero, picks[first]), results[first])
+    flips["no_types"] = far(rows_of(model, zero, picks[first]), results[first])
     write(name, model, batch, results, flips)
 
 
@@ -172,7 +161,7 @@ def longformer(name, seed):
     batch = texts(seed + 1, 1)
     rows = rows_of(model, batch, lambda o: o.last_hidden_state)
     flips = {"window_6": with_config(model, attention_window=[6, 6])}
-    flips = {k: nmse(rows_of(m, batch, lambda o: o.last_hidden_state), rows)
+    flips = {k: far(rows_of(m, batch, lambda o: o.last_hidden_state), rows)
              for k, m in flips.items()}
     write(name, model, batch, {"rows": rows}, flips)
 
@@ -229,7 +218,7 @@ def t5(name, seed, **options):
     flips = {"eps_1e-06": dict(layer_norm_epsilon=1e-6),
              "max_distance_40": dict(relative_attention_max_distance=40),
              "act_other": dict(dense_act_fn="gelu" if gated else "silu")}
-    flips = {k: nmse(t5_logits(with_config(model, **v), ids, decoder_ids), logits)
+    flips = {k: far(t5_logits(with_config(model, **v), ids, decoder_ids), logits)
              for k, v in flips.items()}
     folder = os.path.join(OUT, name)
     shutil.rmtree(folder, ignore_errors=True)
