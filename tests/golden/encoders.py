@@ -74,6 +74,7 @@ weight_names:
   encoder.token_type_embedding.table: embeddings.token_type_embeddings.weight
   encoder.layer_norm.gain: embeddings.LayerNorm.weight
   encoder.layer_norm.bias: embeddings.LayerNorm.bias
+weights: .
 """
 
 

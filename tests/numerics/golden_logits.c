@@ -1,45 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* golden_logits - compiled executables against logits and greedy tokens of the same models in
- * transformers.
- *
- *   golden_logits MODEL           worst row within the gate, 64 greedy tokens identical
- *   golden_logits MODEL MISTAKE   the description with one switch the wrong way round: outside ten
- * times the gate, and, where golden.json says how far transformers then is, as far golden_logits
- * list            "MODEL" or "MODEL MISTAKE" for each test there is
- *
- * MODEL is a folder of tests/golden/llama or of tests/golden/decoders. A mistake is an edit of the
- * open composition that `kerf inspect
- * --stage spec` prints, so every switch can be turned, also those that config.json has no key for.
+ * transformers. See golden.h; a name is a folder of tests/golden/llama or of tests/golden/decoders.
  */
 #include "golden.h"
 
-#include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 enum { N_PROMPT = 24, N_GREEDY = 64, N_VOCAB = 64 };
 
-static const double gate_nmse = 1e-9;
+static const char *const llama[] = {
+    "act_gelu", "act_gelu_tanh", "act_relu",    "all_llama",  "all_qwen2", "all_qwen3", "base",
+    "bias",     "gqa",           "head_dim",    "inter_50",   "inter_88",  "mqa",       "qk_norm",
+    "qkv_bias", "rope_linear",   "rope_llama3", "rope_theta", "tied",
+};
 
-static const char *const models[] = {
-    "act_gelu",    "act_gelu_tanh",
-    "act_relu",    "all_llama",
-    "all_qwen2",   "all_qwen3",
-    "base",        "bias",
-    "gqa",         "head_dim",
-    "inter_50",    "inter_88",
-    "mqa",         "qk_norm",
-    "qkv_bias",    "rope_linear",
-    "rope_llama3", "rope_theta",
-    "tied",        "bloom",
-    "cohere",      "gemma",
-    "gemma2",      "gpt2",
-    "gpt_neox",    "gpt_neox_serial",
-    "gptj",        "mistral",
-    "opt",         "phi",
-    "phi3",        "polynorm",
-    "transnormer",
+static const char *const decoders[] = {
+    "bloom", "cohere",  "gemma", "gemma2", "gpt2", "gpt_neox", "gpt_neox_serial",
+    "gptj",  "mistral", "opt",   "phi",    "phi3", "polynorm", "transnormer",
 };
 
 static const golden_mistake mistakes[] = {
@@ -110,175 +88,50 @@ static const golden_mistake mistakes[] = {
     {"polynorm", "poly_eps_1e-02", "poly_norm: {eps: 1e-06}", "poly_norm: {eps: 0.01}"},
 };
 
-typedef struct golden {
-    const char *model, *build;
-    char dir[GOLDEN_PATH], out[GOLDEN_PATH], json[GOLDEN_TEXT];
-    int ids[N_PROMPT], greedy[N_GREEDY];
-    float logits[N_PROMPT * N_VOCAB];
-} golden;
-
-/** Logits [N_PROMPT, N_VOCAB], which end a file of that type and shape. */
-static void read_logits(const char *path, float *out)
+static bool is_in(const char *const *list, size_t n, const char *name)
 {
-    static char bytes[N_PROMPT * N_VOCAB * sizeof(float) + 4096];
-    const size_t size = N_PROMPT * N_VOCAB * sizeof(float);
-    size_t n = golden_read(path, bytes, sizeof bytes);
-
-    if (n <= size || !strstr(bytes + 10, "'<f4'") || !strstr(bytes + 10, "(24, 64)"))
-        golden_fail(path, "is not float32 [24, 64]");
-    memcpy(out, bytes + n - size, size);
+    for (size_t i = 0; i < n; i++)
+        if (!strcmp(list[i], name))
+            return true;
+    return false;
 }
 
-static void read_list(const char *json, const char *key, int n, int *out)
+static bool find(golden *g)
 {
-    const char *p = strstr(json, key);
+    bool is_llama = is_in(llama, sizeof llama / sizeof *llama, g->name);
 
-    p = p ? strchr(p, '[') : NULL;
-    for (int i = 0; i < n; i++) {
-        char *end = NULL;
-        if (p)
-            out[i] = (int)strtol(p + 1, &end, 10);
-        if (!end || end == p + 1)
-            golden_fail(key, "has too few numbers");
-        p = end;
-    }
+    if (!is_llama && !is_in(decoders, sizeof decoders / sizeof *decoders, g->name))
+        return false;
+    g->set = "";
+    g->rows = "logits";
+    g->n = N_PROMPT;
+    g->width = N_VOCAB;
+    return golden_folder(g, is_llama ? "llama" : "decoders", g->name);
 }
 
-/** The folder of |model|, in one of those that hold models. */
-static void find_golden(golden *g, const char *model)
-{
-    static const char *const folders[] = {"llama", "decoders"};
-    char path[GOLDEN_PATH + 32];
-
-    for (size_t i = 0; i < sizeof folders / sizeof *folders; i++) {
-        snprintf(g->dir, sizeof g->dir, "%s/tests/golden/%s/%s",
-                 golden_environment("KF_SOURCE_DIR"), folders[i], model);
-        snprintf(path, sizeof path, "%s/golden.json", g->dir);
-        FILE *f = fopen(path, "rb");
-        if (!f)
-            continue;
-        fclose(f);
-        return;
-    }
-    golden_fail(model, "no such model");
-}
-
-static void open_golden(golden *g, const char *model, const char *mistake)
-{
-    char path[GOLDEN_PATH + 32];
-
-    g->model = model;
-    g->build = golden_environment("KF_BUILD_DIR");
-    find_golden(g, model);
-    snprintf(g->out, sizeof g->out, "golden_logits.%s.%s", model, mistake);
-    snprintf(path, sizeof path, "%s/golden.json", g->dir);
-    golden_read(path, g->json, sizeof g->json);
-    read_list(g->json, "\"ids\"", N_PROMPT, g->ids);
-    read_list(g->json, "\"greedy\"", N_GREEDY, g->greedy);
-    snprintf(path, sizeof path, "%s/logits.npy", g->dir);
-    read_logits(path, g->logits);
-}
-
-/* ---- running the compiled model -------------------------------------------------------------- */
-
-static void compile(const golden *g, const char *description, const char *options)
-{
-    static char command[3 * GOLDEN_PATH], output[GOLDEN_TEXT];
-
-    snprintf(command, sizeof command, "'%s/bin/kerf' compile '%s' %s -q -j1 -o %s", g->build,
-             description, options, g->out);
-    golden_run(command, output, sizeof output);
-}
-
-/** Runs the executable: logits of the prompt, and N_GREEDY tokens after it. */
-static void execute(const golden *g, float *out_logits, int *out_ids)
+/** Logits of the prompt, and N_GREEDY tokens after it. */
+static bool run(const golden *g, const char *npy)
 {
     static char command[2 * GOLDEN_PATH + 512], output[GOLDEN_TEXT];
-    char npy[GOLDEN_PATH + 8];
+    int ids[N_PROMPT], greedy[N_GREEDY], got[N_GREEDY];
     size_t n;
 
-    snprintf(npy, sizeof npy, "%s.npy", g->out);
+    golden_list(g->json, "\"ids\"", N_PROMPT, ids);
+    golden_list(g->json, "\"greedy\"", N_GREEDY, greedy);
     n = (size_t)snprintf(command, sizeof command,
                          "./%s run --temp 0 --ignore-eos -n %d --json --all-logits %s --ids ",
                          g->out, N_GREEDY, npy);
     for (int i = 0; i < N_PROMPT; i++)
-        n += (size_t)snprintf(command + n, sizeof command - n, "%s%d", i ? "," : "", g->ids[i]);
+        n += (size_t)snprintf(command + n, sizeof command - n, "%s%d", i ? "," : "", ids[i]);
     golden_run(command, output, sizeof output);
-    read_logits(npy, out_logits);
-    read_list(output, "\"ids\"", N_GREEDY, out_ids);
-    remove(npy);
-    remove(g->out);
-}
-
-static int check_right(golden *g)
-{
-    static float logits[N_PROMPT * N_VOCAB];
-    int ids[N_GREEDY], wrong = 0;
-    double worst;
-
-    compile(g, g->dir, "");
-    execute(g, logits, ids);
-    double all = golden_nmse(logits, g->logits, N_PROMPT, N_VOCAB, &worst);
-    printf("%s: NMSE %.3g, worst row %.3g\n", g->model, all, worst);
-    wrong += !(all <= gate_nmse) || !(worst <= gate_nmse);
-    for (int i = 0; i < N_GREEDY; i++) {
-        if (ids[i] == g->greedy[i])
-            continue;
-        printf("token %d is %d, not %d\n", i, ids[i], g->greedy[i]);
-        wrong++;
-        break;
-    }
-    return wrong != 0;
-}
-
-/* ---- mistakes -------------------------------------------------------------------------------- */
-
-static int check_mistake(golden *g, const golden_mistake *m)
-{
-    static char command[3 * GOLDEN_PATH], text[GOLDEN_TEXT], edited[GOLDEN_TEXT];
-    static float logits[N_PROMPT * N_VOCAB];
-    char path[GOLDEN_PATH + 8], options[GOLDEN_PATH + 32];
-    int ids[N_GREEDY];
-    double worst, known = golden_figure(g->json, m->name);
-
-    snprintf(command, sizeof command, "'%s/bin/kerf' inspect '%s' --stage spec", g->build, g->dir);
-    golden_run(command, text, sizeof text);
-    golden_edit(text, m, edited, sizeof edited);
-    snprintf(path, sizeof path, "%s.yaml", g->out);
-    snprintf(options, sizeof options, "--weights '%s'", g->dir);
-    golden_write(path, edited);
-    compile(g, path, options);
-    execute(g, logits, ids);
-    remove(path);
-    double all = golden_nmse(logits, g->logits, N_PROMPT, N_VOCAB, &worst);
-    printf("%s with %s: NMSE %.3g, worst row %.3g; transformers %.3g\n", g->model, m->name, all,
-           worst, known);
-    return !(all >= 10 * gate_nmse) || (known > 0 && !(fabs(all - known) <= 0.01 * known));
-}
-
-static int list(void)
-{
-    for (size_t i = 0; i < sizeof models / sizeof *models; i++)
-        printf("%s\n", models[i]);
-    for (size_t i = 0; i < sizeof mistakes / sizeof *mistakes; i++)
-        printf("%s %s\n", mistakes[i].model, mistakes[i].name);
-    return 0;
+    golden_list(output, "\"ids\"", N_GREEDY, got);
+    return !memcmp(got, greedy, sizeof greedy);
 }
 
 int main(int argc, char **argv)
 {
-    static golden g;
+    static const golden_program program = {"golden_logits", find, run, mistakes,
+                                           sizeof mistakes / sizeof *mistakes};
 
-    if (argc == 2 && !strcmp(argv[1], "list"))
-        return list();
-    if (argc < 2)
-        golden_fail("usage", "golden_logits MODEL [MISTAKE]");
-    open_golden(&g, argv[1], argc > 2 ? argv[2] : "right");
-    if (argc == 2)
-        return check_right(&g);
-    for (size_t i = 0; i < sizeof mistakes / sizeof *mistakes; i++)
-        if (!strcmp(mistakes[i].model, argv[1]) && !strcmp(mistakes[i].name, argv[2]))
-            return check_mistake(&g, &mistakes[i]);
-    golden_fail(argv[2], "no such mistake");
-    return 1;
+    return golden_main(&program, argc, argv);
 }
