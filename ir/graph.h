@@ -193,7 +193,7 @@ void kf_graph_replace(kf_graph *g, kf_value old, kf_value new_value);
 void kf_graph_sort(kf_graph *g);
 /** Sorts if needed and removes nodes without used results (KF_OP_NONE ones too), renumbers values
  * densely in order: arguments, parameters, node results. Unused parameters go; arguments stay.
- * Returns true if a node went. */
+ * Returns true if something went or the order is another one. */
 bool kf_graph_compact(kf_graph *g);
 /** Deep copy into the same module under |name| (not added to funcs). */
 kf_graph *kf_graph_clone(const kf_graph *g, kf_str name);

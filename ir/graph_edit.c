@@ -98,10 +98,10 @@ static kf_value renumber(renumbering *r, kf_value old, uint32_t def)
     return r->n++;
 }
 
-static void compact_params(renumbering *r, const bool *live)
+static bool compact_params(renumbering *r, const bool *live)
 {
     kf_graph *g = r->g;
-    uint32_t kept = 0;
+    uint32_t kept = 0, n_params = g->params.len;
     for (uint32_t i = 0; i < g->params.len; i++) {
         kf_value old = g->params.data[i];
         if (!live[old])
@@ -111,6 +111,7 @@ static void compact_params(renumbering *r, const bool *live)
         kept++;
     }
     g->params.len = g->recipes.len = kept;
+    return kept != n_params;
 }
 
 static bool compact_nodes(renumbering *r, const bool *live)
@@ -151,7 +152,8 @@ static bool is_sorted(const kf_graph *g)
 
 bool kf_graph_compact(kf_graph *g)
 {
-    if (!is_sorted(g))
+    bool changed = !is_sorted(g);
+    if (changed)
         kf_graph_sort(g);
     kf_arena *arena = g->module->arena;
     uint32_t n_values = g->values.len;
@@ -163,8 +165,8 @@ bool kf_graph_compact(kf_graph *g)
     mark_live(g, live);
     for (uint32_t i = 0; i < g->args.len; i++)
         g->args.data[i] = renumber(&r, g->args.data[i], i);
-    compact_params(&r, live);
-    bool changed = compact_nodes(&r, live);
+    changed |= compact_params(&r, live);
+    changed |= compact_nodes(&r, live);
     for (uint32_t i = 0; i < g->results.len; i++)
         g->results.data[i] = r.map[g->results.data[i]];
     g->values.data = r.values;

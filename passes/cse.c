@@ -58,8 +58,7 @@ static bool cse_graph(kf_graph *g, kf_arena *scratch)
         n->op = KF_OP_NONE;
         progress = true;
     }
-    kf_graph_compact(g);
-    return progress;
+    return kf_graph_compact(g) || progress;
 }
 
 bool kf_pass_cse(kf_module *m, kf_pass_ctx *cx)

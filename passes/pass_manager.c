@@ -142,8 +142,7 @@ static kf_str module_text(const kf_module *m, kf_arena *a)
     return kf_sbuf_view(&text);
 }
 
-/* The verifier accepts it, and its text reads back as itself. */
-static void check_module(const kf_module *m, kf_arena *scratch, const char *stage)
+void kf_module_check(const kf_module *m, kf_arena *scratch, const char *stage)
 {
     kf_sbuf why = {.arena = scratch};
 
@@ -204,7 +203,7 @@ static void run_pass(kf_module *m, kf_pass_ctx *cx, const kf_pipeline_options *o
     bool progress = p->run(m, cx);
     double ms = now_ms() - start;
     if (opt->verify_each)
-        check_module(m, cx->scratch, p->name);
+        kf_module_check(m, cx->scratch, p->name);
     kf_vec_push(cx->arena, runs, (kf_pass_run){id, progress, ms, count_nodes(m)});
     dump(m, cx, opt, p->name, runs->len, progress);
     trace(cx, candidates, opt, p->name);
@@ -224,7 +223,7 @@ void kf_pipeline_run(kf_module *m, kf_pass_ctx *cx, const kf_pipeline_options *o
     const char *list = opt->passes;
 
     if (opt->verify_each)
-        check_module(m, cx->scratch, "input");
+        kf_module_check(m, cx->scratch, "input");
     while (next_word(&list, word, sizeof word)) {
         kf_pass_id id;
         KF_ASSERT(kf_pass_find(kf_str_from(word), &id), "--passes was checked before");

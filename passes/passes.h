@@ -173,6 +173,10 @@ bool kf_pipeline_check(const kf_pipeline_options *opt, kf_diags *d);
 void kf_pipeline_run(kf_module *m, kf_pass_ctx *cx, const kf_pipeline_options *opt,
                      kf_pass_runs *out_runs);
 
+/** Asserts that the verifier accepts |m| and that its text reads back as itself; |stage| is where a
+ * failure is said to be. */
+void kf_module_check(const kf_module *m, kf_arena *scratch, const char *stage);
+
 /** True for a module that kf_schedule takes, as the pipeline makes them: prefill and decode, whose
  * ops all stand in regions of which |target| makes kernels. Else |why| says what is missing. */
 bool kf_schedule_can(const kf_module *m, const kf_target *target, kf_sbuf *why);

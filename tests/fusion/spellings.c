@@ -98,9 +98,21 @@ static void list_kernels(const kf_plan *p, kf_sbuf *out)
         }
 }
 
+/* |m| behind the pipeline, checked after every pass. */
+static fused run_pipeline(const kf_module *m)
+{
+    kf_arena *a = kf_arena_create("texts");
+    counters ignored = {0};
+    texts t = {.arena = a, .c = &ignored};
+    fused f = fused_run(m, &(fused_how){.texts = &t});
+
+    kf_arena_destroy(a);
+    return f;
+}
+
 static result fuse(const kf_module *m)
 {
-    fused f = forms_run(m, NULL, NULL, true);
+    fused f = run_pipeline(m);
     result r = {.arena = kf_arena_create("result")};
     const kf_plan *p = kf_schedule(f.m, f.cx.target, f.arena);
     kf_sbuf kernels = {.arena = r.arena}, text = {.arena = r.arena};
@@ -111,7 +123,7 @@ static result fuse(const kf_module *m)
     r.canonical = kf_sbuf_view(&text);
     for (uint32_t i = 0; i < p->phases.len; i++)
         r.launches += p->phases.data[i].launches.len;
-    forms_drop(&f);
+    fused_drop(&f);
     return r;
 }
 
@@ -157,7 +169,7 @@ static bool check_near_miss(const kf_module *m, const near_miss *miss, const cha
     bool ok = true;
 
     if (s && kf_module_verify(s, KF_VERIFY_GRAPH, &why)) {
-        fused f = forms_run(s, NULL, NULL, true);
+        fused f = run_pipeline(s);
         bool refused = false;
         for (uint32_t i = 0; i < f.cx.candidates.len; i++) {
             const kf_candidate *c = &f.cx.candidates.data[i];
@@ -172,7 +184,7 @@ static bool check_near_miss(const kf_module *m, const near_miss *miss, const cha
         ok = refused;
         if (!forms_same(s, f.m, 1, &why))
             ok = printf("%s: %s: %.*s\n", file, miss->name, KF_STR_ARG(kf_sbuf_view(&why))) < 0;
-        forms_drop(&f);
+        fused_drop(&f);
         ++*out_applied;
     } else if (s) {
         ok = printf("%s: %s: %.*s\n", file, miss->name, KF_STR_ARG(kf_sbuf_view(&why))) < 0;

@@ -248,11 +248,11 @@ static void walk(const call *k)
     }
 }
 
-static const kf_plan_phase *find_phase(const kf_plan *p, bool decode, int64_t rows)
+static const kf_plan_phase *find_phase(const kf_plan *p, kf_phase_id phase, int64_t rows)
 {
     for (uint32_t i = 0; i < p->phases.len; i++) {
         const kf_plan_phase *ph = &p->phases.data[i];
-        if (kf_str_eq_c(ph->name, decode ? "decode" : "prefill") && ph->rows_lo <= rows &&
+        if (kf_str_eq_c(ph->name, kf_phase_infos[phase].name) && ph->rows_lo <= rows &&
             rows <= ph->rows_hi)
             return ph;
     }
@@ -289,12 +289,13 @@ static void begin(call *k)
     k->sym[KF_SYM_R] = k->sym[KF_SYM_N];
 }
 
-bool compiled_call(compiled *c, const kf_eval_step *step, bool decode, kf_tensor *out, kf_sbuf *why)
+bool compiled_call(compiled *c, const kf_eval_step *step, kf_phase_id phase, kf_tensor *out,
+                   kf_sbuf *why)
 {
     call k = {.c = c, .step = step};
 
     begin(&k);
-    k.phase = find_phase(c->p, decode, k.sym[KF_SYM_N]);
+    k.phase = find_phase(c->p, phase, k.sym[KF_SYM_N]);
     if (!k.phase) {
         kf_sbuf_printf(why, "no phase for %lld rows", (long long)k.sym[KF_SYM_N]);
         return false;

@@ -10,6 +10,7 @@
 #define KF_TESTS_GRAPHS_COMPILED_H
 
 #include "ir/eval.h"
+#include "ir/phase.h"
 #include "ir/plan.h"
 
 typedef struct compiled compiled;
@@ -18,7 +19,7 @@ typedef struct compiled compiled;
 compiled *compiled_open(kf_arena *arena, const kf_plan *p, const kf_target *target,
                         const kf_tensor_source *weights, kf_sbuf *why);
 /** One call with the logits of every row, [rows, columns]; sequences keep their caches. */
-bool compiled_call(compiled *c, const kf_eval_step *step, bool decode, kf_tensor *out,
+bool compiled_call(compiled *c, const kf_eval_step *step, kf_phase_id phase, kf_tensor *out,
                    kf_sbuf *why);
 void compiled_close(compiled *c);
 

@@ -3,6 +3,38 @@
 #include "tests/graphs/counters.h"
 
 #include <stdio.h>
+#include <time.h>
+
+/* ---- time ------------------------------------------------------------------------------------ */
+
+static const char *const stage_names[STAGE_COUNT] = {
+    [STAGE_OTHER] = "other",         [STAGE_PASSES] = "passes", [STAGE_TEXTS] = "texts",
+    [STAGE_EVALUATE] = "evaluating", [STAGE_PLANS] = "plans",   [STAGE_COMPILED] = "compiled"};
+
+static double cpu_now(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+void counters_start(counters *c, stage_id first)
+{
+    c->stage = first;
+    c->since_s = cpu_now();
+}
+
+stage_id counters_stage(counters *c, stage_id next)
+{
+    stage_id before = c->stage;
+    double now = cpu_now();
+
+    c->cpu_s[before] += now - c->since_s;
+    c->stage = next;
+    c->since_s = now;
+    return before;
+}
 
 /* ---- counting -------------------------------------------------------------------------------- */
 
@@ -100,6 +132,11 @@ void counters_print(const counters *c)
         "without NaN, %u without such values; %u planned, %u with an op without a kernel, %u run\n",
         c->modules, c->failed, c->modules ? c->nodes / c->modules : 0, c->adversarial, c->searched,
         c->not_finite, c->planned, c->no_kernel, c->ran);
+    printf("%u forms, %u different ones, %u of them evaluated; CPU time:", c->forms, c->texts,
+           c->evaluated);
+    for (int i = 0; i < STAGE_COUNT; i++)
+        printf("  %s %.2f s", stage_names[i], c->cpu_s[i]);
+    printf("\n");
     for (int i = 0; i < KF_OP_COUNT; i++)
         printf("%s%s %u", i % 8 ? "  " : "\n  ", kf_op_infos[i].name, c->op[i]);
     printf("\nin slots:");

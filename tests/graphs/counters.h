@@ -6,6 +6,17 @@
 #include "ir/recipe.h"
 #include "passes/passes.h"
 
+/** What CPU time goes into. */
+typedef enum stage_id {
+    STAGE_OTHER, /* making modules, drawing values, comparing */
+    STAGE_PASSES,
+    STAGE_TEXTS, /* printing, verifying, parsing */
+    STAGE_EVALUATE,
+    STAGE_PLANS,
+    STAGE_COMPILED,
+    STAGE_COUNT
+} stage_id;
+
 /** Modules in which something occurs. */
 typedef struct counters {
     uint32_t modules, failed;
@@ -16,7 +27,15 @@ typedef struct counters {
     uint32_t fired[KF_PASS_COUNT], refused[KF_PASS_COUNT], idle[KF_PASS_COUNT];
     uint32_t reason[KF_REASON_COUNT];
     uint32_t nodes, adversarial, searched, not_finite, planned, no_kernel, ran;
+    uint32_t forms, texts, evaluated; /* forms asked for, different ones, those without NaN */
+    stage_id stage;                   /* now */
+    double since_s, cpu_s[STAGE_COUNT];
 } counters;
+
+/** CPU time of this process from here on goes into |next|; returns what it went into before. */
+stage_id counters_stage(counters *c, stage_id next);
+/** At the begin of a process: its CPU time goes into |first|. */
+void counters_start(counters *c, stage_id first);
 
 void counters_add_module(counters *c, const kf_module *m);
 void counters_add_passes(counters *c, const kf_pass_ctx *cx, const kf_pass_runs *runs);

@@ -117,13 +117,11 @@ static void keep(const kf_module *m, uint64_t seed, const char *dir)
 
 /* ---- runs ------------------------------------------------------------------------------------ */
 
-/* A tenth of the modules gets adversarial values; passes take turns. */
+/* A tenth of the modules gets adversarial values. */
 static forms_choice choice(uint64_t seed, bool run)
 {
-    forms_choice how = {.seed = seed, .first = (uint32_t)(seed * 2), .n = 2};
+    forms_choice how = {.how = FILL_USUAL, .seed = seed, .run = run};
 
-    how.how = FILL_USUAL;
-    how.run = run;
     if (seed % 10 == 3 && !run)
         how.how = (fill)(FILL_SEARCHED + seed / 10 % (FILL_COUNT - FILL_SEARCHED));
     return how;
@@ -185,7 +183,7 @@ static int print(uint64_t seed)
     return 0;
 }
 
-/* Usual and adversarial values, every pass alone and switched off, compiled and run. */
+/* Usual and adversarial values, compiled and run. */
 static int replay(const char *path, shared *s)
 {
     kf_arena *a = kf_arena_create("module");
@@ -199,8 +197,7 @@ static int replay(const char *path, shared *s)
     if (!m)
         return kf_diags_print(d, stdout, false), 1;
     for (int how = FILL_USUAL; how < FILL_COUNT; how++) {
-        forms_choice k = {
-            .how = (fill)how, .seed = 1, .n = KF_PASS_COUNT, .run = how == FILL_USUAL};
+        forms_choice k = {.how = (fill)how, .seed = 1, .run = how == FILL_USUAL};
         outcome o = how == FILL_SMALL || how == FILL_POSITIVE ? OK : check(m, &k, s, false);
         if (o == OK)
             continue;
