@@ -136,6 +136,7 @@ typedef struct importer {
     pair_list out;
     pair_list generation;
     pair_list rope;
+    bool windows; /* a switch is on and gives each layer a window */
     bool ok;
 } importer;
 
@@ -214,8 +215,11 @@ static void apply_key(importer *m, const kf_config_key *row, const kf_yaml_pair 
         return;
     case KF_CONFIG_EQUAL:
         other = value_of(m, row->arg);
-        if (other == NULL || !is_neutral(pair->value, kf_str_dup(m->r->arena, other->text).ptr))
-            changes_maths(m, pair->key, "changes the mathematics and is not supported");
+        if (!is_null(pair->value) &&
+            (other == NULL || !is_neutral(pair->value, kf_str_dup(m->r->arena, other->text).ptr)))
+            changes_maths(
+                m, pair->key,
+                kf_strf(m->r->arena, "is supported only with the value of '%s'", row->arg).ptr);
         return;
     case KF_CONFIG_HARMLESS:
     case KF_CONFIG_CODE:
@@ -306,12 +310,12 @@ static bool find_arch(importer *m)
 }
 
 /** What the architecture fixes goes over config.json; its other defaults only where a key is
- * absent. */
+ * absent: null is a value of the authors' configurations, too. */
 static void apply_arch(importer *m)
 {
     for (const kf_arch_key *k = m->arch->key; k < m->arch->key + KF_ARCH_MAX_KEYS && k->key; k++) {
         const kf_yaml_node *given = value_of(m, k->key);
-        if (given != NULL && !k->fixed)
+        if (!k->fixed && kf_yaml_get(m->config, k->key) != NULL)
             continue;
         if (given != NULL && given->kind == KF_YAML_SCALAR && !kf_str_eq_c(given->text, k->value)) {
             changes_maths(m, kf_yaml_find(m->config, k->key)->key,
@@ -354,12 +358,15 @@ static void warn_rope_keys(importer *m, const kf_yaml_node *map)
     }
 }
 
-/** Nothing where |key| is there already: an architecture's own key of config.json came first. */
-static void add_to_rope(importer *m, const char *key, kf_yaml_node *value)
+/** Where an architecture's own key of config.json gave |key| already, |wins| puts |value| over it. */
+static void add_to_rope(importer *m, const char *key, kf_yaml_node *value, bool wins)
 {
     for (uint32_t i = 0; i < m->rope.len; i++)
-        if (kf_str_eq_c(m->rope.data[i].key->text, key))
+        if (kf_str_eq_c(m->rope.data[i].key->text, key)) {
+            if (wins && !is_null(value))
+                m->rope.data[i].value = value;
             return;
+        }
     add_if_given(m, &m->rope, key, value);
 }
 
@@ -387,23 +394,26 @@ static kf_yaml_node *rope_scaling(importer *m, const kf_yaml_node *map)
 static void apply_fraction(importer *m, const kf_yaml_node *map)
 {
     const kf_yaml_pair *fraction = kf_yaml_find(map, "partial_rotary_factor");
-    if (fraction == NULL)
+    bool inside = fraction != NULL;
+    if (!inside)
         fraction = kf_yaml_find(m->config, "partial_rotary_factor");
     if (fraction == NULL || is_null(fraction->value))
         return;
     if (m->arch->rope == KF_ARCH_ROPE_PARTIAL)
-        add_to_rope(m, "fraction", fraction->value);
+        add_to_rope(m, "fraction", fraction->value, inside);
     else if (!is_neutral(fraction->value, "1|1.0"))
         changes_maths(m, fraction->key, "is not part of this architecture's mathematics");
 }
 
-/** theta, fraction and scaling from rope_parameters or rope_scaling. */
+/** theta, fraction and scaling from rope_scaling or rope_parameters; as in transformers, the older
+ * word wins, which is the one that people add by hand. */
 static void read_rope(importer *m)
 {
-    const kf_yaml_node *parameters = value_of(m, "rope_parameters");
-    const kf_yaml_node *map = parameters != NULL ? parameters : value_of(m, "rope_scaling");
-    if (map != NULL && !kf_expect_kind(m->r, map, KF_YAML_MAP,
-                                       parameters != NULL ? "rope_parameters" : "rope_scaling")) {
+    const char *word = "rope_scaling";
+    const kf_yaml_node *map = value_of(m, word);
+    if (map == NULL || (map->kind == KF_YAML_MAP && map->n == 0))
+        map = value_of(m, word = "rope_parameters");
+    if (map != NULL && !kf_expect_kind(m->r, map, KF_YAML_MAP, word)) {
         m->ok = false;
         return;
     }
@@ -414,11 +424,11 @@ static void read_rope(importer *m)
             return;
         }
     kf_yaml_node *theta = kf_yaml_get(map, "rope_theta");
-    add_to_rope(m, "theta", is_null(theta) ? value_of(m, "rope_theta") : theta);
+    add_to_rope(m, "theta", is_null(theta) ? value_of(m, "rope_theta") : theta, !is_null(theta));
     apply_fraction(m, map);
     kf_yaml_node *scaling = rope_scaling(m, map);
     if (scaling != NULL)
-        add_to_rope(m, "scaling", scaling);
+        add_to_rope(m, "scaling", scaling, true);
     warn_rope_keys(m, map);
 }
 
@@ -432,21 +442,63 @@ static void apply_rope(importer *m)
 
 /* ---- the rest -------------------------------------------------------------------------------- */
 
-static void apply_window(importer *m)
+static bool type_is(const kf_yaml_node *type, const char *word)
 {
-    kf_yaml_node *window = value_of(m, "sliding_window");
-    const kf_yaml_node *use = value_of(m, "use_sliding_window");
-    bool enabled = m->arch->window == KF_WINDOW_IF_GIVEN ||
-                   (m->arch->window == KF_WINDOW_IF_ENABLED && use != NULL &&
-                    use->kind == KF_YAML_SCALAR && kf_str_eq_c(use->text, "true"));
-    if (window == NULL || !enabled)
-        return;
+    return type->kind == KF_YAML_SCALAR && kf_str_eq_c(type->text, word);
+}
+
+/** How many of |layers| have the window of an architecture that has it from a layer on: as
+ * layer_types says, else those from max_window_layers on. */
+static int64_t count_windows(importer *m, int64_t layers)
+{
+    const kf_yaml_node *types = value_of(m, "layer_types");
     const kf_yaml_node *from = value_of(m, "max_window_layers");
-    if (m->arch->window == KF_WINDOW_IF_ENABLED && !is_neutral(from, "0"))
-        changes_maths(m, kf_yaml_find(m->config, "sliding_window")->key,
+    int64_t first = m->arch->window_from, n = 0;
+    if (types == NULL || types->kind != KF_YAML_SEQ) {
+        if (from != NULL && !kf_read_int(m->r, from, "max_window_layers", 0, INT32_MAX, &first))
+            m->ok = false;
+        return first < layers ? layers - first : 0;
+    }
+    for (uint32_t i = 0; i < types->n; i++)
+        n += type_is(types->u.items[i], "sliding_attention");
+    return n;
+}
+
+/** sliding_window; where config.json has no such key, the architecture's own. */
+static kf_yaml_node *window_size(const importer *m)
+{
+    if (m->arch->window_size != NULL && kf_yaml_get(m->config, "sliding_window") == NULL)
+        return kf_yaml_new_scalar(m->r->arena, kf_str_from(m->arch->window_size), m->src.loc,
+                                  KF_ORIGIN_FAMILY);
+    return value_of(m, "sliding_window");
+}
+
+/** False: layers differ in a way that is not supported, and that was said. */
+static bool apply_window(importer *m)
+{
+    kf_yaml_node *window = window_size(m);
+    const kf_yaml_node *use = value_of(m, "use_sliding_window");
+    const kf_yaml_node *all = value_of(m, "num_hidden_layers");
+    int64_t layers = 1, n = 1;
+    if (window == NULL || m->arch->window == KF_WINDOW_NEVER)
+        return true;
+    if (m->arch->window == KF_WINDOW_IF_ENABLED) {
+        if (use == NULL || !type_is(use, "true"))
+            return true;
+        if (all == NULL || !kf_read_int(m->r, all, "num_hidden_layers", 1, INT32_MAX, &layers))
+            return true; /* said when the dimensions are read */
+        n = count_windows(m, layers);
+        m->windows = n == layers;
+    }
+    if (n > 0 && n != layers)
+        changes_maths(m,
+                      window->origin == KF_ORIGIN_FAMILY
+                          ? kf_yaml_find(m->config, "use_sliding_window")->key
+                          : kf_yaml_find(m->config, "sliding_window")->key,
                       "is a window for some of the layers, which is not supported");
-    else
+    else if (n > 0)
         add_pair(m, &m->out, "sliding_window", window);
+    return n == 0 || n == layers;
 }
 
 /** layer_types may only say what the architecture does anyway. */
@@ -458,8 +510,10 @@ static void check_layer_types(importer *m)
         n++;
     for (uint32_t i = 0; types != NULL && types->kind == KF_YAML_SEQ && i < types->n; i++) {
         const kf_yaml_node *type = types->u.items[i];
-        const char *expected = n > 0 ? m->arch->layer_type[i % n] : "full_attention";
-        if (type->kind == KF_YAML_SCALAR && kf_str_eq_c(type->text, expected))
+        const char *expected = n > 0        ? m->arch->layer_type[i % n]
+                               : m->windows ? "sliding_attention"
+                                            : "full_attention";
+        if (type_is(type, expected))
             continue;
         kf_diag_add(m->r->diags, KF_E0402, type->loc,
                     "layer type '%.*s' of layer %u is not supported",
@@ -504,8 +558,8 @@ kf_yaml_node *kf_hf_import(kf_reader *r, kf_str dir, kf_src from)
     apply_keys(&m, m.config, m.arch->config, config_keys, "config.json");
     apply_arch(&m);
     apply_rope(&m);
-    apply_window(&m);
-    check_layer_types(&m);
+    if (apply_window(&m))
+        check_layer_types(&m);
     if (!apply_generation_file(&m, dir) || !m.ok)
         return NULL;
     kf_yaml_node *dtype = value_of(&m, "dtype");

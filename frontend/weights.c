@@ -148,16 +148,33 @@ static bool has_prefix(const kf_checkpoint *c, kf_str prefix)
            memcmp(c->tensors.data[lo].t.name.ptr, prefix.ptr, prefix.len) == 0;
 }
 
-/** Checkpoints that were saved from the body of a model alone lack the body's name: for
- * "transformer.h.0.ln_1.weight" they have "h.0.ln_1.weight", and nothing below "transformer.". */
+/** |name| without what it stands below, "transformer." of "transformer.h.0.ln_1.weight", where
+ * nothing of the checkpoint stands below it: one that was saved from the body of a model alone. */
+static kf_str name_in(const kf_checkpoint *c, kf_str name)
+{
+    const char *dot = memchr(name.ptr, '.', name.len);
+    if (dot == NULL)
+        return name;
+    kf_str body = {name.ptr, (uint32_t)(dot - name.ptr) + 1};
+    return has_prefix(c, body) ? name : (kf_str){dot + 1, name.len - body.len};
+}
+
+/** By its name, or by an older one: norms of early checkpoints have a gamma and a beta. */
 static const tensor_entry *find_tensor(const kf_checkpoint *c, kf_str name)
 {
+    static const char *const older[][2] = {{".weight", ".gamma"}, {".bias", ".beta"}};
+    char text[256];
     const tensor_entry *e = find_entry(c, name);
-    const char *dot = memchr(name.ptr, '.', name.len);
-    if (e != NULL || dot == NULL)
-        return e;
-    kf_str body = {name.ptr, (uint32_t)(dot - name.ptr) + 1};
-    return has_prefix(c, body) ? NULL : find_entry(c, (kf_str){dot + 1, name.len - body.len});
+    if (e == NULL)
+        e = find_entry(c, name = name_in(c, name));
+    for (uint32_t i = 0; e == NULL && name.len < sizeof text && i < 2; i++) {
+        size_t end = strlen(older[i][0]), stem = name.len - end;
+        if (name.len <= end || memcmp(name.ptr + stem, older[i][0], end) != 0)
+            continue;
+        int n = snprintf(text, sizeof text, "%.*s%s", (int)stem, name.ptr, older[i][1]);
+        e = find_entry(c, (kf_str){text, (uint32_t)n});
+    }
+    return e;
 }
 
 static bool is_below(const char *path, const char *dir)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* bert - encoders with LayerNorm behind each part, learned positions and token types.
  *
- * Devlin et al. 2018 (arXiv:1810.04805); names and order: transformers' modeling_bert.py. With the
- * head for masked words the trunk's names begin with "bert.", without it they do not.
+ * Devlin et al. 2018 (arXiv:1810.04805); names and order: transformers' modeling_bert.py. A
+ * checkpoint of the trunk alone lacks the "bert." before its names (frontend/weights.c).
  */
 #include "frontend/presets/preset.h"
 
@@ -21,7 +21,7 @@
     "    - residual:\n"                                                                            \
     "        - mlp: {intermediate_size: $intermediate_size, act: $hidden_act}\n"                   \
     "    - layer_norm: {eps: $layer_norm_eps}\n"
-#define TRUNK(prefix)                                                                              \
+#define TRUNK                                                                                      \
     "encoder:\n"                                                                                   \
     "  - embedding: {}\n"                                                                          \
     "  - position_embedding: {}\n"                                                                 \
@@ -30,8 +30,8 @@
     "  - repeat:\n"                                                                                \
     "      times: $num_hidden_layers\n"                                                            \
     "      block: layer\n"                                                                         \
-    "      weights: \"" prefix "encoder.layer.{i}\"\n"
-#define NAMES(prefix)                                                                              \
+    "      weights: \"bert.encoder.layer.{i}\"\n"
+#define NAMES                                                                                      \
     "weight_names:\n"                                                                              \
     "  layer.attention.q: attention.self.query.weight\n"                                           \
     "  layer.attention.k: attention.self.key.weight\n"                                             \
@@ -49,11 +49,11 @@
     "  layer.mlp.down_bias: output.dense.bias\n"                                                   \
     "  layer.layer_norm2.gain: output.LayerNorm.weight\n"                                          \
     "  layer.layer_norm2.bias: output.LayerNorm.bias\n"                                            \
-    "  encoder.embedding.table: " prefix "embeddings.word_embeddings.weight\n"                     \
-    "  encoder.position_embedding.table: " prefix "embeddings.position_embeddings.weight\n"        \
-    "  encoder.token_type_embedding.table: " prefix "embeddings.token_type_embeddings.weight\n"    \
-    "  encoder.layer_norm.gain: " prefix "embeddings.LayerNorm.weight\n"                           \
-    "  encoder.layer_norm.bias: " prefix "embeddings.LayerNorm.bias\n"
+    "  encoder.embedding.table: bert.embeddings.word_embeddings.weight\n"                          \
+    "  encoder.position_embedding.table: bert.embeddings.position_embeddings.weight\n"             \
+    "  encoder.token_type_embedding.table: bert.embeddings.token_type_embeddings.weight\n"         \
+    "  encoder.layer_norm.gain: bert.embeddings.LayerNorm.weight\n"                                \
+    "  encoder.layer_norm.bias: bert.embeddings.LayerNorm.bias\n"
 
 #define DEFAULTS "hidden_act: gelu\nlayer_norm_eps: 1e-12\ntype_vocab_size: 2\n"
 
@@ -61,7 +61,8 @@
     {"layer_norm_eps", KF_CONFIG_COPY, NULL}, {"type_vocab_size", KF_CONFIG_COPY, NULL},           \
         {"attention_probs_dropout_prob", KF_CONFIG_HARMLESS, NULL},                                \
         {"classifier_dropout", KF_CONFIG_HARMLESS, NULL},                                          \
-        {"position_embedding_type", KF_CONFIG_NEUTRAL, "absolute"}
+        {"position_embedding_type", KF_CONFIG_NEUTRAL, "absolute"},                                \
+        {"is_decoder", KF_CONFIG_NEUTRAL, "false"} /* it would be causal */
 
 /* An untied head would have a bias of another name. */
 static const kf_config_key head_keys[] = {
@@ -85,17 +86,16 @@ const kf_preset kf_preset_bert = {
     .summary = "encoder: layer norms behind each part, learned positions, token types; logits of "
                "the word at every token",
     .defaults = DEFAULTS,
-    .text = LAYER TRUNK(
-        "bert.") "  - linear: {out: hidden_size, bias: true, act: $hidden_act}\n"
-                 "  - layer_norm: {eps: $layer_norm_eps}\n"
-                 "  - linear: {out: vocab_size, bias: true, tied: embedding}\n" NAMES(
-                     "bert.") "  encoder.linear.weight: cls.predictions.transform.dense.weight\n"
-                              "  encoder.linear.bias: cls.predictions.transform.dense.bias\n"
-                              "  encoder.layer_norm2.gain: "
-                              "cls.predictions.transform.LayerNorm.weight\n"
-                              "  encoder.layer_norm2.bias: "
-                              "cls.predictions.transform.LayerNorm.bias\n"
-                              "  encoder.linear2.bias: cls.predictions.bias\n",
+    .text = LAYER TRUNK "  - linear: {out: hidden_size, bias: true, act: $hidden_act}\n"
+                        "  - layer_norm: {eps: $layer_norm_eps}\n"
+                        "  - linear: {out: vocab_size, bias: true, tied: embedding}\n" NAMES
+                        "  encoder.linear.weight: cls.predictions.transform.dense.weight\n"
+                        "  encoder.linear.bias: cls.predictions.transform.dense.bias\n"
+                        "  encoder.layer_norm2.gain: "
+                        "cls.predictions.transform.LayerNorm.weight\n"
+                        "  encoder.layer_norm2.bias: "
+                        "cls.predictions.transform.LayerNorm.bias\n"
+                        "  encoder.linear2.bias: cls.predictions.bias\n",
     .arch = head_archs,
 };
 
@@ -104,7 +104,7 @@ const kf_preset kf_preset_bert_embedding = {
     .task = "embedding",
     .summary = "the same without a head: one row a text",
     .defaults = DEFAULTS,
-    .text = LAYER TRUNK("") "  - pool: {of: $pool}\n" NAMES(""),
+    .text = LAYER TRUNK "  - pool: {of: $pool}\n" NAMES,
     .arch = trunk_archs,
 };
 
@@ -113,8 +113,8 @@ const kf_preset kf_preset_bert_pooler = {
     .task = "pooler",
     .summary = "the same: tanh of a linear of the first token's row",
     .defaults = DEFAULTS,
-    .text = LAYER TRUNK("") "  - pool: {of: cls}\n"
-                            "  - linear: {out: hidden_size, bias: true, act: tanh}\n" NAMES(
-                                "") "  encoder.linear.weight: pooler.dense.weight\n"
-                                    "  encoder.linear.bias: pooler.dense.bias\n",
+    .text = LAYER TRUNK "  - pool: {of: cls}\n"
+                        "  - linear: {out: hidden_size, bias: true, act: tanh}\n" NAMES
+                        "  encoder.linear.weight: bert.pooler.dense.weight\n"
+                        "  encoder.linear.bias: bert.pooler.dense.bias\n",
 };

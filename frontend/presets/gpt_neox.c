@@ -12,6 +12,9 @@ static const kf_config_key keys[] = {
     {"layer_norm_eps", KF_CONFIG_COPY, NULL},
     {"rotary_pct", KF_CONFIG_COPY, "rope.fraction"},
     {"rotary_emb_base", KF_CONFIG_COPY, "rope.theta"},
+    /* What counts has the names above; some files have these beside them. */
+    {"partial_rotary_factor", KF_CONFIG_EQUAL, "rotary_pct"},
+    {"rope_theta", KF_CONFIG_EQUAL, "rotary_emb_base"},
     {"use_parallel_residual", KF_CONFIG_CODE, NULL}, /* chooses the family */
     {"classifier_dropout", KF_CONFIG_HARMLESS, NULL},
     {0},

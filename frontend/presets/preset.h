@@ -73,6 +73,8 @@ typedef struct kf_arch {
         const char *key, *value;
     } when; /* counts only where config.json has this value; rows are tried in order. key NULL: always */
     kf_arch_window window;
+    const char *window_size; /* without the key sliding_window; NULL: none */
+    int64_t window_from;     /* the same of max_window_layers, for KF_WINDOW_IF_ENABLED */
     kf_arch_rope rope;
     kf_arch_key key[KF_ARCH_MAX_KEYS]; /* ends at the first without a key */
     /* Keys of its own, before those that all architectures share; ends at the first without a key.

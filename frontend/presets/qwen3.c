@@ -10,6 +10,8 @@
 static const kf_arch archs[] = {
     {.name = "Qwen3ForCausalLM",
      .window = KF_WINDOW_IF_ENABLED,
+     .window_size = "4096",
+     .window_from = 28,
      .rope = KF_ARCH_ROPE_WHOLE,
      .key = {{"num_key_value_heads", "32", false}}},
     {0},
