@@ -88,18 +88,6 @@ uint64_t kf_attr_hash(kf_attr_kind kind, const void *attr)
     return h;
 }
 
-uint64_t kf_recipe_hash(const kf_recipe *r)
-{
-    uint64_t h = mix(mix(1, (uint64_t)r->op), kf_type_hash(&r->type));
-
-    h = mix_slot(mix_str(h, r->tensor), r->fn);
-    for (uint32_t i = 0; i < KF_RECIPE_MAX_NUMBERS; i++)
-        h = mix(h, (uint64_t)r->number[i]);
-    for (uint32_t i = 0; i < r->n_parts; i++)
-        h = mix(h, kf_recipe_hash(r->part[i]));
-    return h;
-}
-
 uint64_t kf_type_hash(const kf_type *t)
 {
     uint64_t h = mix(mix(2, (uint64_t)t->kind), (uint64_t)t->dtype);
@@ -115,8 +103,22 @@ uint64_t kf_type_hash(const kf_type *t)
     return mix(mix(h, t->kv_head_dim), t->kv_layers);
 }
 
+static uint64_t recipe_hash(const kf_recipe *r, kf_structure_of of)
+{
+    uint64_t h = mix(mix(1, (uint64_t)r->op), kf_type_hash(&r->type));
+
+    if (of == KF_WITH_TENSORS)
+        h = mix_str(h, r->tensor);
+    h = mix_slot(h, r->fn);
+    for (uint32_t i = 0; i < KF_RECIPE_MAX_NUMBERS; i++)
+        h = mix(h, (uint64_t)r->number[i]);
+    for (uint32_t i = 0; i < r->n_parts; i++)
+        h = mix(h, recipe_hash(r->part[i], of));
+    return h;
+}
+
 static uint64_t node_hash(const kf_graph *g, const kf_node *n, const uint64_t *hash,
-                          kf_arena *arena)
+                          kf_structure_of of, kf_arena *arena)
 {
     uint64_t h = mix(3, (uint64_t)n->op);
 
@@ -128,26 +130,26 @@ static uint64_t node_hash(const kf_graph *g, const kf_node *n, const uint64_t *h
         h = mix(h, hash[n->in[turned ? n->n_in - 1 - i : i]]);
     h = mix(h, kf_type_hash(kf_value_type(g, n->out[0])));
     if (n->body) {
-        const uint64_t *inner = kf_graph_structure(n->body, arena);
+        const uint64_t *inner = kf_graph_structure(n->body, of, arena);
         for (uint32_t i = 0; i < n->body->results.len; i++)
             h = mix(h, inner[n->body->results.data[i]]);
     }
     return h;
 }
 
-uint64_t *kf_graph_structure(const kf_graph *g, kf_arena *arena)
+uint64_t *kf_graph_structure(const kf_graph *g, kf_structure_of of, kf_arena *arena)
 {
     uint64_t *hash = KF_NEW_N(arena, uint64_t, g->values.len);
 
     for (uint32_t i = 0; i < g->args.len; i++)
         hash[g->args.data[i]] = mix(4, i);
     for (uint32_t i = 0; i < g->params.len; i++)
-        hash[g->params.data[i]] = mix(5, kf_recipe_hash(g->recipes.data[i]));
+        hash[g->params.data[i]] = mix(5, recipe_hash(g->recipes.data[i], of));
     for (uint32_t i = 0; i < g->nodes.len; i++) {
         const kf_node *n = &g->nodes.data[i];
         if (n->op == KF_OP_NONE)
             continue;
-        uint64_t h = node_hash(g, n, hash, arena);
+        uint64_t h = node_hash(g, n, hash, of, arena);
         for (uint32_t r = 0; r < n->n_out; r++)
             hash[n->out[r]] = mix(h, r);
     }

@@ -13,13 +13,12 @@
  * so that the pass ends.
  * After the rules, operands of commutative ops are put in the order of their structure (full
  * shapes first, broadcast ones, parameters, constants) and nodes in depth-first order from the
- * results; bodies of slots likewise. Names, the order of writing and the order of operands leave no
- * trace, which is what makes equal computations print equal.
+ * results, see canonical_order.h; bodies of slots likewise.
  * Why here      before every pass that matches patterns.
  * Needs topological order. Keeps nothing.
  */
 #include "ir/shape.h"
-#include "ir/structure.h"
+#include "passes/canonical_order.h"
 #include "passes/match.h"
 #include "passes/view_chain.h"
 
@@ -324,112 +323,7 @@ static bool apply_rules(kf_graph *g, uint32_t index)
     return false;
 }
 
-/* What has the result's shape first, then what is broadcast, then parameters, constants last. */
-static int operand_rank(const kf_graph *g, const kf_node *n, kf_value v)
-{
-    double c;
-
-    if (kf_value_const(g, v, &c))
-        return 3;
-    if (kf_value_is_param(g, v))
-        return 2;
-    return kf_type_static_elems(kf_value_type(g, v)) <
-           kf_type_static_elems(kf_value_type(g, n->out[0]));
-}
-
-static bool in_order(const kf_graph *g, const uint64_t *hash, const kf_node *n)
-{
-    int a = operand_rank(g, n, n->in[0]), b = operand_rank(g, n, n->in[1]);
-
-    return a != b ? a < b : hash[n->in[0]] <= hash[n->in[1]];
-}
-
-static bool order_operands(kf_graph *g, kf_arena *scratch)
-{
-    const uint64_t *hash = kf_graph_structure(g, scratch);
-    bool changed = false;
-
-    for (uint32_t i = 0; i < g->nodes.len; i++) {
-        kf_node *n = &g->nodes.data[i];
-        if (n->op == KF_OP_NONE || !(kf_op_infos[n->op].traits & KF_COMM) || in_order(g, hash, n))
-            continue;
-        kf_value first = n->in[0];
-        n->in[0] = n->in[1];
-        n->in[1] = first;
-        changed = true;
-    }
-    return changed;
-}
-
-static void visit(const kf_graph *g, kf_value v, uint32_t *rank, uint32_t *next)
-{
-    const kf_node *n = kf_value_node(g, v);
-
-    if (rank[v])
-        return;
-    rank[v] = 1;
-    if (!n) {
-        rank[v] = (*next)++;
-        return;
-    }
-    for (uint32_t i = 0; i < n->n_in; i++)
-        visit(g, n->in[i], rank, next);
-    for (uint32_t r = 0; r < n->n_out; r++)
-        rank[n->out[r]] = (*next)++;
-}
-
-/* Nodes in depth-first order from the results, parameters in the order of first use. Dead nodes go.
- */
-static bool order_nodes(kf_graph *g, kf_arena *scratch)
-{
-    uint32_t *rank = KF_NEW_N(scratch, uint32_t, g->values.len), next = 2;
-    kf_node *sorted = KF_NEW_N(scratch, kf_node, g->nodes.len);
-    const uint32_t *by_rank;
-    bool changed = false;
-
-    for (uint32_t i = 0; i < g->results.len; i++)
-        visit(g, g->results.data[i], rank, &next);
-    uint32_t *node_at = KF_NEW_N(scratch, uint32_t, next),
-             *param_at = KF_NEW_N(scratch, uint32_t, next);
-    for (uint32_t i = 0; i < g->nodes.len; i++)
-        if (g->nodes.data[i].op != KF_OP_NONE && rank[g->nodes.data[i].out[0]])
-            node_at[rank[g->nodes.data[i].out[0]]] = i + 1;
-    for (uint32_t i = 0; i < g->params.len; i++)
-        if (rank[g->params.data[i]])
-            param_at[rank[g->params.data[i]]] = i + 1;
-    by_rank = node_at;
-    uint32_t n = 0, p = 0;
-    const kf_recipe **recipes = KF_NEW_N(scratch, const kf_recipe *, g->params.len);
-    kf_value *params = KF_NEW_N(scratch, kf_value, g->params.len);
-    for (uint32_t i = 0; i < next; i++) {
-        if (by_rank[i]) {
-            changed |= n != by_rank[i] - 1;
-            sorted[n++] = g->nodes.data[by_rank[i] - 1];
-        }
-        if (param_at[i]) {
-            changed |= p != param_at[i] - 1;
-            params[p] = g->params.data[param_at[i] - 1];
-            recipes[p++] = g->recipes.data[param_at[i] - 1];
-        }
-    }
-    changed |= n != g->nodes.len || p != g->params.len;
-    if (n)
-        memcpy(g->nodes.data, sorted, n * sizeof *sorted);
-    if (p) {
-        memcpy(g->params.data, params, p * sizeof *params);
-        memcpy(g->recipes.data, recipes, p * sizeof *recipes);
-    }
-    g->nodes.len = n;
-    g->params.len = g->recipes.len = p;
-    for (uint32_t i = 0; i < n; i++)
-        for (uint32_t r = 0; r < g->nodes.data[i].n_out; r++)
-            g->values.data[g->nodes.data[i].out[r]].def = i;
-    for (uint32_t i = 0; i < p; i++)
-        g->values.data[g->params.data[i]].def = i;
-    return changed;
-}
-
-/* ---- slots ---- */
+/* ---- slots ----------------------------------------------------------------------------------- */
 
 /* Where an operand of a commutative function stands: parameters, loads, expressions, constants. */
 static int slot_rank(const kf_slot_inst *in)
@@ -546,8 +440,8 @@ static bool canonicalize_graph(kf_graph *g, kf_arena *scratch)
     for (uint32_t i = 0; i < g->nodes.len; i++)
         if (g->nodes.data[i].op != KF_OP_NONE && kf_op_infos[g->nodes.data[i].op].attr)
             progress |= spell_slots(g, &g->nodes.data[i], scratch);
-    progress |= order_operands(g, scratch);
-    progress |= order_nodes(g, scratch);
+    progress |= kf_order_operands(g, scratch);
+    progress |= kf_order_nodes(g, scratch);
     kf_graph_compact(g);
     return progress;
 }

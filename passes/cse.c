@@ -41,7 +41,7 @@ static bool cse_graph(kf_graph *g, kf_arena *scratch)
     while (cap < g->nodes.len * 2)
         cap *= 2;
     uint32_t *slot = KF_NEW_N(scratch, uint32_t, cap);
-    const uint64_t *hash = kf_graph_structure(g, scratch);
+    const uint64_t *hash = kf_graph_structure(g, KF_WITH_TENSORS, scratch);
     for (uint32_t i = 0; i < g->nodes.len; i++) {
         kf_node *n = &g->nodes.data[i];
         if (!mergeable(n))

@@ -18,7 +18,7 @@ kf_els *kf_els_create(kf_arena *arena, const kf_graph *g)
 
     e->arena = arena;
     e->g = g;
-    e->value_hash = kf_graph_structure(g, arena);
+    e->value_hash = kf_graph_structure(g, KF_WITH_TENSORS, arena);
     e->table_cap = 256;
     e->table = KF_NEW_N(arena, uint32_t, e->table_cap);
     return e;
