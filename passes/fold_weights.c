@@ -80,10 +80,18 @@ static bool is_reader(const kf_graph *g, uint32_t i, kf_value rows)
 
 /* ---- before matmuls -------------------------------------------------------------------------- */
 
-static kf_reason why_not_gain(const site *s, kf_value rows)
+/* The rows are as wide as |x|: one number of a row is not repeated along a longer vector. */
+static bool keeps_columns(const site *s, kf_value x)
+{
+    return kf_dim_eq(kf_value_type(s->g, x)->dim[1], kf_value_type(s->g, s->n.out[0])->dim[1]);
+}
+
+static kf_reason why_not_gain(const site *s, kf_value x, kf_value rows)
 {
     if (linear_readers(s, rows) != s->uses[rows])
         return KF_REASON_F0202;
+    if (!keeps_columns(s, x))
+        return KF_REASON_F0204;
     for (uint32_t i = 0; i < s->g->nodes.len; i++) {
         kf_reason why = is_reader(s->g, i, rows) ? why_not_scaled(s, s->g->nodes.data[i].in[1])
                                                  : KF_REASON_NONE;
@@ -102,7 +110,7 @@ static bool fold_gain(const site *s)
         return false;
     kf_value gain = s->n.in[v], x = s->n.in[1 - v], rows = s->n.out[0];
     kf_str title = name_of(s, gain);
-    kf_reason why = why_not_gain(s, rows);
+    kf_reason why = why_not_gain(s, x, rows);
     if (why) {
         kf_report_refused(s->cx, g, s->n.loc, why, (kf_str){0}, "gain %%%.*s -> weights",
                           KF_STR_ARG(title));
