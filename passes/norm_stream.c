@@ -180,6 +180,12 @@ static void follow_sum(finder *f, uint32_t func, uint32_t node)
     }
 }
 
+/* Whole rows of a table or of other rows, not single numbers. */
+static bool gathers_rows(const kf_graph *g, const kf_node *n)
+{
+    return kf_value_type(g, n->in[0])->rank == 2;
+}
+
 /* What gives the rows |v|. */
 static void follow_def(finder *f, uint32_t func, kf_value v)
 {
@@ -202,9 +208,9 @@ static void follow_def(finder *f, uint32_t func, kf_value v)
         need(f, func, n->in[0]);
     else if (n->op == KF_OP_mul && is_row_factor(g, n->in[0]))
         need(f, func, n->in[1]);
-    else if (n->op == KF_OP_gather && kf_value_is_param(g, n->in[0]))
+    else if (n->op == KF_OP_gather && kf_value_is_param(g, n->in[0]) && gathers_rows(g, n))
         add_writer(f, func, node, 0, 1);
-    else if (n->op == KF_OP_gather)
+    else if (n->op == KF_OP_gather && gathers_rows(g, n))
         need(f, func, n->in[0]);
     else if (kf_node_is_linear(g, n))
         add_writer(f, func, node, 1, 0);
