@@ -228,7 +228,8 @@ static bool map_is_cheap(const kf_graph *g, const kf_node *n)
         const kf_slot_inst *at = &map->inst[in->arg[0]];
         kf_value vector = n->in[n->n_in - map->captures + in->index];
         if (in->n_args != 1 || at->op != KF_SLOT_PARAM || at->index != attr->acc.n + 1u ||
-            !kf_value_is_param(g, vector))
+            !kf_value_is_param(g, vector) ||
+            !kf_dim_eq(kf_value_type(g, vector)->dim[0], kf_value_type(g, n->in[0])->dim[1]))
             return false;
     }
     return by_element[map->n_insts - 1];
