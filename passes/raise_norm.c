@@ -57,11 +57,23 @@ static uint32_t use_param(raising *r, uint32_t param)
 
 /* ---- deviations ------------------------------------------------------------------------------ */
 
+/* A limit may lie beyond every point that is tried. */
+static bool has_kink(const kf_slot *s)
+{
+    for (uint32_t i = 0; i < s->n_insts; i++)
+        if (s->inst[i].op == KF_SLOT_FN && (kf_op_infos[s->inst[i].fn].traits & KF_KINK))
+            return true;
+    return false;
+}
+
 /* |s| is v - s/n, or the negative of it, whatever it looks like: it is tried. */
 static bool is_deviation_slot(const kf_slot *s, double n)
 {
     static const double at[][2] = {{1, 0.3}, {-2.5, 3000}, {1e4, -77}, {0, 1e5}, {3e-3, 2e-3}};
     int sign = 0;
+
+    if (has_kink(s))
+        return false;
 
     for (uint32_t i = 0; i < sizeof at / sizeof at[0]; i++) {
         double want = at[i][0] - at[i][1] / n, bound = fabs(at[i][0]) + fabs(at[i][1] / n);
