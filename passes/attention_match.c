@@ -156,22 +156,6 @@ static bool split_divisor(kf_attention_match *m, kf_el divisor, kf_el *out_sum, 
     return true;
 }
 
-/* Guards: what is divided is 0 where the sum of the weights is not above 0. */
-static bool settle_guards(kf_attention_match *m, const kf_el_product *root, kf_el sum)
-{
-    kf_els *e = m->t.e;
-    kf_el guard[KF_MAX_PARTS], zero = kf_el_num(e, 0);
-    uint32_t n = root->mask == KF_NO_EL ? 0 : kf_el_conjuncts(e, root->mask, guard, KF_MAX_PARTS);
-
-    for (uint32_t i = 0; i < n; i++) {
-        kf_el above = kf_el_fn(e, KF_FN_lt, zero, sum, 0),
-              not_zero = kf_el_fn(e, KF_FN_ne, zero, sum, 0);
-        if (guard[i] != above && guard[i] != not_zero)
-            return kf_attention_refuse(m, KF_REASON_F0201, "rows are left out by a condition");
-    }
-    return true;
-}
-
 /* ---- the bodies of the sums ------------------------------------------------------------------ */
 
 static kf_el body_of(kf_attention_match *m, kf_el sum)
@@ -237,6 +221,30 @@ static bool compare_weights(kf_attention_match *m, kf_el_product *num, const kf_
     return true;
 }
 
+/* What multiplies or hides whole rows behind the normaliser does that to each weight. Guards go:
+ * what is divided is 0 where the sum of the weights is not above 0. */
+static void take_row_factors(kf_attention_match *m, const kf_el_product *root, kf_el sum,
+                             kf_attention_work *w)
+{
+    kf_els *e = m->t.e;
+    kf_el guard[KF_MAX_PARTS], zero = kf_el_num(e, 0);
+    kf_el above = kf_el_fn(e, KF_FN_lt, zero, sum, 0),
+          not_zero = kf_el_fn(e, KF_FN_ne, zero, sum, 0);
+    uint32_t n = root->mask == KF_NO_EL ? 0 : kf_el_conjuncts(e, root->mask, guard, KF_MAX_PARTS);
+    kf_el_product p;
+
+    kf_el_factor(e, w->prob == KF_NO_EL ? kf_el_num(e, 1) : w->prob, &p);
+    for (uint32_t i = 0; i < n; i++)
+        if (guard[i] != above && guard[i] != not_zero)
+            kf_el_product_mul(e, &p, kf_el_indicator(e, guard[i]), 1);
+    for (uint8_t i = 0; i < root->n; i++)
+        kf_el_product_mul(e, &p, root->part[i].el, root->part[i].num);
+    if (root->exponent != KF_NO_EL)
+        kf_el_product_mul(e, &p, kf_el_fn(e, KF_FN_exp, root->exponent, 0, 0), 1);
+    kf_el prob = kf_el_product_of(e, &p);
+    w->prob = kf_el_number(e, prob, &(double){0}) ? KF_NO_EL : prob;
+}
+
 /* No normaliser: all but the values and the mask is the weight. */
 static void gather_weight(kf_attention_match *m, kf_el_product *num, const kf_el_product *root,
                           kf_attention_work *w)
@@ -272,12 +280,13 @@ static bool split_bodies(kf_attention_match *m, fraction *f, const kf_el_node **
         gather_weight(m, &num, &f->root, w);
         return !look_at(e, w->score).sums || kf_attention_refuse(m, KF_REASON_F0221, "");
     }
-    if (f->root.n || f->root.exponent != KF_NO_EL)
-        return kf_attention_refuse(m, KF_REASON_F0201, "rows are multiplied by something");
-    if (!split_divisor(m, f->divisor, &sum, &w->sink) || !settle_guards(m, &f->root, sum))
+    if (!split_divisor(m, f->divisor, &sum, &w->sink))
         return false;
     kf_el_factor(e, body_of(m, sum), &den);
-    return compare_weights(m, &num, &den, w);
+    if (!compare_weights(m, &num, &den, w))
+        return false;
+    take_row_factors(m, &f->root, sum, w);
+    return true;
 }
 
 /* ---- scores ---------------------------------------------------------------------------------- */

@@ -326,15 +326,18 @@ static void part_terms(kf_els *e, kf_el x, uint64_t bit, kf_el_sum *in, kf_el_su
                       n.part[i].den);
 }
 
+/* A guard, which asks about a sum that does not depend on the atom, goes to |out|; conditions on
+ * indices stay, so that what is divided and what it is divided by are hidden alike. */
 static void part_conjuncts(kf_els *e, kf_el pred, uint64_t bit, kf_el_product *in,
                            kf_el_product *out)
 {
     kf_el each[KF_MAX_PARTS];
     uint32_t n = kf_el_conjuncts(e, pred, each, KF_MAX_PARTS);
 
-    for (uint32_t i = 0; i < n; i++)
-        kf_el_product_mul(e, kf_el_free(e, each[i]) & bit ? in : out, kf_el_indicator(e, each[i]),
-                          1);
+    for (uint32_t i = 0; i < n; i++) {
+        bool guards = !(kf_el_free(e, each[i]) & bit) && kf_el_at(e, each[i])->height > 0;
+        kf_el_product_mul(e, guards ? out : in, kf_el_indicator(e, each[i]), 1);
+    }
 }
 
 kf_el kf_el_bind(kf_els *e, kf_el_kind kind, kf_atom atom, kf_el body)

@@ -13,7 +13,7 @@
  *   exp of select(p, x, -inf) is indicator(p) * exp(x); indicator(p) is select(p, 1, 0)
  *   SUM   factors that do not depend on the bound index stand outside, of an exp too; hence a
  *         softmax is SUM(e^x v) / SUM(e^x) whatever was subtracted from x and wherever the division
- *         stands
+ *         stands; conditions on indices stay inside
  * This is algebra over real numbers: it says what is computed, not how it is rounded.
  */
 #ifndef KF_PASSES_ELEMENT_H
