@@ -328,7 +328,8 @@ static kf_value loaded_vector(const kf_graph *g, const kf_node *n, uint32_t i)
     kf_value v = n->in[n->n_in - attr->map->captures + load->index];
     const kf_type *x = kf_value_type(g, n->in[0]);
     bool column = at->op == KF_SLOT_PARAM && at->index == attr->acc.n + 1u;
-    bool fits = kf_dim_eq(kf_value_type(g, v)->dim[0], x->dim[x->rank - 1]); /* else: a part of it */
+    bool fits =
+        kf_dim_eq(kf_value_type(g, v)->dim[0], x->dim[x->rank - 1]); /* else: a part of it */
     return column && fits && kf_value_is_param(g, v) ? v : KF_NO_VALUE;
 }
 
