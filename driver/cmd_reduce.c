@@ -170,13 +170,16 @@ static void reduce_file(kf_reduction *r, bool kir)
 
     if (!run(r, whole, &r->want))
         return;
+    keep_original(c, whole);
     if (r->want.status == 0) {
         kf_diag_add(c->diags, KF_E0803, KF_NO_LOC,
                     "the command does not fail on %s: there is nothing to reduce", c->opt->operand);
         return;
     }
     reduce(r, kir ? kf_reduce_kir_edits : kf_reduce_yaml_edits);
-    if (kf_diags_errors(c->diags) || !run(r, r->text, &again))
+    bool ran = !kf_diags_errors(c->diags) && run(r, r->text, &again);
+    keep_original(c, whole); /* before the result, which may take its place */
+    if (!ran)
         return;
     if (again.status != r->want.status || again.signal != r->want.signal) {
         kf_diag_add(c->diags, KF_E0901, KF_NO_LOC,
@@ -212,9 +215,7 @@ int kf_verb_reduce(kf_compilation *c)
         return 0;
     /* Beside the file: paths in a description start from its folder. */
     r.candidate = kf_strf(c->arena, "%s.candidate.%s", path, kir ? "kir" : "yaml").ptr;
-    kf_str whole = r.text;
     reduce_file(&r, kir);
     unlink(r.candidate);
-    keep_original(c, whole);
     return 0;
 }

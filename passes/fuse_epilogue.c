@@ -74,7 +74,8 @@ static bool matches(kf_selection *s, kf_pass_ctx *cx)
     return kf_region_family(cx->target, body, &why) != KF_FAMILY_COUNT;
 }
 
-static void form(kf_graph *g, uint32_t root, kf_pass_ctx *cx)
+/* False if no kernel of the target takes the root. */
+static bool form(kf_graph *g, uint32_t root, kf_pass_ctx *cx)
 {
     const bool *prologue = find_prologues(g, cx->scratch);
     kf_selection s = kf_selection_new(g, root, cx->scratch);
@@ -90,7 +91,7 @@ static void form(kf_graph *g, uint32_t root, kf_pass_ctx *cx)
         }
     }
     if (!matches(&s, cx))
-        return; /* form_regions says so, if it cannot help either */
+        return false; /* form_regions says so, if it cannot help either */
     bool *skip = KF_NEW_N(cx->scratch, bool, g->nodes.len);
     for (uint32_t i = 0; i < g->nodes.len; i++)
         skip[i] = prologue[i] || s.recompute.row_value[i] || s.recompute.again[i];
@@ -101,9 +102,10 @@ static void form(kf_graph *g, uint32_t root, kf_pass_ctx *cx)
                       ? g->values.data[n.in[1]].name
                       : kf_str_from(kf_op_infos[n.op].name);
     kf_selection_commit(&s, family, name, n.loc, cx);
+    return true;
 }
 
-/* The next contraction that is still loose, from |from| on; nodes.len at the end. */
+/* The next contraction that is still loose and was not tried; nodes.len at the end. */
 static uint32_t next_root(const kf_graph *g, const bool *tried)
 {
     for (uint32_t i = 0; i < g->nodes.len; i++) {
@@ -120,7 +122,7 @@ bool kf_pass_fuse_epilogue(kf_module *m, kf_pass_ctx *cx)
 
     KF_EACH_FUNC(m, g)
     {
-        uint32_t before = g->nodes.len, failed = 0;
+        uint32_t failed = 0;
         for (;;) {
             bool *tried = KF_NEW_N(cx->scratch, bool, g->values.len);
             uint32_t root = next_root(g, tried);
@@ -131,15 +133,11 @@ bool kf_pass_fuse_epilogue(kf_module *m, kf_pass_ctx *cx)
             }
             if (root == g->nodes.len)
                 break;
-            uint32_t nodes = g->nodes.len;
-            kf_op op = g->nodes.data[root].op;
-            form(g, root, cx);
-            if (g->nodes.len == nodes && g->nodes.data[root].op == op)
-                failed++;
-            else
+            if (form(g, root, cx))
                 progress = true;
+            else
+                failed++;
         }
-        progress |= g->nodes.len != before;
     }
     return progress;
 }

@@ -25,13 +25,15 @@ struct compiled {
     kf_kernel_fn *fn; /* by kernel */
     char ***weight;   /* by weight, layer */
     char **state;
-    uint32_t past[MAX_SEQS];
+    uint32_t past[MAX_SEQS];   /* tokens of each sequence in the caches, */
+    uint32_t memory[MAX_SEQS]; /* in the memory of an encoder */
 };
 
 /** One call on its way. */
 typedef struct call {
     compiled *c;
     const kf_eval_step *step;
+    kf_phase_id id;
     const kf_plan_phase *phase;
     int64_t sym[KF_SYM_MEMORY];
     char **input;
@@ -146,39 +148,64 @@ void compiled_close(compiled *c)
 
 /* ---- inputs ---------------------------------------------------------------------------------- */
 
-typedef enum input { IDS, POS, SEQ, SEQ_START, PAST, LOGIT_ROWS, PAGE_TABLE, N_INPUTS } input;
-static const char *const input_names[N_INPUTS] = {"ids",  "pos",        "seq",  "seq_start",
-                                                  "past", "logit_rows", "pages"};
+static bool is_encoder(const call *k)
+{
+    return kf_is_encoder(kf_str_from(kf_phase_infos[k->id].entry));
+}
 
-/* The number of input |which| at token |i| of sequence |s|; rows come before it. */
-static int32_t by_token(const call *k, input which, uint32_t s, uint32_t i, uint32_t row)
+/* Tokens of sequence |s| of the call in the caches before it. */
+static int32_t past_of(const call *k, uint32_t s)
+{
+    return is_encoder(k) ? 0 : (int32_t)k->c->past[k->step->seq[s]];
+}
+
+/* Page |page| of the table of sequence |s|: shuffled, 5 is prime to 24. */
+static int32_t page_of(const call *k, uint32_t s, uint32_t page)
+{
+    return (int32_t)((k->step->seq[s] * PAGES + page) * 5 % (MAX_SEQS * PAGES));
+}
+
+/* The number of input |which| at token |i| of sequence |s|; |row| tokens come before it. */
+static int32_t by_token(const call *k, kf_input_id which, uint32_t s, uint32_t i, uint32_t row)
 {
     switch (which) {
-    case IDS:
+    case KF_INPUT_ID_ids:
         return k->step->tokens[s][i];
-    case POS:
-        return (int32_t)(k->c->past[k->step->seq[s]] + i);
-    case SEQ:
+    case KF_INPUT_ID_pos:
+        return past_of(k, s) + (int32_t)i;
+    case KF_INPUT_ID_seq:
         return (int32_t)s;
-    default:
+    default: /* logit_rows: all */
         return (int32_t)row;
     }
 }
 
-static void fill_input(call *k, input which, int32_t *to)
+static void fill_input(call *k, kf_input_id which, int32_t *to)
 {
     uint32_t row = 0;
 
     for (uint32_t s = 0; s < k->step->n_seqs; s++) {
-        if (which == SEQ_START)
+        uint32_t n = k->step->n_tokens[s];
+        switch (which) {
+        case KF_INPUT_ID_seq_start:
             to[s] = (int32_t)row;
-        if (which == PAST)
-            to[s] = (int32_t)k->c->past[k->step->seq[s]];
-        for (uint32_t p = 0; which == PAGE_TABLE && p < PAGES; p++) /* shuffled: 5 is prime to 24 */
-            to[s * PAGES + p] = (int32_t)((k->step->seq[s] * PAGES + p) * 5 % (MAX_SEQS * PAGES));
-        for (uint32_t i = 0; i < k->step->n_tokens[s]; i++, row++)
-            if (which < SEQ_START || which == LOGIT_ROWS)
-                to[row] = by_token(k, which, s, i, row);
+            break;
+        case KF_INPUT_ID_past:
+            to[s] = past_of(k, s);
+            break;
+        case KF_INPUT_ID_memory_len:
+            to[s] = (int32_t)k->c->memory[k->step->seq[s]];
+            break;
+        case KF_INPUT_ID_pages:
+        case KF_INPUT_ID_memory_pages:
+            for (uint32_t p = 0; p < PAGES; p++)
+                to[s * PAGES + p] = page_of(k, s, p);
+            break;
+        default:
+            for (uint32_t i = 0; i < n; i++)
+                to[row + i] = by_token(k, which, s, i, row + i);
+        }
+        row += n;
     }
 }
 
@@ -188,15 +215,13 @@ static bool bind_inputs(call *k, kf_sbuf *why)
 
     k->input = KF_NEW_N(k->c->arena, char *, p->inputs.len);
     for (uint32_t i = 0; i < p->inputs.len; i++) {
-        int which = 0;
-        while (which < N_INPUTS && !kf_str_eq_c(p->inputs.data[i].name, input_names[which]))
-            which++;
-        if (which == N_INPUTS) {
+        kf_input_id which = kf_input_find(p->inputs.data[i].name);
+        if (which == KF_INPUT_ID_COUNT || which == KF_INPUT_ID_types) {
             kf_sbuf_printf(why, "an input %.*s", KF_STR_ARG(p->inputs.data[i].name));
             return false;
         }
         k->input[i] = memory(k->c->arena, 4 * kf_type_elems(&p->inputs.data[i].type, k->sym));
-        fill_input(k, (input)which, (int32_t *)(void *)k->input[i]);
+        fill_input(k, which, (int32_t *)(void *)k->input[i]);
     }
     return true;
 }
@@ -282,17 +307,31 @@ static void take_memory(call *k)
 static void begin(call *k)
 {
     for (uint32_t s = 0; s < k->step->n_seqs; s++) {
-        k->sym[KF_SYM_N] += k->step->n_tokens[s];
-        k->sym[KF_SYM_K] += k->c->past[k->step->seq[s]] + k->step->n_tokens[s];
+        uint32_t seq = k->step->seq[s], n = k->step->n_tokens[s];
+        k->sym[KF_SYM_N] += n;
+        k->sym[KF_SYM_K] += past_of(k, s) + n;
+        k->sym[KF_SYM_M] += is_encoder(k) ? n : k->c->memory[seq];
     }
     k->sym[KF_SYM_S] = k->step->n_seqs;
     k->sym[KF_SYM_R] = k->sym[KF_SYM_N];
 }
 
+/* The sequences are longer now, or their memory is filled. */
+static void end(const call *k)
+{
+    for (uint32_t s = 0; s < k->step->n_seqs; s++) {
+        uint32_t seq = k->step->seq[s];
+        if (is_encoder(k))
+            k->c->memory[seq] = k->step->n_tokens[s];
+        else
+            k->c->past[seq] += k->step->n_tokens[s];
+    }
+}
+
 bool compiled_call(compiled *c, const kf_eval_step *step, kf_phase_id phase, kf_tensor *out,
                    kf_sbuf *why)
 {
-    call k = {.c = c, .step = step};
+    call k = {.c = c, .step = step, .id = phase};
 
     begin(&k);
     k.phase = find_phase(c->p, phase, k.sym[KF_SYM_N]);
@@ -309,7 +348,6 @@ bool compiled_call(compiled *c, const kf_eval_step *step, kf_phase_id phase, kf_
     *out = kf_tensor_new(c->arena, 2, dims);
     for (int64_t i = 0; i < out->n; i++)
         out->data[i] = kf_float_load(b->type.dtype, k.pool + b->offset, (uint64_t)i);
-    for (uint32_t s = 0; s < step->n_seqs; s++)
-        c->past[step->seq[s]] += step->n_tokens[s];
+    end(&k);
     return true;
 }

@@ -2,6 +2,8 @@
 /* counters - see counters.h. */
 #include "tests/graphs/counters.h"
 
+#include "ir/phase.h"
+
 #include <stdio.h>
 #include <time.h>
 
@@ -38,8 +40,17 @@ stage_id counters_stage(counters *c, stage_id next)
 
 /* ---- counting -------------------------------------------------------------------------------- */
 
+static const char *const feature_names[FEATURE_COUNT] = {[FEATURE_STORED_OP] =
+                                                             "attention to a memory",
+                                                         [FEATURE_STORED_READ] = "read of a memory",
+                                                         [FEATURE_ENCODER] = "encoder",
+                                                         [FEATURE_MEMORY] = "encoder and decoder",
+                                                         [FEATURE_MIXED] = "regions beside ops",
+                                                         [FEATURE_REGIONS] = "regions only"};
+
 typedef struct seen {
     bool op[KF_OP_COUNT], fn[KF_FN_COUNT], acc[KF_ACC_COUNT], recipe[KF_RECIPE_COUNT];
+    bool feature[FEATURE_COUNT];
 } seen;
 
 static void see_slot(seen *s, const kf_slot *slot)
@@ -79,6 +90,10 @@ static uint32_t see_graph(seen *s, const kf_graph *g)
     for (uint32_t i = 0; i < g->nodes.len; i++) {
         const kf_node *node = &g->nodes.data[i];
         s->op[node->op] = true;
+        s->feature[FEATURE_STORED_OP] |=
+            node->op == KF_OP_attention && KF_ATTR_OF(node, attention)->stored;
+        s->feature[FEATURE_STORED_READ] |=
+            node->op == KF_OP_kv_read && KF_ATTR_OF(node, kv_read)->stored;
         see_attr(s, node);
         if (node->body)
             n += see_graph(s, node->body);
@@ -86,12 +101,35 @@ static uint32_t see_graph(seen *s, const kf_graph *g)
     return n;
 }
 
-void counters_add_module(counters *c, const kf_module *m)
+static void see_features(seen *s, const kf_module *m)
 {
-    seen s = {{0}, {0}, {0}, {0}};
+    bool encoder = false, decoder = false, regions = false, ops = false;
 
+    for (uint32_t i = 0; i < m->funcs.len; i++) {
+        const kf_graph *g = m->funcs.data[i];
+        encoder |= kf_is_encoder(g->name);
+        decoder |= kf_is_entry(g->name) && !kf_is_encoder(g->name);
+        for (uint32_t n = 0; n < g->nodes.len; n++) {
+            const kf_node *node = &g->nodes.data[n];
+            regions |= node->op == KF_OP_region;
+            ops |= node->op != KF_OP_region && node->op != KF_OP_repeat;
+        }
+    }
+    s->feature[FEATURE_ENCODER] = encoder && !decoder;
+    s->feature[FEATURE_MEMORY] = encoder && decoder;
+    s->feature[FEATURE_MIXED] = regions && ops;
+    s->feature[FEATURE_REGIONS] = regions && !ops;
+}
+
+void counters_add_module(counters *c, const kf_module *m, bool given)
+{
+    seen s = {.op = {0}};
+
+    see_features(&s, m);
     for (uint32_t i = 0; i < m->funcs.len; i++)
         c->nodes += see_graph(&s, m->funcs.data[i]);
+    for (uint32_t i = 0; i < FEATURE_COUNT; i++)
+        (given ? c->given : c->made)[i] += s.feature[i];
     for (uint32_t i = 0; i < KF_OP_COUNT; i++)
         c->op[i] += s.op[i];
     for (uint32_t i = 0; i < KF_FN_COUNT; i++)
@@ -148,6 +186,9 @@ void counters_print(const counters *c)
     printf("\nrecipes:");
     for (int i = 0; i < KF_RECIPE_COUNT; i++)
         printf("  %s %u", kf_recipe_infos[i].name, c->recipe[i]);
+    printf("\nmodules with, as given and fused:");
+    for (int i = 0; i < FEATURE_COUNT; i++)
+        printf("  %s %u, %u", feature_names[i], c->given[i], c->made[i]);
     printf("\n%-16s %6s %7s %6s\n", "pass", "fired", "refused", "idle");
     for (int i = 0; i < KF_PASS_COUNT; i++)
         printf("%-16s %6u %7u %6u\n", kf_pass_infos[i].name, c->fired[i], c->refused[i],
@@ -176,6 +217,9 @@ bool counters_complete(const counters *c)
         ok &= reached(c->acc[i], "accumulator", kf_acc_infos[i].name);
     for (int i = 0; i < KF_RECIPE_COUNT; i++)
         ok &= reached(c->recipe[i], "recipe", kf_recipe_infos[i].name);
+    for (int i = 0; i < FEATURE_COUNT; i++)
+        ok &= reached(c->given[i], "given:", feature_names[i]);
+    ok &= reached(c->made[FEATURE_STORED_OP], "made:", feature_names[FEATURE_STORED_OP]);
     /* A pass that logs candidates refuses some; the others leave some modules as they are. */
     for (int i = 0; i < KF_PASS_COUNT; i++) {
         ok &= reached(c->fired[i], "fired:", kf_pass_infos[i].name);

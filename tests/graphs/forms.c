@@ -3,7 +3,6 @@
 #include "tests/graphs/forms.h"
 
 #include "ir/text.h"
-#include "ir/verify.h"
 #include "tests/graphs/calls.h"
 #include "tests/graphs/compiled.h"
 
@@ -89,8 +88,8 @@ static bool check_plan(checker *k, fused *f, const char *form)
         k->c->no_kernel++;
         return true;
     }
-    if (!kf_module_verify(f->m, KF_VERIFY_FUSED, k->why))
-        return fail(k, "the form '%s' is not wholly in regions", form);
+    if (!kf_schedule_can(f->m, f->cx.target, k->why))
+        return fail(k, " in the form '%s'", form);
     kf_plan *p = kf_schedule(f->m, f->cx.target, f->arena);
     if (!kf_plan_verify(p, k->why))
         return fail(k, "the plan of the form '%s' is not valid", form);
@@ -238,7 +237,7 @@ static bool check_fused(checker *k)
 
     if (ok) {
         counters_add_passes(k->c, &f.cx, &f.runs);
-        counters_add_module(k->c, f.m);
+        counters_add_module(k->c, f.m, false);
     }
     ok = ok && check_rewritten(k) && check_single_passes(k, &f);
     fused_drop(&f);
@@ -267,23 +266,25 @@ static bool find_weights(checker *k, bool *out_found)
     return true;
 }
 
-bool forms_check(const kf_module *m, const forms_choice *how, counters *c, kf_sbuf *why)
+verdict forms_check(const kf_module *m, const forms_choice *how, counters *c, kf_sbuf *why)
 {
     checker k = {.arena = kf_arena_create("check"), .m = m, .how = how, .c = c, .why = why};
+    verdict v = VERDICT_OK;
     bool found;
 
     k.texts = (texts){.arena = k.arena, .c = c};
     counters_start(c, STAGE_OTHER);
-    counters_add_module(c, m);
+    counters_add_module(c, m, true);
     calls_begin(&k.calls, k.arena, m, how->seed);
-    bool ok = find_weights(&k, &found);
-    if (ok && found) {
+    if (!find_weights(&k, &found)) {
+        v = VERDICT_UNUSABLE;
+    } else if (found) {
         texts_first(&k.texts, text_hash(m), TEXT_EVALUATED);
-        ok = check_unfused(&k) && check_fused(&k);
+        v = check_unfused(&k) && check_fused(&k) ? VERDICT_OK : VERDICT_WRONG;
     }
     kf_arena_destroy(k.arena);
     counters_stage(c, STAGE_OTHER);
-    return ok;
+    return v;
 }
 
 bool forms_same(const kf_module *a, const kf_module *b, uint64_t seed, kf_sbuf *why)
@@ -319,9 +320,9 @@ void forms_count(const kf_module *m, counters *c)
 {
     fused f = fused_run(m, &(fused_how){0});
 
-    counters_add_module(c, m);
+    counters_add_module(c, m, true);
     counters_add_passes(c, &f.cx, &f.runs);
-    counters_add_module(c, f.m);
+    counters_add_module(c, f.m, false);
     count_run(f.m, &(fused_how){0}, c); /* where nothing is left to do */
     fused_drop(&f);
     for (int to = KF_NORM_REWRITE_RMS; to <= KF_NORM_REWRITE_CRMS; to++)

@@ -22,8 +22,14 @@ typedef struct forms_choice {
     bool run;      /* also compile the fused form and run it (usual values) */
 } forms_choice;
 
-/** False with a sentence in |why| if a form is wrong. */
-bool forms_check(const kf_module *m, const forms_choice *how, counters *c, kf_sbuf *why);
+typedef enum verdict {
+    VERDICT_OK,
+    VERDICT_WRONG,   /* a form is */
+    VERDICT_UNUSABLE /* the module itself cannot be evaluated */
+} verdict;
+
+/** With a sentence in |why| if it is not OK. */
+verdict forms_check(const kf_module *m, const forms_choice *how, counters *c, kf_sbuf *why);
 
 /** The pipeline, then each pass alone, over copies: for the counters. */
 void forms_count(const kf_module *m, counters *c);

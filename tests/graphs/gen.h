@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* gen - random modules that are valid by construction.
  *
- * One seed is one module: an embedding, layers inline or repeated, a head. Layers are strings of
+ * One seed is one module: an embedding, layers inline or repeated, a head; a decoder, an encoder or
+ * both with a memory in between; some of them partly fused before. Layers are strings of
  * motifs: what passes look for (norms before matmuls, gated pairs, siblings, attention written out)
  * in many spellings, with near misses; and a soup of every op. Words of fn.def are drawn from the
  * table itself: where a function is defined, how large its values get and whether it jumps is
@@ -28,8 +29,7 @@ typedef struct gen {
     kf_arena *arena;
     kf_module *m;
     bool guard;
-    bool
-        centred; /* all that reads the residual rows is layer norms, all that writes them weights */
+    bool centred; /* residual rows: only layer norms read them, only weights write them */
     kf_dtype weights, cache;
     uint32_t n_params;
 
@@ -40,6 +40,10 @@ typedef struct gen {
     kf_value kv[GEN_MAX_KV]; /* caches nothing was appended to yet */
     uint32_t n_kv;
     kf_value new_kv[GEN_MAX_KV]; /* results */
+    kf_value memory[GEN_MAX_KV]; /* what an encoder left */
+    uint32_t n_memory;
+    kf_value memory_len, memory_pages;
+    bool ahead;                  /* an encoder: rows may see later ones */
     kf_value pool[GEN_MAX_POOL]; /* f32 values by rows, to draw operands from */
     uint32_t n_pool;
     range *range; /* by value */
@@ -126,7 +130,20 @@ kf_value gen_siblings(gen *g, kf_value x);
 kf_value gen_tree(gen *g, kf_value x);
 kf_value gen_reduce(gen *g, kf_value x);
 kf_value gen_soup(gen *g, kf_value x);
-/** Takes a cache of kv[]; |x| if there is none left. */
+/** Takes a cache of kv[], or asks a memory; |x| if there is none left. */
 kf_value gen_attention(gen *g, kf_value x);
+/** |kv| with keys and values made of |x|. */
+kf_value gen_append(gen *g, kf_value kv, kf_value x, bool rotate);
+
+/* ---- whole modules --------------------------------------------------------------------------- */
+
+/** |v| with |n| columns. */
+kf_value gen_fit(gen *g, kf_value v, int64_t n);
+/** Too large to be left as it is. */
+bool gen_is_large(const gen *g, kf_value v);
+/** |count| motifs one behind the other, most of them as residual branches. */
+kf_value gen_body(gen *g, kf_value x, uint32_t count);
+/** Lets some passes form regions before the module is given to anybody. */
+void gen_regions(gen *g);
 
 #endif

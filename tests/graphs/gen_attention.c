@@ -9,11 +9,12 @@
 #define POSITION ((range){0, 63, true})
 
 typedef struct heads {
-    int64_t kv, per_kv, dim; /* query heads: kv * per_kv */
-    kf_value q;              /* [N, heads, dim] */
-    kf_value kv_out;
-    kf_value q_pos, k_pos; /* of the scores' axes, i32 */
-    kf_value head;         /* i32[kv, per_kv, 1, 1] */
+    int64_t kv, per_kv, dim;     /* query heads: kv * per_kv */
+    kf_value q;                  /* [N, heads, dim] */
+    kf_value cache, past, pages; /* what is read, and how much of it */
+    bool stored;                 /* a memory: nothing of this call is in it */
+    kf_value q_pos, k_pos;       /* of the scores' axes, i32 */
+    kf_value head;               /* i32[kv, per_kv, 1, 1] */
 } heads;
 
 static kf_value fn2(gen *g, kf_op op, kf_value a, kf_value b, range r)
@@ -39,21 +40,48 @@ static kf_value rows_of(gen *g, kf_value x, int64_t n, int64_t dim, bool rotate)
     return v;
 }
 
-static kf_value append(gen *g, kf_value x, heads *h)
+static void choose_heads(gen *g, kf_value cache, heads *h)
 {
-    kf_value kv = g->kv[--g->n_kv];
-    const kf_type t = *gen_type(g, kv);
+    const kf_type t = *gen_type(g, cache);
 
     h->kv = t.kv_heads;
     h->dim = t.kv_head_dim;
     h->per_kv = 1 + gen_pick(g, 3);
+}
+
+/* The rows join a cache and look at it. */
+static void append(gen *g, kf_value x, heads *h)
+{
+    kf_value kv = g->kv[--g->n_kv];
+
+    choose_heads(g, kv, h);
     bool rotate = gen_chance(g, 60);
     h->q = rows_of(g, x, h->kv * h->per_kv, h->dim, rotate);
-    kf_value k = rows_of(g, x, h->kv, h->dim, rotate), v = rows_of(g, x, h->kv, h->dim, false);
-    h->kv_out = gen_node(g, KF_OP_kv_append, NULL, 6,
-                         (kf_value[]){kv, k, v, g->pos, g->seq, g->pages}, (range){0});
-    g->new_kv[g->n_kv] = h->kv_out;
-    return h->kv_out;
+    h->cache = gen_append(g, kv, x, rotate);
+    g->new_kv[g->n_kv] = h->cache;
+    h->past = g->past;
+    h->pages = g->pages;
+}
+
+/* The rows look at what an encoder left. */
+static void ask_memory(gen *g, kf_value x, heads *h)
+{
+    h->cache = g->memory[gen_pick(g, g->n_memory)];
+    choose_heads(g, h->cache, h);
+    h->q = rows_of(g, x, h->kv * h->per_kv, h->dim, gen_chance(g, 20));
+    h->past = g->memory_len;
+    h->pages = g->memory_pages;
+    h->stored = true;
+}
+
+kf_value gen_append(gen *g, kf_value kv, kf_value x, bool rotate)
+{
+    const kf_type t = *gen_type(g, kv);
+    kf_value k = rows_of(g, x, t.kv_heads, t.kv_head_dim, rotate),
+             v = rows_of(g, x, t.kv_heads, t.kv_head_dim, false);
+
+    return gen_node(g, KF_OP_kv_append, NULL, 6, (kf_value[]){kv, k, v, g->pos, g->seq, g->pages},
+                    (range){0});
 }
 
 /* ---- as the op ------------------------------------------------------------------------------- */
@@ -76,7 +104,7 @@ static const kf_slot *head_slot(gen *g, const heads *h, uint8_t n, uint8_t captu
 static kf_value attention_op(gen *g, const heads *h)
 {
     kf_attr_attention *a = KF_ATTR_NEW(g->arena, attention);
-    kf_value in[9] = {h->q, h->kv_out, g->pos, g->seq, g->seq_start, g->past, g->pages};
+    kf_value in[9] = {h->q, h->cache, g->pos, g->seq, g->seq_start, h->past, h->pages};
     uint8_t captures = gen_chance(g, 25) ? (uint8_t)(1 + gen_pick(g, 2)) : 0;
     gen_slot score = {
         4,
@@ -87,6 +115,7 @@ static kf_value attention_op(gen *g, const heads *h)
         .depth = 1 + gen_pick(g, 3)};
     range r = {-9, 9, false};
 
+    a->stored = h->stored;
     a->scale = gen_chance(g, 80) ? 1 / sqrt((double)h->dim) : 1;
     a->normaliser = gen_chance(g, 15) ? KF_NORMALISER_NONE : KF_NORMALISER_SOFTMAX;
     if (captures || gen_chance(g, 50))
@@ -112,19 +141,21 @@ static kf_value cache_rows(gen *g, const heads *h, int plane)
     kf_attr_kv_read *a = KF_ATTR_NEW(g->arena, kv_read);
 
     a->plane = plane;
+    a->stored = h->stored;
     kf_value v =
-        gen_node(g, KF_OP_kv_read, a, 4, (kf_value[]){h->kv_out, g->seq_start, g->past, g->pages},
+        gen_node(g, KF_OP_kv_read, a, 4, (kf_value[]){h->cache, g->seq_start, h->past, h->pages},
                  (range){-12, 12, false});
     v = gen_transpose(g, v, (kf_ints){3, {1, 0, 2}});
-    return gen_reshape(g, v, 4, (kf_dim[]){S(h->kv), S(1), kf_dim_sym(KF_SYM_K), S(h->dim)});
+    return gen_reshape(g, v, 4, (kf_dim[]){S(h->kv), S(1), gen_type(g, v)->dim[1], S(h->dim)});
 }
 
-static kf_value key_index(gen *g, int plane)
+static kf_value key_index(gen *g, const heads *h, int plane)
 {
     kf_attr_kv_read *a = KF_ATTR_NEW(g->arena, kv_read);
 
     a->plane = plane;
-    return gen_node(g, KF_OP_kv_index, a, 2, (kf_value[]){g->seq_start, g->past}, POSITION);
+    a->stored = h->stored;
+    return gen_node(g, KF_OP_kv_index, a, 2, (kf_value[]){g->seq_start, h->past}, POSITION);
 }
 
 static kf_value both(gen *g, kf_value a, kf_value b)
@@ -132,18 +163,19 @@ static kf_value both(gen *g, kf_value a, kf_value b)
     return fn2(g, KF_OP_and, gen_pick(g, 2) ? a : b, gen_pick(g, 2) ? b : a, (range){0, 1, true});
 }
 
-/* Conjuncts in any order: own sequence, order of positions, windows, or anything. */
+/* Conjuncts in any order: own sequence, order of positions (seldom where rows look ahead), windows,
+ * or anything. */
 static kf_value visible(gen *g, const heads *h)
 {
     const range p = {0, 1, true}, d = {-63, 63, true};
     kf_value row_seq = gen_reshape(g, g->seq, 2, (kf_dim[]){g->rows, S(1)});
-    kf_value key_seq = key_index(g, KF_PLANE_SEQ);
+    kf_value key_seq = key_index(g, h, KF_PLANE_SEQ);
     kf_value m = gen_pick(g, 2) ? fn2(g, KF_OP_eq, key_seq, row_seq, p)
                                 : fn2(g, KF_OP_eq, row_seq, key_seq, p);
 
     if (gen_chance(g, 6)) /* rows see other sequences */
         m = fn2(g, KF_OP_le, key_seq, row_seq, p);
-    if (gen_chance(g, 80)) {
+    if (gen_chance(g, g->ahead || h->stored ? 15 : 80)) {
         kf_value c = gen_pick(g, 2) ? fn2(g, KF_OP_le, h->k_pos, h->q_pos, p)
                                     : fn2(g, KF_OP_ge, h->q_pos, h->k_pos, p);
         m = gen_pick(g, 2) ? both(g, m, c) : both(g, c, m);
@@ -246,7 +278,7 @@ static kf_value written_out(gen *g, heads *h)
 
     h->q_pos = gen_reshape(g, g->pos, 2, (kf_dim[]){g->rows, S(1)});
     g->range[h->q_pos] = POSITION;
-    h->k_pos = key_index(g, KF_PLANE_POS);
+    h->k_pos = key_index(g, h, KF_PLANE_POS);
     h->head = kf_node_add(g->g, KF_OP_iota, KF_ATTR_NEW(g->arena, axis), 0, NULL, &t, KF_NO_LOC);
     g->range[h->head] = (range){0, (double)(h->kv * h->per_kv) - 1, true};
     h->head = gen_reshape(g, h->head, 4, (kf_dim[]){S(h->kv), S(h->per_kv), S(1), S(1)});
@@ -274,9 +306,12 @@ kf_value gen_attention(gen *g, kf_value x)
 {
     heads h = {0};
 
-    if (!g->n_kv || !kf_dim_eq(g->rows, kf_dim_sym(KF_SYM_N)))
+    if (!kf_dim_eq(g->rows, kf_dim_sym(KF_SYM_N)) || (!g->n_kv && !g->n_memory))
         return x;
-    append(g, x, &h);
+    if (g->n_memory && (!g->n_kv || gen_chance(g, 50)))
+        ask_memory(g, x, &h);
+    else
+        append(g, x, &h);
     kf_value y = gen_chance(g, 30) ? attention_op(g, &h) : written_out(g, &h);
     y = gen_flat(g, y);
     return gen_chance(g, 85) ? gen_linear(g, y, gen_columns(g, x)) : y;

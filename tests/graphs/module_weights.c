@@ -127,19 +127,32 @@ const kf_tensor_source *module_weights(kf_arena *arena, const kf_module *m, fill
     return &s->source;
 }
 
+/* The rows of the smallest table in |g|, and in the bodies of its regions, that |ids| looks up. */
+static int64_t smallest_table(const kf_graph *g, kf_value ids, int64_t most)
+{
+    for (uint32_t i = 0; i < g->nodes.len; i++) {
+        const kf_node *n = &g->nodes.data[i];
+        for (uint32_t k = 0; k < n->n_in; k++) {
+            if (n->in[k] != ids)
+                continue;
+            int64_t rows = n->op == KF_OP_gather ? kf_value_type(g, n->in[0])->dim[0].size : 0;
+            if (n->body)
+                rows = smallest_table(n->body, n->body->args.data[k], most);
+            most = rows && rows < most ? rows : most;
+        }
+    }
+    return most;
+}
+
 int64_t module_vocabulary(const kf_module *m)
 {
     int64_t n = 64;
 
     for (uint32_t f = 0; f < m->funcs.len; f++) {
         const kf_graph *g = m->funcs.data[f];
-        for (uint32_t i = 0; i < g->nodes.len; i++) {
-            const kf_node *node = &g->nodes.data[i];
-            if (node->op != KF_OP_gather || !kf_str_eq_c(g->values.data[node->in[1]].name, "ids"))
-                continue;
-            int64_t rows = kf_value_type(g, node->in[0])->dim[0].size;
-            n = rows && rows < n ? rows : n;
-        }
+        for (uint32_t i = 0; i < g->args.len; i++)
+            if (kf_str_eq_c(g->values.data[g->args.data[i]].name, "ids"))
+                n = smallest_table(g, g->args.data[i], n);
     }
     return n;
 }

@@ -27,7 +27,7 @@ extern const char *const fill_names[FILL_COUNT];
 const kf_tensor_source *module_weights(kf_arena *arena, const kf_module *m, fill how,
                                        uint64_t seed);
 
-/** Rows of the smallest table that is gathered by an argument called ids; token ids lie below. */
+/** Rows of the smallest table that an argument called ids looks up; token ids lie below. */
 int64_t module_vocabulary(const kf_module *m);
 
 #endif

@@ -35,8 +35,10 @@ typedef struct shared {
     char why[TEXT];
 } shared;
 
-typedef enum outcome { OK, WRONG, CRASHED, TOO_SLOW } outcome;
-static const char *const outcome_names[] = {"ok", "wrong", "crashed", "over the time limit"};
+/** The first ones are verdicts; each has a status of its own, which kerf reduce keeps. */
+typedef enum outcome { OK, WRONG, UNUSABLE, CRASHED, TOO_SLOW } outcome;
+static const char *const outcome_names[] = {"ok", "wrong", "unusable", "crashed",
+                                            "over the time limit"};
 
 /* ---- one module ------------------------------------------------------------------------------ */
 
@@ -50,9 +52,9 @@ static _Noreturn void child(const kf_module *m, const forms_choice *how, shared 
     setrlimit(RLIMIT_CPU, &cpu);
     if (quiet)
         dup2(open("/dev/null", O_WRONLY | O_CLOEXEC), 2);
-    bool ok = forms_check(m, how, &s->c, &why);
+    verdict v = forms_check(m, how, &s->c, &why);
     snprintf(s->why, sizeof s->why, "%.*s", (int)why.len, why.ptr ? why.ptr : "");
-    _exit(ok ? 0 : 1);
+    _exit((int)v);
 }
 
 static outcome check(const kf_module *m, const forms_choice *how, shared *s, bool quiet)
@@ -67,7 +69,7 @@ static outcome check(const kf_module *m, const forms_choice *how, shared *s, boo
     if (pid < 0 || waitpid(pid, &status, 0) < 0)
         return CRASHED;
     if (WIFEXITED(status))
-        return WEXITSTATUS(status) == 0 ? OK : WEXITSTATUS(status) == 1 ? WRONG : CRASHED;
+        return WEXITSTATUS(status) <= UNUSABLE ? (outcome)WEXITSTATUS(status) : CRASHED;
     return WTERMSIG(status) == SIGXCPU || WTERMSIG(status) == SIGKILL ? TOO_SLOW : CRASHED;
 }
 
@@ -183,41 +185,44 @@ static int print(uint64_t seed)
     return 0;
 }
 
-/* Usual and adversarial values, compiled and run. */
-static int replay(const char *path, shared *s)
+/* Usual and adversarial values, compiled and run: the first outcome that is not OK. */
+static outcome replay(const char *path, shared *s)
 {
     kf_arena *a = kf_arena_create("module");
     kf_diags *d = kf_diags_create(a);
+    outcome o = OK;
     kf_str text;
-    int failed = 0;
 
     if (kf_fs_read(a, path, 1u << 22, &text))
-        return printf("cannot read %s\n", path), 1;
+        return printf("cannot read %s\n", path), UNUSABLE;
     kf_module *m = kf_module_parse(a, d, kf_str_from(path), text);
     if (!m)
-        return kf_diags_print(d, stdout, false), 1;
-    for (int how = FILL_USUAL; how < FILL_COUNT; how++) {
+        return kf_diags_print(d, stdout, false), UNUSABLE;
+    for (int how = FILL_USUAL; o == OK && how < FILL_COUNT; how++) {
         forms_choice k = {.how = (fill)how, .seed = 1, .run = how == FILL_USUAL};
-        outcome o = how == FILL_SMALL || how == FILL_POSITIVE ? OK : check(m, &k, s, false);
-        if (o == OK)
+        if (how == FILL_SMALL || how == FILL_POSITIVE)
             continue;
-        printf("FAILED: %s, values %s: %s %s\n", path, fill_names[how], outcome_names[o], s->why);
-        failed = 1;
+        o = check(m, &k, s, false);
+        if (o != OK)
+            printf("FAILED: %s, values %s: %s %s\n", path, fill_names[how], outcome_names[o],
+                   s->why);
     }
     kf_arena_destroy(a);
-    return failed;
+    return o;
 }
 
 static int replay_all(int n, char **path)
 {
     shared *s = mmap(NULL, sizeof *s, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    int failed = 0;
+    outcome worst = OK;
 
     if (s == MAP_FAILED)
         return perror("mmap"), 1;
-    for (int i = 0; i < n; i++)
-        failed |= replay(path[i], s);
-    return failed;
+    for (int i = 0; i < n; i++) {
+        outcome o = replay(path[i], s);
+        worst = o > worst ? o : worst;
+    }
+    return (int)worst;
 }
 
 int main(int argc, char **argv)
