@@ -12,7 +12,6 @@
  */
 #include "passes/attention_match.h"
 
-#include "ir/phase.h"
 #include "passes/match.h"
 
 #include <math.h>
@@ -349,30 +348,19 @@ kf_value kf_attention_row_number(const kf_attention_match *m, kf_el x, kf_atom *
     return n->value;
 }
 
-static bool is_seq(const kf_graph *g, kf_value v);
-
-/* Every repeat that calls |g| hands on the call's `seq` as argument |k|; none: |g| is an entry. */
-static bool is_seq_of_calls(const kf_graph *g, uint32_t k)
-{
-    bool handed_on = true, called = false;
-
-    KF_EACH_FUNC(g->module, caller)
-    for (uint32_t i = 0; i < caller->nodes.len; i++) {
-        const kf_node *n = &caller->nodes.data[i];
-        if (n->op != KF_OP_repeat || !kf_str_eq(KF_ATTR_OF(n, repeat)->callee, g->name))
-            continue;
-        called = true;
-        handed_on = handed_on && k >= KF_ATTR_OF(n, repeat)->iter && is_seq(caller, n->in[k]);
-    }
-    return called ? handed_on
-                  : kf_input_find(g->values.data[g->args.data[k]].name) == KF_INPUT_ID_seq;
-}
-
-/* |v| holds the sequences of the rows as the call numbers them, in order. The op looks their lengths
- * and pages up; a comparison with other numbers asks for less. */
+/* |v| holds the sequences of the rows as the call numbers them: what the function stores keys by. The
+ * op looks lengths and pages up by it; a comparison with other numbers asks for less. */
 static bool is_seq(const kf_graph *g, kf_value v)
 {
-    return kf_value_is_arg(g, v) && is_seq_of_calls(g, g->values.data[v].def);
+    bool stores = false;
+
+    for (uint32_t i = 0; i < g->nodes.len; i++) {
+        const kf_node *n = &g->nodes.data[i];
+        if (n->op == KF_OP_kv_append && n->in[4] == v)
+            return true;
+        stores |= n->op == KF_OP_kv_append;
+    }
+    return !stores && kf_value_is_arg(g, v);
 }
 
 typedef struct own {
