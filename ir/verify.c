@@ -1,17 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* verify - what every graph guarantees, at any stage:
  *
- *   module    names of symbols are identifiers, distinct, with 0 <= lo <= hi; mesh axes are
- * distinct; names of functions are distinct; calls do not recurse values    every type has a dtype,
- * known symbols and mesh axes, positive sizes, a layout over its dims order     operands and
- * results are values of the same graph, defined before their use; a value's record and the place
- * that defines it name each other nodes     the operand count is the op's; attributes are there;
- * result types (dims, dtype, sharding and partial sums) are those that shape and sharding rules
- * give params    each has a recipe; dims agree with it; region bodies have none regions   bodies
- * are isolated: no repeat and no region inside, operands typed like the arguments entries functions
- * main and main.<phase> return whole sums: a partial result is a missing all-reduce places    file
- * numbers of locations are the module's fused     (KF_VERIFY_FUSED) functions hold regions and
- * repeats only
+ *   module     names of symbols are identifiers, distinct, with 0 <= lo <= hi; mesh axes are
+ *              distinct; names of functions are distinct; calls do not recur
+ *   values     every type has a dtype, known symbols and mesh axes, positive sizes, a layout over
+ *              its dims
+ *   order      operands and results are values of the same graph, defined before their use; a
+ *              value's record and the place that defines it name each other
+ *   nodes      the operand count is the op's; attributes are there; result types (dims, dtype,
+ *              sharding and partial sums) are those that shape and sharding rules give
+ *   params     each has a recipe; dims agree with it; region bodies have none
+ *   caches     a node that writes a cache is the only user of the value that it writes to
+ *   regions    bodies are isolated: no repeat and no region inside, operands typed like the
+ *              arguments
+ *   entries    functions main and main.<phase> return whole sums: a partial result is a missing
+ *              all-reduce
+ *   places     file numbers of locations are the module's
+ *   fused      (KF_VERIFY_FUSED) functions hold regions and repeats only
  *
  * All errors are collected; the report is the module printed with each error under its line.
  */
@@ -225,6 +230,42 @@ static void check_node(verifier *v, uint32_t index, bool is_body, bool *defined)
         check_inferred(v, n);
 }
 
+static bool is_cache(const kf_graph *g, kf_value v)
+{
+    return v < g->values.len && kf_value_type(g, v)->kind == KF_TYPE_KVCACHE;
+}
+
+static bool writes_cache(const kf_graph *g, const kf_node *n)
+{
+    for (uint32_t r = 0; r < n->n_out; r++)
+        if (is_cache(g, n->out[r]))
+            return true;
+    return false;
+}
+
+/* A cache is one place, whatever its value is called: what reads it beside a node that writes it
+ * would read before or behind that. */
+static void check_caches(verifier *v, const kf_graph *g)
+{
+    uint32_t *users = KF_NEW_N(v->arena, uint32_t, g->values.len ? g->values.len : 1);
+    for (uint32_t i = 0; i < g->results.len; i++)
+        if (is_cache(g, g->results.data[i]))
+            users[g->results.data[i]]++;
+    for (uint32_t i = 0; i < g->nodes.len; i++) {
+        const kf_node *n = &g->nodes.data[i];
+        for (uint32_t j = 0; n->op != KF_OP_NONE && j < n->n_in; j++)
+            if (is_cache(g, n->in[j]))
+                users[n->in[j]]++;
+    }
+    for (uint32_t i = 0; i < g->nodes.len; i++) {
+        const kf_node *n = &g->nodes.data[i];
+        v->node = i;
+        for (uint32_t j = 0; n->op != KF_OP_NONE && writes_cache(g, n) && j < n->n_in; j++)
+            if (is_cache(g, n->in[j]) && users[n->in[j]] > 1)
+                error(v, "operand %" PRIu32 " is a cache that something else uses, too", j);
+    }
+}
+
 static void check_graph(verifier *v, const kf_graph *g, bool is_body)
 {
     v->g = g;
@@ -252,6 +293,7 @@ static void check_graph(verifier *v, const kf_graph *g, bool is_body)
         else if (is_entry && kf_value_type(g, r)->partial)
             error(v, "result %" PRIu32 " is a partial sum: an all-reduce is missing", i);
     }
+    check_caches(v, g);
 }
 
 /* ---- modules --------------------------------------------------------------------------------- */
