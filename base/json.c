@@ -116,7 +116,7 @@ void kf_json_int(kf_json *j, int64_t v)
     kf_sbuf_printf(j->out, "%lld", (long long)v);
 }
 
-void kf_json_double(kf_json *j, double v)
+static void write_double(kf_json *j, double v)
 {
     if (!isfinite(v)) {
         kf_json_null(j);
@@ -126,7 +126,7 @@ void kf_json_double(kf_json *j, double v)
     kf_sbuf_double(j->out, v);
 }
 
-void kf_json_bool(kf_json *j, bool v)
+static void write_bool(kf_json *j, bool v)
 {
     separate(j);
     kf_sbuf_c(j->out, v ? "true" : "false");
@@ -153,11 +153,11 @@ void kf_json_kint(kf_json *j, const char *key, int64_t v)
 void kf_json_kdouble(kf_json *j, const char *key, double v)
 {
     kf_json_key(j, key);
-    kf_json_double(j, v);
+    write_double(j, v);
 }
 
 void kf_json_kbool(kf_json *j, const char *key, bool v)
 {
     kf_json_key(j, key);
-    kf_json_bool(j, v);
+    write_bool(j, v);
 }

@@ -25,8 +25,6 @@ void kf_json_key(kf_json *j, const char *key);
 void kf_json_str(kf_json *j, kf_str s);
 void kf_json_c(kf_json *j, const char *s);
 void kf_json_int(kf_json *j, int64_t v);
-void kf_json_double(kf_json *j, double v); /* non-finite: null */
-void kf_json_bool(kf_json *j, bool v);
 void kf_json_null(kf_json *j);
 /** key + value in one call. */
 void kf_json_kstr(kf_json *j, const char *key, kf_str s);

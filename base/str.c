@@ -113,62 +113,6 @@ kf_str kf_str_nearest(kf_str s, const kf_str *candidates, uint32_t n)
     return best;
 }
 
-/* ---- interning: open addressing, power of two, at most half full ----------------------------- */
-
-struct kf_intern {
-    kf_arena *arena; /* Borrowed */
-    kf_str *slots;
-    uint32_t cap;
-    uint32_t count;
-};
-
-kf_intern *kf_intern_create(kf_arena *arena)
-{
-    kf_intern *set = KF_NEW(arena, kf_intern);
-    set->arena = arena;
-    set->cap = FIRST_INTERN_SLOTS;
-    set->slots = KF_NEW_N(arena, kf_str, set->cap);
-    return set;
-}
-
-static kf_str *find_slot(const kf_intern *set, kf_str s)
-{
-    uint32_t mask = set->cap - 1;
-    uint32_t i = (uint32_t)kf_hash_bytes(s.ptr, s.len).lo & mask;
-    while (set->slots[i].ptr && !kf_str_eq(set->slots[i], s))
-        i = (i + 1) & mask;
-    return &set->slots[i];
-}
-
-static void grow_slots(kf_intern *set)
-{
-    kf_str *old = set->slots;
-    uint32_t n = set->cap;
-    set->cap = n * 2;
-    set->slots = KF_NEW_N(set->arena, kf_str, set->cap);
-    for (uint32_t i = 0; i < n; i++) {
-        if (old[i].ptr)
-            *find_slot(set, old[i]) = old[i];
-    }
-}
-
-kf_str kf_intern_str(kf_intern *set, kf_str s)
-{
-    kf_str *slot = find_slot(set, s);
-    if (slot->ptr)
-        return *slot;
-    kf_str kept = kf_str_dup(set->arena, s);
-    *slot = kept;
-    if (++set->count * 2 > set->cap)
-        grow_slots(set);
-    return kept;
-}
-
-kf_str kf_intern_c(kf_intern *set, const char *cstr)
-{
-    return kf_intern_str(set, kf_str_from(cstr));
-}
-
 /* ---- text builder ---------------------------------------------------------------------------- */
 
 /* Makes room for |more| bytes and the terminating NUL. */
@@ -225,37 +169,19 @@ void kf_sbuf_vprintf(kf_sbuf *b, const char *fmt, va_list ap)
 }
 
 /* "inf", "-inf" and "nan" do not depend on the C library's spelling. */
-static bool append_non_finite(kf_sbuf *b, double v)
-{
-    if (isfinite(v))
-        return false;
-    kf_sbuf_c(b, isnan(v) ? "nan" : v < 0 ? "-inf" : "inf");
-    return true;
-}
-
 void kf_sbuf_double(kf_sbuf *b, double v)
 {
-    if (append_non_finite(b, v))
-        return;
     char text[40];
+    if (!isfinite(v)) {
+        kf_sbuf_c(b, isnan(v) ? "nan" : v < 0 ? "-inf" : "inf");
+        return;
+    }
     /* A normal number that has a form of <= DBL_DIG digits gets it from DBL_DIG digits with
      * trailing zeros dropped; subnormal ones have fewer correct digits. */
     int digits = v == 0 || fabs(v) >= DBL_MIN ? DBL_DIG : 1;
     do
         snprintf(text, sizeof text, "%.*g", digits, v);
     while (strtod(text, NULL) != v && ++digits <= DBL_DECIMAL_DIG);
-    kf_sbuf_c(b, text);
-}
-
-void kf_sbuf_float(kf_sbuf *b, float v)
-{
-    if (append_non_finite(b, v))
-        return;
-    char text[40];
-    int digits = v == 0 || fabsf(v) >= FLT_MIN ? FLT_DIG : 1;
-    do
-        snprintf(text, sizeof text, "%.*g", digits, (double)v);
-    while (strtof(text, NULL) != v && ++digits <= FLT_DECIMAL_DIG);
     kf_sbuf_c(b, text);
 }
 

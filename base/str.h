@@ -44,12 +44,6 @@ uint32_t kf_str_distance(kf_str a, kf_str b, uint32_t limit);
  * empty string. For did-you-mean. */
 kf_str kf_str_nearest(kf_str s, const kf_str *candidates, uint32_t n);
 
-/** A set of interned strings; lives in the arena it was created with. */
-typedef struct kf_intern kf_intern;
-kf_intern *kf_intern_create(kf_arena *arena);
-kf_str kf_intern_str(kf_intern *set, kf_str s);
-kf_str kf_intern_c(kf_intern *set, const char *cstr);
-
 /** Growable text. Zero-initialise with .arena set; .ptr is NUL-terminated after any append. */
 typedef struct kf_sbuf {
     kf_arena *arena;
@@ -66,8 +60,6 @@ void kf_sbuf_vprintf(kf_sbuf *b, const char *fmt, va_list ap);
 /** Shortest decimal text that reads back as the same double ("1e-05", "0.17677669", "inf", "nan").
  */
 void kf_sbuf_double(kf_sbuf *b, double v);
-/** Shortest decimal text that reads back as the same float. */
-void kf_sbuf_float(kf_sbuf *b, float v);
 /** The string with quotes and C escapes (\" \\ \n \t \r, other controls as three octal digits), as
  * every textual form of Kerf writes strings. */
 void kf_sbuf_quoted(kf_sbuf *b, kf_str s);

@@ -21,9 +21,6 @@ typedef struct kf_probe kf_probe;
 kf_probe *kf_probe_create(size_t bytes, uint32_t threads);
 void kf_probe_destroy(kf_probe *p);
 
-/** One read of everything with 32-byte loads, each thread its own contiguous part: bytes per
- * second. */
-double kf_probe_read(kf_probe *p);
 /** The best of |rounds| reads. */
 double kf_probe_read_best(kf_probe *p, uint32_t rounds);
 

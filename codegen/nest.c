@@ -149,7 +149,7 @@ static uint32_t choose_lanes(kf_pw *pw, const kf_nest *nest)
     return lanes;
 }
 
-void kf_nest_emit(kf_pw *pw, const kf_nest *nest)
+static void emit_nest(kf_pw *pw, const kf_nest *nest)
 {
     walk w = {.pw = pw, .nest = nest};
     const uint32_t mark = kf_pw_mark(pw);
@@ -191,5 +191,5 @@ void kf_nest_store(kf_pw *pw, const kf_nest *nest, const kb_value *dst)
     store s = {.nest = &copy, .dst = dst};
     copy.user = &s;
     copy.visit = store_visit;
-    kf_nest_emit(pw, &copy);
+    emit_nest(pw, &copy);
 }

@@ -34,8 +34,6 @@ typedef struct kf_nest {
  * fill |lanes|. */
 uint32_t kf_nest_flat(const kf_type *type, int fixed, uint32_t lanes);
 
-void kf_nest_emit(kf_pw *pw, const kf_nest *nest);
-
 /** Emits one nest that stores |n| values of one shape at the pointers |dst|. */
 void kf_nest_store(kf_pw *pw, const kf_nest *nest, const kb_value *dst);
 

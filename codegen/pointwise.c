@@ -64,8 +64,8 @@ static kb_value convert(kb *b, kf_dtype from, kf_dtype to, kb_value v)
     if (to == KF_DTYPE_f16) {
         const uint32_t lanes = kb_lanes_of(v);
         kb_value tmp = kb_stack(b, lanes * 2, 32);
-        kb_store_f32(b, KB_F16, v, tmp, 2, NULL);
-        return kb_load_f32(b, KB_F16, lanes, tmp, 2, NULL);
+        kb_store_f32(b, KB_F16, v, tmp, 2);
+        return kb_load_f32(b, KB_F16, lanes, tmp, 2);
     }
     return from_number(b, to, v);
 }
@@ -100,7 +100,8 @@ static kf_coord laid_out(kf_pw *pw, const kf_type *t, const kf_coord *ix)
     return at;
 }
 
-kf_coord kf_pw_offset(kf_pw *pw, const kf_type *type, const kf_coord *ix)
+/* Row-major (or laid out) position of |ix| in |type|, in elements. */
+static kf_coord offset_of(kf_pw *pw, const kf_type *type, const kf_coord *ix)
 {
     if (type->layout.n_splits)
         return laid_out(pw, type, ix);
@@ -169,7 +170,7 @@ void kf_pw_store(kf_pw *pw, kf_dtype from, kb_value value, kf_dtype dtype, kb_va
     if (dtype == KF_DTYPE_pred || dtype == KF_DTYPE_i32)
         kb_store(b, value, p, kb_elem_bytes(elem));
     else
-        kb_store_f32(b, elem, value, p, kb_elem_bytes(elem), NULL);
+        kb_store_f32(b, elem, value, p, kb_elem_bytes(elem));
 }
 
 /* ---- what was emitted ------------------------------------------------------------------------ */
@@ -254,7 +255,7 @@ static kb_value elementwise(kf_pw *pw, const kf_node *n, const kf_coord *ix)
 static kb_value argument(kf_pw *pw, kf_value v, const kf_coord *ix)
 {
     const kf_value_info *info = &pw->g->values.data[v];
-    kf_coord at = kf_pw_offset(pw, &info->type, ix);
+    kf_coord at = offset_of(pw, &info->type, ix);
     if (!pw->b || at.kind == KF_COORD_LATER)
         return NULL;
     return kf_pw_load(pw, info->type.dtype, kb_ptr(pw->b, info->def), at);

@@ -81,8 +81,6 @@ bool kf_pw_feasible(const kf_pw *pw, kf_value v, const kf_coord *ix);
 kb_elem kf_pw_elem(kf_dtype dtype);
 /** Size of |d| as i64. */
 kb_value kf_pw_dim(kf_pw *pw, kf_dim d);
-/** Row-major (or laid out) position of |ix| in |type|, in elements. */
-kf_coord kf_pw_offset(kf_pw *pw, const kf_type *type, const kf_coord *ix);
 /** Element(s) of |type| at |offset| from |base|, in the form of kf_pw_value. */
 kb_value kf_pw_load(kf_pw *pw, kf_dtype dtype, kb_value base, kf_coord offset);
 /** Stores |value| (of |from|'s form) as |dtype| at |offset|; a ramp must have stride 1. */

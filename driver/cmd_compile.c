@@ -54,7 +54,8 @@ static double now_s(void)
 
 /* ---- progress and figures -------------------------------------------------------------------- */
 
-void kf_progress(const kf_compilation *c, const char *stage, double fraction)
+/* One plain line per stage, or in place on a terminal; nothing with -q. */
+static void report_progress(const kf_compilation *c, const char *stage, double fraction)
 {
     static double last_s;
     double now = now_s();
@@ -65,7 +66,7 @@ void kf_progress(const kf_compilation *c, const char *stage, double fraction)
     fprintf(stderr, "\r%-24s %3.0f%%", stage, fraction * 100);
 }
 
-void kf_progress_end(const kf_compilation *c)
+static void progress_end(const kf_compilation *c)
 {
     if (!c->opt->quiet && !c->opt->json && isatty(2))
         fprintf(stderr, "\r%32s\r", "");
@@ -143,7 +144,7 @@ static void remove_dir(job *j)
 
 static void pack_progress(void *user, uint64_t done, uint64_t total)
 {
-    kf_progress(((job *)user)->c, "packing weights", (double)done / (double)total);
+    report_progress(((job *)user)->c, "packing weights", (double)done / (double)total);
 }
 
 static void report_pack_error(job *j, int err, kf_str tensor)
@@ -206,7 +207,7 @@ static bool pack(job *j)
                             pack_progress, j, &j->digest, &tensor);
     if (!err)
         err = kf_outfile_commit(&f);
-    kf_progress_end(j->c);
+    progress_end(j->c);
     if (err)
         report_pack_error(j, err, tensor);
     kf_outfile_abandon(&f);

@@ -74,7 +74,8 @@ static bool run(kf_reduction *r, kf_str text, kf_exit *out)
     return err == 0;
 }
 
-bool kf_reduce_fails(kf_reduction *r, kf_str text)
+/* True if the command ends on |text| as it does on the whole text. */
+static bool still_fails(kf_reduction *r, kf_str text)
 {
     uint64_t key = kf_hash_bytes(text.ptr, text.len).lo;
     kf_exit e;
@@ -97,7 +98,7 @@ static bool sweep(kf_reduction *r, kf_edit_fn edit)
         kf_arena_mark mark = kf_arena_save(r->c->scratch);
         kf_str smaller;
         kf_edit e = edit(r->c->scratch, r->text, i, &smaller);
-        bool taken = e == KF_EDIT_MADE && kf_reduce_fails(r, smaller);
+        bool taken = e == KF_EDIT_MADE && still_fails(r, smaller);
         if (taken)
             r->text = kf_str_dup(r->c->arena, smaller);
         kf_arena_restore(r->c->scratch, mark);

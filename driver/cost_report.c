@@ -48,7 +48,8 @@ void kf_cost_report_unfused(kf_compilation *c, kf_cost_report *r)
 
 /* ---- walking --------------------------------------------------------------------------------- */
 
-const kf_plan_phase *kf_plan_phase_at(const kf_plan *p, uint32_t index)
+/* The first bucket of each phase; |index| counts phases. NULL behind the last. */
+static const kf_plan_phase *phase_at(const kf_plan *p, uint32_t index)
 {
     for (uint32_t i = 0; i < p->phases.len; i++) {
         bool seen = false;
@@ -82,7 +83,7 @@ static const kf_plan_step *loop_at(const kf_plan_phase *ph, uint32_t index)
  */
 static bool unfused_tally(const kf_cost_report *r, uint32_t phase, uint32_t loop, kf_tally *out)
 {
-    const kf_plan_phase *ph = r->unfused ? kf_plan_phase_at(r->unfused, phase) : NULL;
+    const kf_plan_phase *ph = r->unfused ? phase_at(r->unfused, phase) : NULL;
     const kf_plan_step *st = loop_at(ph, loop);
 
     if (ph && loop == UINT32_MAX)
@@ -174,7 +175,7 @@ void kf_cost_report_text(const kf_cost_report *r, const char *prefix, kf_sbuf *o
 {
     const kf_plan_phase *ph;
 
-    for (uint32_t i = 0; (ph = kf_plan_phase_at(r->plan, i)); i++) {
+    for (uint32_t i = 0; (ph = phase_at(r->plan, i)); i++) {
         table t = {r, ph, i, prefix, out};
         kf_sbuf_printf(out, "%s\n", i ? prefix : "");
         text_phase(&t);
@@ -285,7 +286,7 @@ void kf_cost_report_json(const kf_cost_report *r, kf_arena *scratch, kf_json *w)
 
     kf_json_key(w, "phases");
     kf_json_open(w, '{');
-    for (uint32_t i = 0; (ph = kf_plan_phase_at(r->plan, i)); i++)
+    for (uint32_t i = 0; (ph = phase_at(r->plan, i)); i++)
         json_phase(w, r, scratch, i, ph);
     kf_json_close(w, '}');
 }

@@ -27,8 +27,6 @@ void kf_cost_report_text(const kf_cost_report *r, const char *prefix, kf_sbuf *o
 /** The object "phases" of kerf.plan.1. */
 void kf_cost_report_json(const kf_cost_report *r, kf_arena *scratch, kf_json *w);
 
-/** The first bucket of each phase; |index| counts phases. NULL behind the last. */
-const kf_plan_phase *kf_plan_phase_at(const kf_plan *p, uint32_t index);
 /** The ops of a kernel, "mul matmul add". */
 kf_str kf_kernel_ops(const kf_kernel *k, kf_arena *arena);
 

@@ -36,7 +36,8 @@ static kf_str read_stdin(kf_arena *arena)
     return kf_sbuf_view(&text);
 }
 
-bool kf_kir_read(kf_compilation *c, const char *path, kf_str *out)
+/* The text of |path| ("-": standard input); false after E0701. */
+static bool read_kir(kf_compilation *c, const char *path, kf_str *out)
 {
     if (!strcmp(path, "-")) {
         *out = read_stdin(c->arena);
@@ -69,7 +70,7 @@ bool kf_module_load(kf_compilation *c, const char *path)
 {
     kf_str text;
 
-    return kf_kir_read(c, path, &text) && parse_module(c, path, text);
+    return read_kir(c, path, &text) && parse_module(c, path, text);
 }
 
 /* ---- sections of executables ----------------------------------------------------------------- */
@@ -114,7 +115,8 @@ static kf_str find_section(kf_arena *arena, int fd, const char *name)
     return (kf_str){"", 0};
 }
 
-kf_str kf_elf_section(kf_arena *arena, const char *path, const char *name)
+/* Contents of section |name| of an ELF64 file, or an empty string. */
+static kf_str elf_section(kf_arena *arena, const char *path, const char *name)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     kf_str found = {"", 0};
@@ -138,7 +140,7 @@ static bool parse_plan(kf_compilation *c, const char *path, kf_str text)
 
 static bool plan_of_exe(kf_compilation *c, const char *path)
 {
-    kf_str text = kf_elf_section(c->arena, path, KF_PLAN_SECTION);
+    kf_str text = elf_section(c->arena, path, KF_PLAN_SECTION);
 
     if (text.len)
         return parse_plan(c, path, text);
@@ -179,7 +181,7 @@ static bool plan_of_kir(kf_compilation *c, const char *path)
 {
     kf_str text;
 
-    if (!kf_kir_read(c, path, &text))
+    if (!read_kir(c, path, &text))
         return false;
     if (is_plan(text))
         return parse_plan(c, path, text);

@@ -12,13 +12,8 @@
 /** True for a path that ends in .kir, or "-". */
 bool kf_is_kir(const char *path);
 
-/** The text of |path| ("-": standard input); false after E0701. */
-bool kf_kir_read(kf_compilation *c, const char *path, kf_str *out);
 /** Parses and verifies a module into c->module; false after a diagnostic. */
 bool kf_module_load(kf_compilation *c, const char *path);
-
-/** Contents of section |name| of an ELF64 file, or an empty string. */
-kf_str kf_elf_section(kf_arena *arena, const char *path, const char *name);
 
 /** Brings |path| to c->plan: a description or directory is compiled that far, of an executable its
  * own plan is read, a .kir file is a plan, or a module that is fused and scheduled. False after a

@@ -28,9 +28,6 @@ typedef enum kf_edit {
 } kf_edit;
 typedef kf_edit (*kf_edit_fn)(kf_arena *arena, kf_str text, uint32_t index, kf_str *out);
 
-/** True if the command ends on |text| as it does on the whole text. */
-bool kf_reduce_fails(kf_reduction *r, kf_str text);
-
 /** NULL-terminated lists of edits, the largest first. */
 extern const kf_edit_fn kf_reduce_kir_edits[];
 extern const kf_edit_fn kf_reduce_yaml_edits[];

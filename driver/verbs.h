@@ -29,8 +29,4 @@ void kf_print_output(const kf_compilation *c, const char *schema, const char *ou
 /** The text of a stage as a JSON object of schema kerf.stage.1. */
 void kf_stage_json(kf_str model, const char *stage, kf_str text, kf_sbuf *out);
 
-/** One plain line per stage, or in place on a terminal; nothing with -q. */
-void kf_progress(const kf_compilation *c, const char *stage, double fraction);
-void kf_progress_end(const kf_compilation *c);
-
 #endif

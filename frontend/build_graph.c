@@ -18,7 +18,8 @@ kf_loc kf_build_loc(kf_graph_builder *b, kf_loc loc)
     return loc;
 }
 
-kf_str kf_build_name(const kf_graph_builder *b, const char *name)
+/* Names of arguments and parameters are unique in a function: wq, wq2, ... */
+static kf_str block_name(const kf_graph_builder *b, const char *name)
 {
     kf_str s = kf_str_from(name);
 
@@ -76,7 +77,7 @@ kf_value kf_build_part(kf_graph_builder *b, const kf_block *block, kf_param_role
 
     if (!p)
         return KF_NO_VALUE;
-    return kf_graph_param_of(b->g, kf_build_recipe(b, p), kf_build_name(b, name), loc);
+    return kf_graph_param_of(b->g, kf_build_recipe(b, p), block_name(b, name), loc);
 }
 
 kf_value kf_build_param(kf_graph_builder *b, const kf_block *block, kf_param_role role,
@@ -147,7 +148,7 @@ static kf_value offset_gain(kf_graph_builder *b, const kf_block *block)
     const kf_slot *sum = kf_slot_finish(
         sb, kf_slot_fn(sb, KF_FN_add, kf_slot_param(sb, 0), kf_slot_const(sb, offset), 0));
     const kf_recipe *r = kf_recipe_map(b->arena, KF_DTYPE_f32, sum, 1, &stored);
-    return kf_graph_param_of(b->g, r, kf_build_name(b, "gain"), kf_build_loc(b, block->src.loc));
+    return kf_graph_param_of(b->g, r, block_name(b, "gain"), kf_build_loc(b, block->src.loc));
 }
 
 /* The gain of a norm, scaled; KF_NO_VALUE for none. */
@@ -228,7 +229,7 @@ static kf_value build_poly_norm(kf_graph_builder *b, const kf_block *block, kf_v
     for (int64_t i = 1; i <= u->order.v; i++) {
         int64_t at = u->order.v - i;
         kf_value w = kf_graph_param_of(b->g, kf_recipe_slice(b->arena, weight, 0, 1, at, at + 1),
-                                       kf_build_name(b, "weight"), loc);
+                                       block_name(b, "weight"), loc);
         power = i == 1 ? x : kf_node_2(b->g, KF_OP_mul, power, x, loc);
         kf_value term = kf_build_rms(b, power, u->eps.v, w, loc);
         sum = i == 1 ? kf_node_2(b->g, KF_OP_add, term, sum, loc)

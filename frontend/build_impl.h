@@ -41,8 +41,6 @@ typedef struct kf_graph_builder {
     int64_t max_positions;
 } kf_graph_builder;
 
-/** Names of arguments and parameters are unique in a function: wq, wq2, ... */
-kf_str kf_build_name(const kf_graph_builder *b, const char *name);
 kf_loc kf_build_loc(kf_graph_builder *b, kf_loc spec_loc);
 /** The parameter of |block| with |role| as a value, or KF_NO_VALUE if the block has none. */
 kf_value kf_build_param(kf_graph_builder *b, const kf_block *block, kf_param_role role,

@@ -28,8 +28,9 @@ static const struct binary_op {
 
 /* ---- nodes ----------------------------------------------------------------------------------- */
 
-kf_expr *kf_expr_fail(kf_expr_parser *p, kf_diag_code code, uint32_t begin, uint32_t end,
-                      const char *fmt, ...)
+/* Reports once per expression; returns NULL so that callers can return it. */
+static kf_expr *fail(kf_expr_parser *p, kf_diag_code code, uint32_t begin, uint32_t end,
+                     const char *fmt, ...)
 {
     if (p->failed)
         return NULL;
@@ -49,8 +50,8 @@ kf_expr *kf_expr_fail(kf_expr_parser *p, kf_diag_code code, uint32_t begin, uint
 static kf_expr *new_node(kf_expr_parser *p, kf_expr_op op)
 {
     if (++p->n_nodes > KF_EXPR_MAX_NODES) {
-        kf_expr_fail(p, KF_E0707, 0, p->text.len, "the expression has more than %u nodes",
-                     KF_EXPR_MAX_NODES);
+        fail(p, KF_E0707, 0, p->text.len, "the expression has more than %u nodes",
+             KF_EXPR_MAX_NODES);
         return NULL;
     }
     kf_expr *e = KF_NEW(p->arena, kf_expr);
@@ -105,10 +106,10 @@ kf_expr *kf_expr_fn(kf_expr_parser *p, kf_fn fn, const kf_expr *a, const kf_expr
         if (args[i] == NULL)
             return NULL;
         if (args[i]->is_pred != wants_pred(fn, i))
-            return kf_expr_fail(p, KF_E0203, args[i]->begin, args[i]->end,
-                                "'%s' takes a %s here, this is a %s", info->name,
-                                wants_pred(fn, i) ? "truth value" : "number",
-                                args[i]->is_pred ? "truth value" : "number");
+            return fail(p, KF_E0203, args[i]->begin, args[i]->end,
+                        "'%s' takes a %s here, this is a %s", info->name,
+                        wants_pred(fn, i) ? "truth value" : "number",
+                        args[i]->is_pred ? "truth value" : "number");
         e->arg[i] = args[i];
         if (args[i]->begin < e->begin)
             e->begin = args[i]->begin;
@@ -149,9 +150,8 @@ static bool is_digit(char c)
 static kf_expr *expected(kf_expr_parser *p, const char *what)
 {
     if (peek(p) == '\0')
-        return kf_expr_fail(p, KF_E0201, p->at, p->at, "the expression ends where %s is expected",
-                            what);
-    return kf_expr_fail(p, KF_E0201, p->at, p->at + 1, "expected %s", what);
+        return fail(p, KF_E0201, p->at, p->at, "the expression ends where %s is expected", what);
+    return fail(p, KF_E0201, p->at, p->at + 1, "expected %s", what);
 }
 
 static bool take(kf_expr_parser *p, char c, const char *what)
@@ -203,7 +203,7 @@ static kf_expr *parse_number(kf_expr_parser *p)
     char *end;
     double v = strtod(digits, &end);
     if (*end != '\0' || end == digits || p->at - begin >= sizeof digits || !isfinite(v))
-        return kf_expr_fail(p, KF_E0201, begin, p->at, "not a number");
+        return fail(p, KF_E0201, begin, p->at, "not a number");
     return spanning(kf_expr_num(p, v), begin, p->at);
 }
 
@@ -214,8 +214,8 @@ static bool parse_args(kf_expr_parser *p, kf_str name, uint32_t begin, uint32_t 
     if (peek(p) != '(') {
         if (n == 0)
             return true;
-        kf_expr_fail(p, KF_E0204, begin, begin + name.len, "'%.*s' takes %u argument%s, none given",
-                     KF_STR_ARG(name), n, n > 1 ? "s" : "");
+        fail(p, KF_E0204, begin, begin + name.len, "'%.*s' takes %u argument%s, none given",
+             KF_STR_ARG(name), n, n > 1 ? "s" : "");
         return false;
     }
     p->at++;
@@ -231,8 +231,8 @@ static bool parse_args(kf_expr_parser *p, kf_str name, uint32_t begin, uint32_t 
         got++;
     }
     if (got != n) {
-        kf_expr_fail(p, KF_E0204, begin, begin + name.len, "'%.*s' takes %u argument%s, %s%u given",
-                     KF_STR_ARG(name), n, n == 1 ? "" : "s", got > n ? "at least " : "", got);
+        fail(p, KF_E0204, begin, begin + name.len, "'%.*s' takes %u argument%s, %s%u given",
+             KF_STR_ARG(name), n, n == 1 ? "" : "s", got > n ? "at least " : "", got);
         return false;
     }
     p->at++;
@@ -246,14 +246,14 @@ static bool check_arg(kf_expr_parser *p, const kf_expr_word *w, char want, const
     if (want == 's') {
         if (!arg->is_pred)
             return true;
-        kf_expr_fail(p, KF_E0203, arg->begin, arg->end, "'%s' takes a number here", w->name);
+        fail(p, KF_E0203, arg->begin, arg->end, "'%s' takes a number here", w->name);
         return false;
     }
     if (strchr("hqk", want) != NULL) {
         if (arg->op == KF_EXPR_VAR && arg->var == vars[(int)want])
             return true;
-        kf_expr_fail(p, KF_E0205, arg->begin, arg->end, "this argument of '%s' must be '%c' itself",
-                     w->name, want);
+        fail(p, KF_E0205, arg->begin, arg->end, "this argument of '%s' must be '%c' itself",
+             w->name, want);
         return false;
     }
     bool is_const = arg->op == KF_EXPR_NUM && !arg->is_pred;
@@ -261,9 +261,9 @@ static bool check_arg(kf_expr_parser *p, const kf_expr_word *w, char want, const
               (want == 'n' ? arg->num > 0
                            : arg->num >= 1 && arg->num <= INT32_MAX && arg->num == floor(arg->num));
     if (!ok)
-        kf_expr_fail(p, KF_E0205, arg->begin, arg->end, "this argument of '%s' must be %s", w->name,
-                     want == 'n' ? "a number above 0, written out"
-                                 : "a whole number of 1 to 2147483647, written out");
+        fail(p, KF_E0205, arg->begin, arg->end, "this argument of '%s' must be %s", w->name,
+             want == 'n' ? "a number above 0, written out"
+                         : "a whole number of 1 to 2147483647, written out");
     return ok;
 }
 
@@ -271,7 +271,7 @@ static kf_expr *parse_word(kf_expr_parser *p, const kf_expr_word *w, kf_str name
 {
     const kf_expr *args[KF_EXPR_MAX_ARGS] = {0};
     if (w->expand == NULL)
-        return kf_expr_fail(p, KF_E0404, begin, p->at, "'%s' is not supported yet", w->name);
+        return fail(p, KF_E0404, begin, p->at, "'%s' is not supported yet", w->name);
     uint32_t n = (uint32_t)strlen(w->args);
     if (!parse_args(p, name, begin, n, args))
         return NULL;
@@ -299,11 +299,11 @@ static kf_expr *unknown_name(kf_expr_parser *p, kf_str name, uint32_t begin)
 {
     kf_str near = kf_expr_word_nearest(name, p->kind);
     if (near.len > 0)
-        return kf_expr_fail(p, KF_E0202, begin, begin + name.len,
-                            "unknown word '%.*s' in %s; did you mean '%.*s'?", KF_STR_ARG(name),
-                            kinds[p->kind], KF_STR_ARG(near));
-    return kf_expr_fail(p, KF_E0202, begin, begin + name.len, "unknown word '%.*s' in %s",
-                        KF_STR_ARG(name), kinds[p->kind]);
+        return fail(p, KF_E0202, begin, begin + name.len,
+                    "unknown word '%.*s' in %s; did you mean '%.*s'?", KF_STR_ARG(name),
+                    kinds[p->kind], KF_STR_ARG(near));
+    return fail(p, KF_E0202, begin, begin + name.len, "unknown word '%.*s' in %s", KF_STR_ARG(name),
+                kinds[p->kind]);
 }
 
 static kf_expr *parse_name(kf_expr_parser *p)
@@ -360,8 +360,8 @@ static kf_expr *parse_unary(kf_expr_parser *p)
 static kf_expr *parse_binary(kf_expr_parser *p, uint8_t min_binds)
 {
     if (++p->depth > KF_EXPR_MAX_NESTING)
-        return kf_expr_fail(p, KF_E0707, p->at, p->at + 1,
-                            "the expression nests deeper than %u levels", KF_EXPR_MAX_NESTING);
+        return fail(p, KF_E0707, p->at, p->at + 1, "the expression nests deeper than %u levels",
+                    KF_EXPR_MAX_NESTING);
     kf_expr *left = parse_unary(p);
     while (left != NULL) {
         const struct binary_op *op = peek_binary(p);
@@ -382,13 +382,12 @@ static const kf_expr *check_result(kf_expr_parser *p, const kf_expr *e)
 {
     bool want_pred = p->kind == KF_EXPR_MASK;
     if (e->is_pred != want_pred)
-        return kf_expr_fail(p, KF_E0203, 0, p->text.len, "%s is a %s, this is a %s", kinds[p->kind],
-                            want_pred ? "truth value" : "number",
-                            want_pred ? "number" : "truth value");
+        return fail(p, KF_E0203, 0, p->text.len, "%s is a %s, this is a %s", kinds[p->kind],
+                    want_pred ? "truth value" : "number", want_pred ? "number" : "truth value");
     if (p->kind == KF_EXPR_MASK && !p->env.may_look_ahead && !kf_expr_is_causal(e))
-        return kf_expr_fail(p, KF_E0406, 0, p->text.len,
-                            "the mask does not imply k <= q; write it as 'causal & ...', or the "
-                            "model as an 'encoder:'");
+        return fail(p, KF_E0406, 0, p->text.len,
+                    "the mask does not imply k <= q; write it as 'causal & ...', or the "
+                    "model as an 'encoder:'");
     return e;
 }
 
@@ -439,24 +438,6 @@ bool kf_expr_is_causal(const kf_expr *e)
     default:
         return false;
     }
-}
-
-bool kf_expr_eq(const kf_expr *a, const kf_expr *b)
-{
-    if (a == b)
-        return true;
-    if (a == NULL || b == NULL || a->op != b->op || a->is_pred != b->is_pred)
-        return false;
-    if (a->op == KF_EXPR_NUM)
-        return memcmp(&a->num, &b->num, sizeof a->num) == 0;
-    if (a->op == KF_EXPR_VAR)
-        return a->var == b->var;
-    if (a->fn != b->fn)
-        return false;
-    for (uint32_t i = 0; i < kf_fn_infos[a->fn].arity; i++)
-        if (!kf_expr_eq(a->arg[i], b->arg[i]))
-            return false;
-    return true;
 }
 
 double kf_expr_eval(const kf_expr *e, const double *vars)

@@ -61,8 +61,6 @@ const kf_expr *kf_expr_parse(kf_arena *arena, kf_diags *diags, const kf_yaml_nod
 /** Whether predicate |e| can only hold where k <= q; by structure, so "no" may mean "not seen". */
 bool kf_expr_is_causal(const kf_expr *e);
 
-bool kf_expr_eq(const kf_expr *a, const kf_expr *b);
-
 /** Value at the given variables (indexed by kf_expr_var). */
 double kf_expr_eval(const kf_expr *e, const double *vars);
 

@@ -18,10 +18,6 @@ typedef struct kf_expr_parser {
     bool failed;
 } kf_expr_parser;
 
-/** Reports once per expression; returns NULL so that callers can return it. */
-kf_expr *kf_expr_fail(kf_expr_parser *p, kf_diag_code code, uint32_t begin, uint32_t end,
-                      const char *fmt, ...) __attribute__((format(printf, 5, 6)));
-
 /* Nodes; NULL operands and broken limits give NULL. Types are checked against fn.def. */
 kf_expr *kf_expr_num(kf_expr_parser *p, double v);
 kf_expr *kf_expr_truth(kf_expr_parser *p, bool v);

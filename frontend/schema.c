@@ -173,7 +173,10 @@ static void add_hint_for_key(kf_reader *r, kf_scope scope, kf_scope other, kf_st
         kf_diag_hint(r->diags, d, "did you mean '%.*s'?", KF_STR_ARG(near));
 }
 
-void kf_report_unknown_key(kf_reader *r, kf_scope scope, kf_scope other, const kf_yaml_node *key)
+/* Reports |key| (a scalar node) as unknown among the keys of two scopes, with alias or nearest
+ * name. */
+static void report_unknown_key(kf_reader *r, kf_scope scope, kf_scope other,
+                               const kf_yaml_node *key)
 {
     kf_diag *d =
         kf_diag_add(r->diags, KF_E0102, key->loc, "unknown key '%.*s'", KF_STR_ARG(key->text));
@@ -567,7 +570,7 @@ bool kf_schema_read(kf_reader *r, kf_scope scope, kf_scope other, const kf_yaml_
         ok = false;
         if (kf_diags_errors(r->diags) >= KF_DIAG_MAX_ERRORS)
             break; /* suggestions cost more than the reader sees of them */
-        kf_report_unknown_key(r, scope, other, key);
+        report_unknown_key(r, scope, other, key);
     }
     return ok;
 }

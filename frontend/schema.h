@@ -106,10 +106,6 @@ bool kf_schema_read(kf_reader *r, kf_scope scope, kf_scope other, const kf_yaml_
 
 const kf_key *kf_schema_find(kf_scope scope, kf_str name);
 
-/** Reports |key| (a scalar node) as unknown among the keys of two scopes, with alias or nearest
- * name. */
-void kf_report_unknown_key(kf_reader *r, kf_scope scope, kf_scope other, const kf_yaml_node *key);
-
 /** Parses the expression under |key| of |map|, or the default text that |sv| holds. */
 bool kf_read_expr(kf_reader *r, const kf_yaml_node *map, const char *key, kf_expr_kind kind,
                   kf_expr_env env, kf_sv_expr *sv);

@@ -37,7 +37,8 @@ const char *kf_tokr_item(kf_tok_reader *r, const char *parent, size_t index)
     return kf_strf(r->b.arena, "%s[%zu]", parent, index).ptr;
 }
 
-bool kf_tokr_known_keys(kf_tok_reader *r, const char *path, json_t *obj, const char *const *known)
+/* |known| ends with NULL. */
+static bool known_keys(kf_tok_reader *r, const char *path, json_t *obj, const char *const *known)
 {
     const char *key;
     json_t *value;
@@ -223,7 +224,7 @@ static bool read_model(kf_tok_reader *r, json_t *model)
                                : json_object_get(model, "merges") != NULL;
     if (!is_bpe)
         return kf_tokr_unsupported(r, "model.type", "only BPE is supported");
-    return kf_tokr_known_keys(r, "model", model, keys) && is_off(r, model, "dropout") &&
+    return known_keys(r, "model", model, keys) && is_off(r, model, "dropout") &&
            is_off(r, model, "continuing_subword_prefix") &&
            is_off(r, model, "end_of_word_suffix") &&
            read_vocab(r, json_object_get(model, "vocab")) && read_flags(r, model) &&
@@ -287,8 +288,7 @@ static bool read_added(kf_tok_reader *r, const char *path, json_t *item, uint32_
     json_t *file_id = json_object_get(item, "id");
     if (!json_is_object(item))
         return kf_tokr_malformed(r, path, "expected an object");
-    if (!kf_tokr_known_keys(r, path, item, keys) ||
-        !kf_tokr_string(r, path, item, "content", &text) ||
+    if (!known_keys(r, path, item, keys) || !kf_tokr_string(r, path, item, "content", &text) ||
         !read_added_flags(r, path, item, &added.flags, &special))
         return false;
     if (!json_is_integer(file_id))
@@ -349,7 +349,7 @@ static bool read_root(kf_tok_reader *r, json_t *root)
     kf_str version;
     if (!json_is_object(root))
         return kf_tokr_malformed(r, "tokenizer", "expected an object");
-    if (!kf_tokr_known_keys(r, "", root, keys) || !kf_tokr_string(r, "", root, "version", &version))
+    if (!known_keys(r, "", root, keys) || !kf_tokr_string(r, "", root, "version", &version))
         return false;
     if (!kf_str_eq_c(version, "1.0"))
         return kf_tokr_unsupported(r, "version", "only 1.0 is supported");

@@ -25,8 +25,6 @@ bool kf_tokr_malformed(kf_tok_reader *r, const char *path, const char *what);
 const char *kf_tokr_path(kf_tok_reader *r, const char *parent, const char *key);
 const char *kf_tokr_item(kf_tok_reader *r, const char *parent, size_t index);
 
-/** |known| ends with NULL. */
-bool kf_tokr_known_keys(kf_tok_reader *r, const char *path, json_t *obj, const char *const *known);
 kf_str kf_tokr_value(json_t *string);
 bool kf_tokr_string(kf_tok_reader *r, const char *path, json_t *obj, const char *key, kf_str *out);
 /** |fallback| is used when the key is absent or null; NULL: it must be there. */

@@ -253,11 +253,6 @@ static kf_yaml_node *read_file(kf_arena *arena, kf_diags *diags, kf_str path, ui
     return parse(arena, diags, kf_diags_add_file(diags, path, text), text, origin);
 }
 
-kf_yaml_node *kf_yaml_read(kf_arena *arena, kf_diags *diags, kf_str path)
-{
-    return read_file(arena, diags, path, KF_YAML_MAX_BYTES, kf_yaml_parse, KF_ORIGIN_SPEC);
-}
-
 kf_yaml_node *kf_json_read(kf_arena *arena, kf_diags *diags, kf_str path)
 {
     return read_file(arena, diags, path, KF_JSON_MAX_BYTES, kf_json_parse, KF_ORIGIN_CONFIG);

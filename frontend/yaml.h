@@ -63,8 +63,7 @@ kf_yaml_node *kf_yaml_parse(kf_arena *arena, kf_diags *diags, uint32_t file, kf_
 kf_yaml_node *kf_json_parse(kf_arena *arena, kf_diags *diags, uint32_t file, kf_str text,
                             kf_origin origin);
 
-/** Reads and parses |path|, within its size limit. */
-kf_yaml_node *kf_yaml_read(kf_arena *arena, kf_diags *diags, kf_str path);
+/** Reads and parses |path| as strict JSON, within its size limit. */
 kf_yaml_node *kf_json_read(kf_arena *arena, kf_diags *diags, kf_str path);
 
 /** The value of |key| in a mapping, or NULL; |map| may be NULL or of another kind. */

@@ -106,7 +106,8 @@ double *kf_eval_kv_at(const kf_eval_kv *kv, bool values, int64_t seq, int64_t po
     return (values ? kv->v : kv->k)[cache] + pos * kv->type.kv_heads * kv->type.kv_head_dim;
 }
 
-kf_eval_kv *kf_eval_kv_layer(kf_arena *arena, kf_eval_kv *kv, uint32_t layer)
+/* Layer |layer| alone. */
+static kf_eval_kv *kv_layer(kf_arena *arena, kf_eval_kv *kv, uint32_t layer)
 {
     kf_eval_kv *view = KF_NEW(arena, kf_eval_kv);
     *view = *kv;
@@ -297,7 +298,7 @@ bool kf_eval_repeat(kf_eval_call *c)
         kf_arena_mark mark = kf_arena_save(arena);
         c->ctx->layer = layer;
         for (uint32_t i = (uint32_t)a->iter; i < callee->results.len; i++)
-            args[i].kv = kf_eval_kv_layer(arena, c->in[i]->kv, layer);
+            args[i].kv = kv_layer(arena, c->in[i]->kv, layer);
         if (!kf_eval_values(c->ctx, callee, false, args, params, results))
             return false;
         for (int64_t i = 0; i < a->iter; i++)

@@ -63,8 +63,6 @@ typedef void (*kf_eval_trace_fn)(void *user, const kf_graph *g, uint32_t layer, 
                                  const kf_tensor *const *in, const kf_tensor *out,
                                  const int64_t *sym_values);
 void kf_eval_trace(kf_eval *e, kf_eval_trace_fn fn, void *user);
-/** Drops tokens of cache |seq| beyond |n_tokens|. */
-void kf_eval_truncate(kf_eval *e, uint32_t seq, uint32_t n_tokens);
 
 /** Evaluates one graph with given arguments (and params as tensors): tests, fold_const, random
  * graphs. A graph without a name is a region body: nothing inside is rounded, only its results.

@@ -21,8 +21,6 @@ struct kf_eval_kv {
 void kf_eval_kv_reserve(kf_arena *arena, kf_eval_kv *kv, uint32_t seq, int64_t rows);
 /** Row |pos| of call sequence |seq| of a one-layer view, or NULL if it is outside the cache. */
 double *kf_eval_kv_at(const kf_eval_kv *kv, bool values, int64_t seq, int64_t pos);
-/** Layer |layer| alone. */
-kf_eval_kv *kf_eval_kv_layer(kf_arena *arena, kf_eval_kv *kv, uint32_t layer);
 
 /** Weights of parameter |param| of |callee| in layer |layer|; false after reporting. */
 typedef bool (*kf_eval_weights_fn)(void *user, const kf_graph *callee, uint32_t param,

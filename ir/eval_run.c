@@ -340,10 +340,3 @@ void kf_eval_trace(kf_eval *e, kf_eval_trace_fn fn, void *user)
     e->trace = fn;
     e->trace_user = user;
 }
-
-void kf_eval_truncate(kf_eval *e, uint32_t seq, uint32_t n_tokens)
-{
-    KF_ASSERT(seq < e->n_seqs, "the evaluator has this sequence");
-    if (n_tokens < e->n_tokens[seq])
-        e->n_tokens[seq] = n_tokens;
-}

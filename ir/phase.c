@@ -7,7 +7,7 @@ const kf_phase_info kf_phase_infos[KF_PHASE_ID_COUNT] = {
 #undef PHASE
 };
 
-const char *const kf_input_names[KF_INPUT_ID_COUNT] = {
+static const char *const input_names[KF_INPUT_ID_COUNT] = {
 #define INPUT(name, summary) #name,
 #include "ir/phase.def"
 #undef INPUT
@@ -54,7 +54,7 @@ kf_input_id kf_input_find(kf_str name)
 {
     int i = 0;
 
-    while (i < KF_INPUT_ID_COUNT && !kf_str_eq_c(name, kf_input_names[i]))
+    while (i < KF_INPUT_ID_COUNT && !kf_str_eq_c(name, input_names[i]))
         i++;
     return (kf_input_id)i;
 }

@@ -41,8 +41,6 @@ typedef enum kf_input_id {
     KF_INPUT_ID_COUNT
 } kf_input_id;
 
-extern const char *const kf_input_names[KF_INPUT_ID_COUNT];
-
 /** The input called |name|; KF_INPUT_ID_COUNT: none. */
 kf_input_id kf_input_find(kf_str name);
 

@@ -104,7 +104,8 @@ kf_type kf_shape_dims_of(const kf_type *t, kf_dtype dtype)
     return kf_type_tensor(dtype, t->rank, t->dim);
 }
 
-bool kf_shape_broadcast(const kf_type *a, const kf_type *b, kf_type *out)
+/* Numpy broadcast of two shapes: equal dims, or a static 1, aligned at the last dim. */
+static bool broadcast_types(const kf_type *a, const kf_type *b, kf_type *out)
 {
     uint8_t rank = a->rank > b->rank ? a->rank : b->rank;
     kf_dim dim[KF_MAX_RANK];
@@ -147,7 +148,7 @@ bool kf_shape_elementwise(kf_shape_query *q)
             return kf_shape_fail(q, "operand %u is %sa predicate: %s", i, want_pred ? "not " : "",
                                  kf_shape_text(q, x));
         ints &= want_pred || x->dtype == KF_DTYPE_i32;
-        if (!kf_shape_broadcast(&t, x, &t))
+        if (!broadcast_types(&t, x, &t))
             return kf_shape_fail(q, "dims do not broadcast: %s and %s", kf_shape_text(q, &t),
                                  kf_shape_text(q, x));
     }
@@ -225,7 +226,7 @@ bool kf_shape_expand(kf_shape_query *q)
     if (x->dtype != y->dtype)
         return kf_shape_fail(q, "the dtype stays: %s to %s", kf_shape_text(q, x),
                              kf_shape_text(q, y));
-    bool fits = x->rank <= y->rank && kf_shape_broadcast(x, y, &t);
+    bool fits = x->rank <= y->rank && broadcast_types(x, y, &t);
     for (uint8_t i = 0; fits && i < y->rank; i++)
         fits = kf_dim_eq(t.dim[i], y->dim[i]);
     if (!fits)
@@ -338,7 +339,7 @@ bool kf_shape_matmul(kf_shape_query *q)
     kf_type batch_a = kf_type_tensor(KF_DTYPE_f32, (uint8_t)(a->rank - 2), a->dim);
     kf_type batch_b = kf_type_tensor(KF_DTYPE_f32, (uint8_t)(b->rank - 2), b->dim);
     kf_type t;
-    if (!kf_shape_broadcast(&batch_a, &batch_b, &t))
+    if (!broadcast_types(&batch_a, &batch_b, &t))
         return kf_shape_fail(q, "batch dims do not broadcast: %s and %s", kf_shape_text(q, a),
                              kf_shape_text(q, b));
     t.dim[t.rank++] = a->dim[a->rank - 2];

@@ -11,7 +11,4 @@ bool kf_shape_infer(const kf_graph *g, kf_op op, const void *attr, const kf_grap
                     uint32_t n_in, const kf_value *in, const kf_type *given, kf_type *out,
                     uint8_t *out_n, kf_sbuf *why);
 
-/** Numpy broadcast of two shapes: equal dims, or a static 1, aligned at the last dim. */
-bool kf_shape_broadcast(const kf_type *a, const kf_type *b, kf_type *out);
-
 #endif

@@ -19,7 +19,7 @@ const kf_pass_info kf_pass_infos[KF_PASS_COUNT] = {
 #undef PASS
 };
 
-bool kf_pass_find(kf_str name, kf_pass_id *out_id)
+static bool find_pass(kf_str name, kf_pass_id *out_id)
 {
     for (int i = 0; i < KF_PASS_COUNT; i++) {
         if (kf_str_eq_c(name, kf_pass_infos[i].name)) {
@@ -106,7 +106,7 @@ bool kf_pipeline_check(const kf_pipeline_options *opt, kf_diags *d)
     char word[64];
     while (ok && next_word(&list, word, sizeof word)) {
         kf_pass_id id;
-        if (!kf_pass_find(kf_str_from(word), &id) || kf_pass_infos[id].kind != KF_PASS_LOWER)
+        if (!find_pass(kf_str_from(word), &id) || kf_pass_infos[id].kind != KF_PASS_LOWER)
             continue;
         kf_diag_add(d, KF_E0806, KF_NO_LOC, "pass '%s' is required and cannot be switched off",
                     word);
@@ -226,7 +226,7 @@ void kf_pipeline_run(kf_module *m, kf_pass_ctx *cx, const kf_pipeline_options *o
         kf_module_check(m, cx->scratch, "input");
     while (next_word(&list, word, sizeof word)) {
         kf_pass_id id;
-        KF_ASSERT(kf_pass_find(kf_str_from(word), &id), "--passes was checked before");
+        KF_ASSERT(find_pass(kf_str_from(word), &id), "--passes was checked before");
         run_pass(m, cx, opt, id, out_runs);
     }
     for (uint32_t i = 0; !opt->passes && i < kf_pipeline_length; i++) {

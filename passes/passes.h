@@ -46,7 +46,6 @@ typedef enum kf_kind {
 } kf_kind;
 
 extern const char *const kf_kind_names[KF_KIND_COUNT];
-extern const char *const kf_kind_meanings[KF_KIND_COUNT];
 /** KF_KIND_NONE for a word that is no kind. */
 kf_kind kf_kind_find(kf_str name);
 
@@ -131,7 +130,6 @@ typedef struct kf_pass_info {
 } kf_pass_info;
 
 extern const kf_pass_info kf_pass_infos[KF_PASS_COUNT];
-bool kf_pass_find(kf_str name, kf_pass_id *out_id);
 
 #define PASS(name, kind, summary) bool kf_pass_##name(kf_module *m, kf_pass_ctx *cx);
 #include "passes/passes.def"

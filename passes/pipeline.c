@@ -27,7 +27,7 @@ const kf_pass_id kf_pipeline[] = {
 };
 const uint32_t kf_pipeline_length = sizeof kf_pipeline / sizeof kf_pipeline[0];
 
-const kf_pass_order kf_pass_orders[] = {
+static const kf_pass_order orders[] = {
     {P(unpack), P(fold_weights), "a gain goes into the weights that remain"},
     {P(unpack), P(fuse_gated), "halves of one weight are two weights that meet in a product"},
     {P(raise_fn), P(fuse_attention), "an activation is one op in every pattern"},
@@ -47,20 +47,19 @@ const kf_pass_order kf_pass_orders[] = {
     {P(fuse_rows), P(form_regions), "what stays alone is known only then"},
 };
 /* clang-format on */
-const uint32_t kf_pass_orders_length = sizeof kf_pass_orders / sizeof kf_pass_orders[0];
 
 bool kf_pipeline_order_holds(const kf_pass_order **out_broken)
 {
-    for (uint32_t i = 0; i < kf_pass_orders_length; i++) {
+    for (uint32_t i = 0; i < sizeof orders / sizeof *orders; i++) {
         uint32_t last_before = 0, first_after = kf_pipeline_length;
         for (uint32_t j = 0; j < kf_pipeline_length; j++) {
-            if (kf_pipeline[j] == kf_pass_orders[i].before)
+            if (kf_pipeline[j] == orders[i].before)
                 last_before = j;
-            if (kf_pipeline[j] == kf_pass_orders[i].after && first_after == kf_pipeline_length)
+            if (kf_pipeline[j] == orders[i].after && first_after == kf_pipeline_length)
                 first_after = j;
         }
         if (last_before >= first_after) {
-            *out_broken = &kf_pass_orders[i];
+            *out_broken = &orders[i];
             return false;
         }
     }

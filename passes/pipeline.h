@@ -14,10 +14,7 @@ typedef struct kf_pass_order {
     const char *reason;
 } kf_pass_order;
 
-extern const kf_pass_order kf_pass_orders[];
-extern const uint32_t kf_pass_orders_length;
-
-/** False and the broken constraint in |out_broken| if the pipeline contradicts kf_pass_orders:
+/** False and the broken constraint in |out_broken| if the pipeline contradicts one:
  * every run of |before| that is the last one must stand ahead of the first run of |after|. */
 bool kf_pipeline_order_holds(const kf_pass_order **out_broken);
 

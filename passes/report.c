@@ -34,13 +34,6 @@ const char *const kf_kind_names[KF_KIND_COUNT] = {
 #undef KIND
 };
 
-const char *const kf_kind_meanings[KF_KIND_COUNT] = {
-    "",
-#define KIND(name, meaning) meaning,
-#include "passes/kinds.def"
-#undef KIND
-};
-
 /* ---- subjects -------------------------------------------------------------------------------- */
 
 kf_kind kf_kind_find(kf_str name)

@@ -47,7 +47,6 @@ typedef struct kf_cli {
 /** Opens engine, session and tokenizer as the options say; prints the size of the cache if asked.
  */
 kf_status kf_cli_open(kf_cli *c);
-void kf_cli_close(kf_cli *c);
 
 /** True once SIGINT or SIGTERM has come; verbs stop at the next step. */
 bool kf_cli_is_interrupted(void);

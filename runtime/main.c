@@ -402,7 +402,7 @@ kf_status kf_cli_open(kf_cli *c)
     return KF_OK;
 }
 
-void kf_cli_close(kf_cli *c)
+static void close_cli(kf_cli *c)
 {
     kf_tok_scratch_destroy(c->scratch);
     kf_session_close(c->session);
@@ -453,7 +453,7 @@ static int run_verb(kf_cli *c, const verb *v, int argc, char **argv)
     status = flush_stdout(c, status);
     if (c->stats && status == KF_OK)
         kf_cli_print_profile(c);
-    kf_cli_close(c);
+    close_cli(c);
     return interrupted ? 128 + (int)interrupted : (int)status;
 }
 

@@ -55,8 +55,6 @@ kf_status kf_tokenizer_encode(const kf_tokenizer *tok, kf_tok_scratch *scratch, 
 kf_status kf_tok_stream_create(const kf_tokenizer *tok, bool skip_special,
                                kf_tok_stream **out_stream);
 void kf_tok_stream_destroy(kf_tok_stream *stream);
-/** Forgets everything pushed; also after an error. */
-void kf_tok_stream_reset(kf_tok_stream *stream);
 /** Adds one id (unknown ids are ignored). The text lives until the next call on |stream|. */
 kf_status kf_tok_stream_push(kf_tok_stream *stream, uint32_t id, const char **out_text,
                              size_t *out_len);

@@ -342,7 +342,8 @@ void kf_tok_stream_destroy(kf_tok_stream *d)
     d->tok->alloc.free(d->tok->alloc.user, d, sizeof *d);
 }
 
-void kf_tok_stream_reset(kf_tok_stream *d)
+/* Forgets everything pushed; also after an error. */
+static void reset(kf_tok_stream *d)
 {
     d->out.len = 0;
     for (uint32_t i = 0; i < d->n_stages; i++) {
@@ -403,7 +404,7 @@ kf_status kf_tok_stream_finish(kf_tok_stream *d, const char **out_text, size_t *
     d->out.len = 0;
     kf_status status = finish_stages(d);
     size_t len = d->out.len;
-    kf_tok_stream_reset(d);
+    reset(d);
     *out_text = d->out.data;
     *out_len = status == KF_OK ? len : 0;
     return status;
@@ -412,14 +413,14 @@ kf_status kf_tok_stream_finish(kf_tok_stream *d, const char **out_text, size_t *
 kf_status kf_tok_stream_decode(kf_tok_stream *d, const uint32_t *ids, size_t n_ids,
                                const char **out_text, size_t *out_len)
 {
-    kf_tok_stream_reset(d);
+    reset(d);
     kf_status status = KF_OK;
     for (size_t i = 0; i < n_ids && status == KF_OK; i++)
         status = push_token(d, ids[i]);
     if (status == KF_OK)
         status = finish_stages(d);
     size_t len = d->out.len;
-    kf_tok_stream_reset(d);
+    reset(d);
     *out_text = d->out.data;
     *out_len = status == KF_OK ? len : 0;
     return status;

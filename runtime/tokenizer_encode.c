@@ -20,7 +20,9 @@ static bool is_byte_char_itself(uint32_t byte)
     return (byte >= 0x21 && byte <= 0x7E) || (byte >= 0xA1 && byte != 0xAD);
 }
 
-uint32_t kf_tok_byte_char(uint8_t byte)
+/* The character that stands for |byte| in the byte alphabet: bytes that print as Latin-1 stand for
+ *  themselves, the others for U+0100, U+0101, ... (bytes_to_unicode of Radford et al. 2019). */
+static uint32_t byte_char(uint8_t byte)
 {
     if (is_byte_char_itself(byte))
         return byte;
@@ -292,7 +294,7 @@ static kf_status map_bytes(const char *text, size_t len, kf_tok_buf *out)
 {
     KF_TOK_TRY(kf_tok_buf_reserve(out, 2 * len));
     for (size_t i = 0; i < len; i++)
-        out->len += kf_utf8_encode(kf_tok_byte_char((uint8_t)text[i]), out->data + out->len);
+        out->len += kf_utf8_encode(byte_char((uint8_t)text[i]), out->data + out->len);
     return KF_OK;
 }
 

@@ -140,9 +140,6 @@ uint32_t kf_tok_find(const kf_tokenizer *tok, const char *text, size_t len);
 /** Unicode White_Space. */
 bool kf_tok_is_space(uint32_t cp);
 
-/** The character that stands for |byte| in the byte alphabet: bytes that print as Latin-1 stand for
- *  themselves, the others for U+0100, U+0101, ... (bytes_to_unicode of Radford et al. 2019). */
-uint32_t kf_tok_byte_char(uint8_t byte);
 /** The inverse; -1 if |cp| stands for no byte. */
 int kf_tok_char_byte(uint32_t cp);
 

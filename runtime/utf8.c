@@ -82,7 +82,8 @@ uint32_t kf_utf8_encode(uint32_t cp, char *out)
     return 4;
 }
 
-size_t kf_utf8_valid_prefix(const char *s, size_t n)
+/* Length of the longest well-formed prefix; |n| when all of it is. */
+static size_t valid_prefix(const char *s, size_t n)
 {
     size_t at = 0;
     while (at < n) {
@@ -102,7 +103,7 @@ size_t kf_utf8_valid_prefix(const char *s, size_t n)
 
 bool kf_utf8_valid(const char *s, size_t n)
 {
-    return kf_utf8_valid_prefix(s, n) == n;
+    return valid_prefix(s, n) == n;
 }
 
 bool kf_utf8_is_incomplete(const char *s, size_t n)
@@ -145,7 +146,7 @@ bool kf_utf8_lossy_feed(kf_utf8_lossy *state, const char *s, size_t n, kf_utf8_s
     if (!resolve_held(state, &s, &n, sink, user))
         return false;
     while (n > 0) {
-        size_t good = kf_utf8_valid_prefix(s, n);
+        size_t good = valid_prefix(s, n);
         if (good > 0 && !sink(user, s, good))
             return false;
         s += good;

@@ -24,9 +24,6 @@ uint32_t kf_utf8_next(const char *s, uint32_t *out_cp);
 /** Writes |cp| (a scalar value) to |out| of 4 bytes; returns the length. */
 uint32_t kf_utf8_encode(uint32_t cp, char *out);
 
-/** Length of the longest well-formed prefix; |n| when all of it is. */
-size_t kf_utf8_valid_prefix(const char *s, size_t n);
-
 bool kf_utf8_valid(const char *s, size_t n);
 
 /** True if |s| of |n| bytes (n > 0) is a proper beginning of a character. */

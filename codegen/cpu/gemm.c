@@ -26,7 +26,8 @@ void kf_regtile_zero(kb *b, kf_regtile *t)
         t->sums[i] = kb_f32(b, t->lanes, 0.0f);
 }
 
-void kf_regtile_load(kb *b, kf_regtile *t, kb_value c, uint32_t ldc)
+/* Row r, vector v at c + 4 * (r * ldc + v * lanes); aligned to the vector. */
+static void load_tile(kb *b, kf_regtile *t, kb_value c, uint32_t ldc)
 {
     KF_ASSERT(n_sums(t) <= KF_REGTILE_SUMS, "register tile is too large");
     for (uint32_t i = 0; i < n_sums(t); i++)
@@ -93,7 +94,7 @@ static void group(kb *b, const kf_gemm_strip *g, uint32_t rows, kb_value r0)
     kf_regtile t = {.rows = rows, .vectors = g->nr / g->lanes, .lanes = g->lanes, .lda = g->lda};
     t.a = kb_index(b, g->a, KB_F32, kb_muli(b, r0, g->lda));
     kb_value c = kb_index(b, g->c, KB_F32, kb_muli(b, r0, g->ldc));
-    kf_regtile_load(b, &t, c, g->ldc);
+    load_tile(b, &t, c, g->ldc);
     kb_value whole = g->len;
     if (g->k_tail)
         whole = kb_muli(b, kb_udiv(b, g->len, kb_i64(b, g->k_unroll)), g->k_unroll);

@@ -26,8 +26,6 @@ typedef struct kf_regtile {
 } kf_regtile;
 
 void kf_regtile_zero(kb *b, kf_regtile *t);
-/** Row r, vector v at c + 4 * (r * ldc + v * lanes); aligned to the vector. */
-void kf_regtile_load(kb *b, kf_regtile *t, kb_value c, uint32_t ldc);
 void kf_regtile_store(kb *b, const kf_regtile *t, kb_value c, uint32_t ldc);
 /** sums[r][v] += A[r][k + dk] * w[v]. */
 void kf_regtile_fma(kb *b, kf_regtile *t, kb_value k, uint32_t dk, const kb_value *w);

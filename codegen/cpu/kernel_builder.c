@@ -386,11 +386,6 @@ kb_value kb_sqrt(kb *b, kb_value x)
     return unary_intrinsic(b, "llvm.sqrt", x);
 }
 
-kb_value kb_rint(kb *b, kb_value x)
-{
-    return unary_intrinsic(b, "llvm.roundeven", x);
-}
-
 kb_value kb_floor(kb *b, kb_value x)
 {
     return unary_intrinsic(b, "llvm.floor", x);
@@ -586,13 +581,6 @@ kb_value kb_iota(kb *b, kb_elem elem, uint32_t lanes)
     return lanes == 1 ? c[0] : LLVMConstVector(c, lanes);
 }
 
-kb_value kb_mask_below(kb *b, kb_value n, uint32_t lanes)
-{
-    kb_value top = kb_int(b, KB_I64, 1, lanes);
-    kb_value n32 = kb_trunc(b, kb_min(b, n, top), KB_I32);
-    return kb_icmp(b, KB_LT, kb_iota(b, KB_I32, lanes), kb_splat(b, n32, lanes));
-}
-
 /* ---- memory ---------------------------------------------------------------------------------- */
 
 kb_value kb_offset(kb *b, kb_value base, kb_value bytes)
@@ -628,33 +616,14 @@ kb_value kb_atomic_add(kb *b, kb_value ptr, kb_value v)
                               LLVMAtomicOrderingAcquireRelease, false);
 }
 
-kb_value kb_load_masked(kb *b, kb_elem elem, kb_value mask, kb_value ptr, uint32_t align)
-{
-    LLVMTypeRef over[] = {vec_type(b, elem, kb_lanes_of(mask)), ptr_type(b)};
-    LLVMValueRef args[] = {ptr, mask, LLVMConstNull(over[0])};
-    kb_value v = intrinsic(b, "llvm.masked.load", over, 2, args, 3);
-    LLVMAddCallSiteAttribute(v, 1, enum_attr(b, "align", align));
-    return v;
-}
-
-void kb_store_masked(kb *b, kb_value v, kb_value mask, kb_value ptr, uint32_t align)
-{
-    LLVMTypeRef over[] = {LLVMTypeOf(v), ptr_type(b)};
-    LLVMValueRef args[] = {v, ptr, mask};
-    kb_value call = intrinsic(b, "llvm.masked.store", over, 2, args, 3);
-    LLVMAddCallSiteAttribute(call, 2, enum_attr(b, "align", align));
-}
-
-kb_value kb_load_f32(kb *b, kb_elem elem, uint32_t lanes, kb_value ptr, uint32_t align,
-                     kb_value mask)
+kb_value kb_load_f32(kb *b, kb_elem elem, uint32_t lanes, kb_value ptr, uint32_t align)
 {
     KF_ASSERT(elem == KB_F32 || elem == KB_F16 || elem == KB_BF16,
               "not a floating point storage type");
-    return kb_to_f32(b, mask ? kb_load_masked(b, elem, mask, ptr, align)
-                             : kb_load(b, elem, lanes, ptr, align));
+    return kb_to_f32(b, kb_load(b, elem, lanes, ptr, align));
 }
 
-void kb_store_f32(kb *b, kb_elem elem, kb_value v, kb_value ptr, uint32_t align, kb_value mask)
+void kb_store_f32(kb *b, kb_elem elem, kb_value v, kb_value ptr, uint32_t align)
 {
     KF_ASSERT(elem == KB_F32 || elem == KB_F16 || elem == KB_BF16,
               "not a floating point storage type");
@@ -662,10 +631,7 @@ void kb_store_f32(kb *b, kb_elem elem, kb_value v, kb_value ptr, uint32_t align,
         v = kb_f32_to_bf16_bits(b, v);
     else if (elem == KB_F16)
         v = LLVMBuildFPTrunc(b->ir, v, vec_type(b, KB_F16, kb_lanes_of(v)), "");
-    if (mask)
-        kb_store_masked(b, v, mask, ptr, align);
-    else
-        kb_store(b, v, ptr, align);
+    kb_store(b, v, ptr, align);
 }
 
 kb_value kb_gather(kb *b, kb_elem elem, kb_value base, kb_value index)
@@ -760,39 +726,17 @@ void kb_loop_end(kb *b, kb_loop *loop, const kb_value *next)
 void kb_if_begin(kb *b, kb_if *branch, kb_value cond)
 {
     LLVMBasicBlockRef then = new_block(b, "then");
-    *branch = (kb_if){.other = new_block(b, "else"), .end = new_block(b, "endif")};
-    LLVMBuildCondBr(b->ir, cond, then, branch->other);
+    branch->end = new_block(b, "endif");
+    LLVMBuildCondBr(b->ir, cond, then, branch->end);
     LLVMPositionBuilderAtEnd(b->ir, then);
 }
 
-void kb_if_else(kb *b, kb_if *branch, uint32_t n, const kb_value *yields)
-{
-    KF_ASSERT(n <= KB_MAX_CARRIED, "branch yields too much");
-    branch->has_else = true;
-    branch->n = n;
-    for (uint32_t i = 0; i < n; i++)
-        branch->yields[i] = yields[i];
-    branch->then_end = LLVMGetInsertBlock(b->ir);
-    LLVMBuildBr(b->ir, branch->end);
-    LLVMPositionBuilderAtEnd(b->ir, branch->other);
-}
-
-void kb_if_end(kb *b, kb_if *branch, const kb_value *yields)
+void kb_if_end(kb *b, kb_if *branch)
 {
     LLVMBasicBlockRef last = LLVMGetInsertBlock(b->ir);
     LLVMBuildBr(b->ir, branch->end);
-    if (!branch->has_else) {
-        LLVMPositionBuilderAtEnd(b->ir, branch->other);
-        LLVMBuildBr(b->ir, branch->end);
-    }
-    LLVMMoveBasicBlockAfter(branch->end, branch->has_else ? last : branch->other);
+    LLVMMoveBasicBlockAfter(branch->end, last);
     LLVMPositionBuilderAtEnd(b->ir, branch->end);
-    for (uint32_t i = 0; i < branch->n; i++) {
-        LLVMValueRef in[] = {branch->yields[i], yields[i]};
-        LLVMBasicBlockRef from[] = {branch->then_end, last};
-        branch->yields[i] = LLVMBuildPhi(b->ir, LLVMTypeOf(in[0]), "");
-        LLVMAddIncoming(branch->yields[i], in, from, 2);
-    }
 }
 
 void kb_switch_begin(kb *b, kb_switch *sw, kb_value v, uint32_t n_cases)

@@ -125,7 +125,6 @@ kb_value kb_fmax(kb *b, kb_value x, kb_value y);
 kb_value kb_minnum(kb *b, kb_value x, kb_value y);
 kb_value kb_maxnum(kb *b, kb_value x, kb_value y);
 /** To the nearest integer, ties to even. */
-kb_value kb_rint(kb *b, kb_value x);
 kb_value kb_floor(kb *b, kb_value x);
 kb_value kb_copysign(kb *b, kb_value magnitude, kb_value sign);
 
@@ -170,8 +169,6 @@ kb_value kb_reduce_fadd(kb *b, kb_value v);
 kb_value kb_reduce_fmax(kb *b, kb_value v);
 /** <0, 1, ... lanes-1> of |elem|. */
 kb_value kb_iota(kb *b, kb_elem elem, uint32_t lanes);
-/** Mask of the lanes below |n| (i64; may exceed the lane count). */
-kb_value kb_mask_below(kb *b, kb_value n, uint32_t lanes);
 
 /* ---- memory ---------------------------------------------------------------------------------- */
 
@@ -186,14 +183,10 @@ void kb_store(kb *b, kb_value v, kb_value ptr, uint32_t align);
 /** Adds |v| (an i32) to the i32 at |ptr|, 4-byte aligned, and gives what was there: what other
  * threads stored before they did the same is seen after it. */
 kb_value kb_atomic_add(kb *b, kb_value ptr, kb_value v);
-/** Lanes outside |mask| are not touched in memory; they read as zero. */
-kb_value kb_load_masked(kb *b, kb_elem elem, kb_value mask, kb_value ptr, uint32_t align);
-void kb_store_masked(kb *b, kb_value v, kb_value mask, kb_value ptr, uint32_t align);
-/** Loads f32, f16 or bf16 as f32; a NULL mask means all lanes. */
-kb_value kb_load_f32(kb *b, kb_elem elem, uint32_t lanes, kb_value ptr, uint32_t align,
-                     kb_value mask);
-/** Stores f32 as f32, f16 or bf16, rounding to nearest even; a NULL mask means all lanes. */
-void kb_store_f32(kb *b, kb_elem elem, kb_value v, kb_value ptr, uint32_t align, kb_value mask);
+/** Loads f32, f16 or bf16 as f32. */
+kb_value kb_load_f32(kb *b, kb_elem elem, uint32_t lanes, kb_value ptr, uint32_t align);
+/** Stores f32 as f32, f16 or bf16, rounding to nearest even. */
+void kb_store_f32(kb *b, kb_elem elem, kb_value v, kb_value ptr, uint32_t align);
 /** Gathers base[index[i]] (index i32 or i64 lanes, in elements). */
 kb_value kb_gather(kb *b, kb_elem elem, kb_value base, kb_value index);
 /** Prefetch for reading into all cache levels. */
@@ -221,22 +214,13 @@ void kb_loop_begin(kb *b, kb_loop *loop, kb_value lo, kb_value hi, int64_t step,
 /** |next|: the |n| carried values for the next iteration. */
 void kb_loop_end(kb *b, kb_loop *loop, const kb_value *next);
 
-/** A two-armed branch that yields values. */
+/** What is emitted between begin and end happens only under a condition. Yields nothing. */
 typedef struct kb_if {
-    struct LLVMOpaqueBasicBlock *other;
     struct LLVMOpaqueBasicBlock *end;
-    struct LLVMOpaqueBasicBlock *then_end;
-    kb_value yields[KB_MAX_CARRIED];
-    uint32_t n;
-    bool has_else;
 } kb_if;
 
 void kb_if_begin(kb *b, kb_if *branch, kb_value cond);
-/** Starts the other arm; |yields|: the |n| values of the first arm. */
-void kb_if_else(kb *b, kb_if *branch, uint32_t n, const kb_value *yields);
-/** Joins; |yields| are the second arm's values and are replaced in branch->yields by the joined
- * ones. With no kb_if_else there are none and |yields| is NULL. */
-void kb_if_end(kb *b, kb_if *branch, const kb_value *yields);
+void kb_if_end(kb *b, kb_if *branch);
 
 /** A switch over 1..n: kb_switch_case(i) starts the case for value i (in any order, each at most
  * once), and values without a case are undefined. Yields nothing. */

@@ -313,7 +313,7 @@ static void one_group(kf_att *t, kb_value pair0, uint32_t n, kb_value page, kb_v
         g.pair[i].head = at.head;
     }
     kf_att_page(t, &g);
-    kb_if_end(b, &some, NULL);
+    kb_if_end(b, &some);
     kf_pw_release(&t->pw, mark);
 }
 
@@ -518,11 +518,11 @@ static void part_tile(kf_att *t)
     kf_att_clear(t, t->part, pairs_of(t));
     sequences(t);
     kf_pw_release(&t->pw, mark);
-    kb_if_end(b, &some, NULL);
+    kb_if_end(b, &some);
     kb_if_begin(b, &last, kf_att_arrive(t));
     kf_att_merge(t, pairs_of(t));
     each_pair(t, finish_pair);
-    kb_if_end(b, &last, NULL);
+    kb_if_end(b, &last);
 }
 
 /* Which rows, head and part the tile is, and where its states are. */

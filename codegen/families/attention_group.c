@@ -56,7 +56,7 @@ static void dot_keys(kf_att *t, const kf_att_group *g, kb_value slot, kb_value *
     for (uint32_t v = 0; v < g->vectors; v++) {
         const int64_t skip = (int64_t)v * t->lanes * kb_elem_bytes(t->kv.elem);
         keys[v] = kb_load_f32(b, t->kv.elem, t->lanes, kb_offset_c(b, p, skip),
-                              kb_elem_bytes(t->kv.elem), NULL);
+                              kb_elem_bytes(t->kv.elem));
     }
     for (uint32_t i = 0; i < g->n; i++) {
         kb_value at_q = kb_add(b, kb_muli(b, kb_addi(b, g->pair0, i), t->z.dim), l.iv);
@@ -194,7 +194,7 @@ static void weigh_columns(kf_att *t, const kf_att_group *g, kb_value d, uint32_t
     for (uint32_t v = 0; v < vectors; v++)
         row[v] = kb_load_f32(b, t->kv.elem, lanes,
                              kb_offset_c(b, p, (int64_t)v * lanes * kb_elem_bytes(t->kv.elem)),
-                             kb_elem_bytes(t->kv.elem), NULL);
+                             kb_elem_bytes(t->kv.elem));
     for (uint32_t i = 0; i < g->n; i++) {
         kb_value w = kb_splat(b, kb_load(b, KB_F32, 1, weight_cell(t, i, l.iv), 4), lanes);
         for (uint32_t v = 0; v < vectors; v++)

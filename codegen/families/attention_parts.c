@@ -131,7 +131,7 @@ void kf_att_merge(kf_att *t, kb_value pairs)
         merge_span(t, l.iv, 0, whole, t->lanes);
         merge_span(t, l.iv, whole, t->z.dim, 1);
         kb_loop_end(b, &l, NULL);
-        kb_if_end(b, &several, NULL);
+        kb_if_end(b, &several);
     }
     kf_att_enter(t, kb_i64(b, 0));
 }
@@ -145,6 +145,6 @@ kb_value kf_att_arrive(kf_att *t)
     kb_value is_last = kb_icmp(b, KB_EQ, before, last);
     kb_if_begin(b, &done, is_last);
     kb_store(b, kb_int(b, KB_I32, 1, 0), t->arrived, 4);
-    kb_if_end(b, &done, NULL);
+    kb_if_end(b, &done);
     return is_last;
 }

@@ -379,7 +379,7 @@ static kb_value load_row(emitter *e, kb_value strip, kb_value k, uint32_t dk, ui
     if (e->cfg->weight == KF_WEIGHT_F32)
         return kb_load(b, KB_F32, lanes, p, lanes * 4);
     if (e->cfg->weight == KF_WEIGHT_F16)
-        return kb_load_f32(b, KB_F16, lanes, p, lanes * 2, NULL);
+        return kb_load_f32(b, KB_F16, lanes, p, lanes * 2);
     kb_value pair = kb_load(b, KB_I32, lanes, p, lanes * 4);
     kb_value upper = kb_and(b, pair, kb_int(b, KB_I32, lanes, 0xffff0000));
     *out_next = kb_bitcast(b, upper, KB_F32, lanes);

@@ -519,7 +519,7 @@ static void emit_item(region *r, uint32_t i, bool *done)
         emit_group(r, i, done);
     if (guarded) {
         kf_pw_release(&r->pw, mark);
-        kb_if_end(b, &some, NULL);
+        kb_if_end(b, &some);
     }
 }
 

@@ -6,7 +6,7 @@
 
 /* ---- parts ----------------------------------------------------------------------------------- */
 
-kf_value aw_read_cache(writer *w, kf_value kv, int plane)
+static kf_value read_cache(writer *w, kf_value kv, int plane)
 {
     kf_attr_kv_read *a = KF_ATTR_NEW(w->s.arena, kv_read);
 
@@ -72,8 +72,8 @@ void aw_begin(writer *w, kf_arena *arena, const form *f, spelled how)
     w->pages = sp_arg(s, "pages", KF_DTYPE_i32, SP_DIMS(kf_dim_sym(KF_SYM_S), SP(4)));
     w->kv = kf_node_add(s->g, KF_OP_kv_append, NULL, 6,
                         (kf_value[]){kv, k, v, w->pos, w->seq, w->pages}, NULL, KF_NO_LOC);
-    w->keys = aw_read_cache(w, w->kv, KF_PLANE_KEYS);
-    w->values = aw_read_cache(w, w->kv, KF_PLANE_VALUES);
+    w->keys = read_cache(w, w->kv, KF_PLANE_KEYS);
+    w->values = read_cache(w, w->kv, KF_PLANE_VALUES);
     w->row = aw_along_rows(w, w->pos);
     w->key = aw_key_index(w, KF_PLANE_POS);
 }
@@ -209,7 +209,7 @@ static kf_value grid_of_positions(writer *w)
                                        : rows;
 }
 
-kf_value aw_work(writer *w, kf_value x)
+static kf_value work(writer *w, kf_value x)
 {
     spelling *s = &w->s;
 
@@ -407,7 +407,7 @@ kf_value aw_probabilities(writer *w, kf_value x, kf_value *late)
 
 void aw_write(writer *w)
 {
-    kf_value late, p = aw_probabilities(w, aw_work(w, aw_scores(w)), &late);
+    kf_value late, p = aw_probabilities(w, work(w, aw_scores(w)), &late);
 
     if (w->f->factor)
         p = sp2(&w->s, KF_OP_mul, p, table_by_distance(w, "factors"));

@@ -62,14 +62,12 @@ typedef struct writer {
 void aw_begin(writer *w, kf_arena *arena, const form *f, spelled how);
 
 /* Parts, for computations that only resemble one. */
-kf_value aw_read_cache(writer *w, kf_value kv, int plane);
 kf_value aw_key_index(writer *w, int plane);
 /** Numbers of rows, along the rows of the scores. */
 kf_value aw_along_rows(writer *w, kf_value v);
 /** Keys or values by heads, so that matmul broadcasts or repeats them. */
 kf_value aw_by_heads(writer *w, kf_value rows);
 kf_value aw_scores(writer *w);
-kf_value aw_work(writer *w, kf_value x);
 kf_value aw_own_sequence(writer *w);
 kf_value aw_in_sight(writer *w);
 /** |x| where the key is seen, |hidden| elsewhere. */

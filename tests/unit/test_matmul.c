@@ -98,10 +98,9 @@ static void store_c(kb *b, void *user, const kf_matmul_tile *tile)
     kb_value from = kb_index(b, tile->c, KB_F32, kb_muli(b, rows.iv, tile->ldc));
     kb_value row = kb_muli(b, kb_add(b, tile->row0, rows.iv), cfg->n);
     kb_value to = kb_index(b, kb_ptr(b, 2), KB_F32, kb_add(b, row, tile->col0));
-    kb_loop_begin(b, &cols, kb_i64(b, 0), tile->cols, cfg->lanes, 0, NULL);
-    kb_value v = kb_load(b, KB_F32, cfg->lanes, kb_index(b, from, KB_F32, cols.iv), cfg->lanes * 4);
-    kb_value mask = kb_mask_below(b, kb_sub(b, tile->cols, cols.iv), cfg->lanes);
-    kb_store_masked(b, v, mask, kb_index(b, to, KB_F32, cols.iv), 4);
+    kb_loop_begin(b, &cols, kb_i64(b, 0), tile->cols, 1, 0, NULL);
+    kb_value v = kb_load(b, KB_F32, 1, kb_index(b, from, KB_F32, cols.iv), 4);
+    kb_store(b, v, kb_index(b, to, KB_F32, cols.iv), 4);
     kb_loop_end(b, &cols, NULL);
     kb_loop_end(b, &rows, NULL);
 }
