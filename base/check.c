@@ -27,13 +27,18 @@ void kf_check_set_context(const char *stage, const char *subject)
     crash_subject = subject;
 }
 
+void kf_check_print_context(void)
+{
+    if (crash_stage)
+        fprintf(stderr, "  in %s%s%s\n", crash_stage, crash_subject ? " " : "",
+                crash_subject ? crash_subject : "");
+}
+
 _Noreturn void kf_check_fail(const char *file, int line, const char *cond, const char *sentence)
 {
     static bool failing; /* the hook itself may break an invariant */
     fprintf(stderr, "kerf: internal error: %s\n  at %s:%d: %s\n", sentence, file, line, cond);
-    if (crash_stage)
-        fprintf(stderr, "  in %s%s%s\n", crash_stage, crash_subject ? " " : "",
-                crash_subject ? crash_subject : "");
+    kf_check_print_context();
     if (!failing && crash_hook) {
         failing = true;
         crash_hook(crash_user, sentence);

@@ -19,6 +19,9 @@ void kf_check_set_hook(kf_crash_hook hook, void *user);
  */
 void kf_check_set_context(const char *stage, const char *subject);
 
+/** Prints that context to standard error, if there is one. */
+void kf_check_print_context(void);
+
 _Noreturn void kf_check_fail(const char *file, int line, const char *cond, const char *sentence);
 
 #define KF_ASSERT(cond, sentence)                                                                  \

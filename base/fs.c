@@ -216,6 +216,24 @@ int kf_fs_write(const char *path, kf_str text, uint32_t mode)
 
 /* ---- paths ----------------------------------------------------------------------------------- */
 
+int kf_fs_make_dirs(const char *path)
+{
+    char *copy = strdup(path);
+    int err = copy ? 0 : ENOMEM;
+
+    for (char *p = copy; p && *p && !err; p++) {
+        if (p == copy || *p != '/')
+            continue;
+        *p = 0;
+        err = mkdir(copy, 0777) == 0 || errno == EEXIST ? 0 : errno;
+        *p = '/';
+    }
+    if (!err && mkdir(copy, 0777) != 0)
+        err = errno != EEXIST ? errno : kf_fs_is_dir(copy) ? 0 : ENOTDIR;
+    free(copy);
+    return err;
+}
+
 bool kf_fs_is_dir(const char *path)
 {
     struct stat st;

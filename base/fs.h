@@ -36,6 +36,8 @@ void kf_outfile_abandon_all(void);
 /** Opens, writes |text|, commits. */
 int kf_fs_write(const char *path, kf_str text, uint32_t mode);
 
+/** Makes the directory |path| and what is missing above it; one that is there is no error. */
+int kf_fs_make_dirs(const char *path);
 bool kf_fs_is_dir(const char *path);
 bool kf_fs_exists(const char *path);
 /** Joins two path parts with one '/'. An absolute |name| is returned as it is. */

@@ -13,6 +13,7 @@
 #include "codegen/pack.h"
 #include "driver/kernels.h"
 #include "driver/link.h"
+#include "driver/load.h"
 #include "driver/probe.h"
 #include "driver/verbs.h"
 #include "frontend/tokenizer_json.h"
@@ -394,11 +395,31 @@ static int write_text(kf_compilation *c, const char *stage, kf_str text)
         return 0;
     }
     if (c->opt->json) {
-        kf_stage_json(c->spec->name.v, stage, text, &json);
+        kf_stage_json(c->spec ? c->spec->name.v : c->plan->name, stage, text, &json);
         kf_sbuf_char(&json, '\n');
         text = kf_sbuf_view(&json);
     }
     return fwrite(text.ptr, 1, text.len, stdout) == text.len ? 0 : 3;
+}
+
+static int emit_llvm(kf_compilation *c)
+{
+    kf_sbuf text = {.arena = c->arena};
+
+    return kf_kernels_llvm(c, &text) ? write_text(c, "llvm", kf_sbuf_view(&text)) : 0;
+}
+
+/* Kernels are all that a graph without a description can become. */
+static int emit_kir(kf_compilation *c, const char *stage)
+{
+    if (strcmp(stage, "llvm"))
+        kf_diag_add(c->diags, KF_E0803, KF_NO_LOC,
+                    "of a .kir file --emit takes llvm, not '%s'; 'kerf opt' runs passes over it, "
+                    "'kerf inspect --stage plan' plans it",
+                    stage);
+    else if (kf_compilation_target(c) && kf_plan_load(c, c->opt->operand))
+        return emit_llvm(c);
+    return 0;
 }
 
 static int emit_stage(kf_compilation *c, const char *stage)
@@ -419,11 +440,11 @@ static int emit_stage(kf_compilation *c, const char *stage)
     }
     if (!kf_compilation_plan(c))
         return 0;
+    if (!strcmp(stage, "llvm"))
+        return emit_llvm(c);
     if (!strcmp(stage, "plan"))
         kf_plan_print(c->plan, KF_PRINT_LOCS, &text);
-    else if (!strcmp(stage, "llvm") && !kf_kernels_llvm(c, &text))
-        kf_diag_add(c->diags, KF_E0602, KF_NO_LOC, "a kernel could not be emitted");
-    else if (!strcmp(stage, "c")) {
+    else {
         job j = {.c = c};
         kf_sbuf_str(&text, host_c(&j));
     }
@@ -444,6 +465,8 @@ int kf_verb_compile(kf_compilation *c)
                     "--emit takes spec, graph, fused, plan, llvm, c, lib or exe, not '%s'", emit);
         return 0;
     }
+    if (kf_is_kir(c->opt->operand))
+        return emit_kir(c, emit);
     bool library = !strcmp(emit, "lib");
     if (!library && strcmp(emit, "exe"))
         return emit_stage(c, emit);

@@ -5,6 +5,7 @@
 #include "base/fs.h"
 #include "base/hash.h"
 #include "codegen/kernel.h"
+#include "driver/crash.h"
 #include "ir/text.h"
 
 #include <errno.h>
@@ -125,20 +126,6 @@ static bool cache_read(const kf_kernel_objects *k, uint32_t index, kf_arena *a)
     return kf_fs_write(kf_kernels_path(a, k, index).ptr, object, 0644) == 0;
 }
 
-static void make_dirs(kf_str path)
-{
-    char *copy = strdup(path.ptr);
-
-    for (char *p = copy ? copy + 1 : NULL; p && *p; p++) {
-        if (*p != '/')
-            continue;
-        *p = 0;
-        mkdir(copy, 0755);
-        *p = '/';
-    }
-    free(copy);
-}
-
 static void cache_write(const kf_kernel_objects *k, uint32_t index, kf_str object, kf_arena *a)
 {
     kf_str path = cache_path(k, index, a);
@@ -146,7 +133,7 @@ static void cache_write(const kf_kernel_objects *k, uint32_t index, kf_str objec
 
     if (!path.len)
         return;
-    make_dirs(path);
+    (void)kf_fs_make_dirs(kf_fs_dirname(a, path).ptr); /* else writing fails, too */
     kf_sbuf_str(&entry, entry_digest(path, object, a));
     kf_sbuf_str(&entry, object);
     (void)kf_fs_write(path.ptr, kf_sbuf_view(&entry),
@@ -167,6 +154,7 @@ static int emit_one(const kf_kernel_objects *k, uint32_t index, kf_arena *a)
     if (!kf_kernel_emit(ll, a, c->target, c->plan, kernel, &why)) {
         fprintf(stderr, "kerf: kernel %.*s: %.*s\n", KF_STR_ARG(kernel->name),
                 KF_STR_ARG(kf_sbuf_view(&why)));
+        kf_crash_leave(c);
         return 70;
     }
     kf_llvm_optimize(ll);
@@ -196,9 +184,15 @@ bool kf_kernels_llvm(const kf_compilation *c, kf_sbuf *out)
 
     if (!ll)
         return false;
-    for (uint32_t i = 0; i < c->plan->kernels.len; i++)
-        if (!kf_kernel_emit(ll, c->scratch, c->target, c->plan, &c->plan->kernels.data[i], &why))
-            return false;
+    for (uint32_t i = 0; i < c->plan->kernels.len; i++) {
+        const kf_kernel *k = &c->plan->kernels.data[i];
+        if (kf_kernel_emit(ll, c->scratch, c->target, c->plan, k, &why))
+            continue;
+        kf_diag_add(c->diags, KF_E0602, KF_NO_LOC, "kernel %.*s: %.*s", KF_STR_ARG(k->name),
+                    KF_STR_ARG(kf_sbuf_view(&why)));
+        kf_crash_leave(c);
+        return false;
+    }
     kf_llvm_optimize(ll);
     kf_sbuf_str(out, kf_llvm_print(ll, c->scratch));
     kf_llvm_destroy(ll);

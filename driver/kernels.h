@@ -31,7 +31,7 @@ void kf_kernels_start(kf_kernel_objects *k, const kf_compilation *c, const char 
 bool kf_kernels_join(kf_kernel_objects *k);
 kf_str kf_kernels_path(kf_arena *arena, const kf_kernel_objects *k, uint32_t kernel);
 
-/** All kernels as LLVM assembly (--emit=llvm), made in this process. */
+/** All kernels as LLVM assembly (--emit=llvm), made in this process; false after reporting. */
 bool kf_kernels_llvm(const kf_compilation *c, kf_sbuf *out);
 
 #endif

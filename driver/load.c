@@ -9,6 +9,7 @@
 #include "ir/verify.h"
 
 #include <elf.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,27 +26,27 @@ bool kf_is_kir(const char *path)
     return !strcmp(path, "-") || (len > 4 && !strcmp(path + len - 4, ".kir"));
 }
 
-static kf_str read_stdin(kf_arena *arena)
+static int read_stdin(kf_arena *arena, kf_str *out)
 {
     kf_sbuf text = {.arena = arena};
     char chunk[4096];
     size_t n;
 
-    while ((n = fread(chunk, 1, sizeof chunk, stdin)) > 0 && text.len < MAX_KIR_BYTES)
+    while ((n = fread(chunk, 1, sizeof chunk, stdin)) > 0 && text.len <= MAX_KIR_BYTES)
         kf_sbuf_str(&text, (kf_str){chunk, (uint32_t)n});
-    return kf_sbuf_view(&text);
+    *out = kf_sbuf_view(&text);
+    return text.len > MAX_KIR_BYTES ? EFBIG : ferror(stdin) ? errno : 0;
 }
 
 /* The text of |path| ("-": standard input); false after E0701. */
 static bool read_kir(kf_compilation *c, const char *path, kf_str *out)
 {
-    if (!strcmp(path, "-")) {
-        *out = read_stdin(c->arena);
-        return true;
-    }
-    int err = kf_fs_read(c->arena, path, MAX_KIR_BYTES, out);
+    int err = strcmp(path, "-") ? kf_fs_read(c->arena, path, MAX_KIR_BYTES, out)
+                                : read_stdin(c->arena, out);
+
     if (err)
-        kf_diag_add(c->diags, KF_E0701, KF_NO_LOC, "%s: %s", path, strerror(err));
+        kf_diag_add(c->diags, KF_E0701, KF_NO_LOC, "%s: %s", path,
+                    err == EINVAL ? "not a regular file; '-' reads standard input" : strerror(err));
     return err == 0;
 }
 

@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* main - the `kerf` command: finds the verb, runs it, prints diagnostics, returns the exit status.
  */
-#include "base/check.h"
 #include "base/fs.h"
+#include "driver/crash.h"
 #include "driver/verbs.h"
-#include "ir/text.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -23,35 +22,6 @@ static void on_signal(int number)
     kf_outfile_abandon_all();
     signal(number, SIG_DFL);
     raise(number);
-}
-
-/* The verb that meets the same module at the same place again. */
-static kf_str reproducer(const kf_compilation *c)
-{
-    const char *target = c->opt->target ? c->opt->target : "cpu";
-
-    if (c->passes.before)
-        return kf_strf(c->arena, "kerf opt --target=%s --passes=%s --verify-each crash.kir", target,
-                       kf_pass_infos[c->passes.current].name);
-    if (c->runs.len) /* behind the passes */
-        return kf_strf(c->arena, "kerf inspect --target=%s --stage=plan crash.kir", target);
-    return KF_STR("kerf opt --passes=canonicalize --verify-each crash.kir");
-}
-
-/* A broken invariant leaves the IR that the running pass was given (what it made may not even
- * parse) and the command that breaks it again. */
-static void on_crash(void *user, const char *sentence)
-{
-    kf_compilation *c = user;
-    kf_sbuf text = {.arena = c->arena};
-
-    (void)sentence;
-    if (!c->module)
-        return;
-    kf_module_print(c->passes.before ? c->passes.before : c->module, KF_PRINT_LOCS, &text);
-    if (kf_fs_write("crash.kir", kf_sbuf_view(&text), 0644) == 0)
-        fprintf(stderr, "the graph is in crash.kir; reproduce with: %.*s\n",
-                KF_STR_ARG(reproducer(c)));
 }
 
 static bool use_color(const kf_options *o)
@@ -121,7 +91,7 @@ int main(int argc, char **argv)
     signal(SIGTERM, on_signal);
     signal(SIGPIPE, SIG_IGN);
     signal(SIGXFSZ, SIG_IGN); /* a write then fails with EFBIG, and is reported */
-    kf_check_set_hook(on_crash, &c);
+    kf_crash_watch(&c);
     if (argc < 2 || !strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"))
         kf_help_print(stdout);
     else if (!strcmp(argv[1], "--version"))
@@ -135,7 +105,7 @@ int main(int argc, char **argv)
     status = end_output(&c, status);
     print_diagnostics(&c);
     kf_compilation_close(&c);
-    kf_check_set_hook(NULL, NULL);
+    kf_crash_watch(NULL);
     kf_arena_destroy(c.scratch);
     kf_arena_destroy(arena);
     return status;

@@ -201,8 +201,13 @@ bool kf_compilation_fuse(kf_compilation *c, const char *off)
                              .after = c->after_pass,
                              .user = c->after_pass_user};
 
+    int err = 0;
     if (!kf_pipeline_check(&p, c->diags))
         return false;
+    if (p.dump_dir && (err = kf_fs_make_dirs(p.dump_dir)) != 0) {
+        kf_diag_add(c->diags, KF_E0603, KF_NO_LOC, "%s: %s", p.dump_dir, strerror(err));
+        return false;
+    }
     c->passes = (kf_pass_ctx){.arena = c->arena,
                               .scratch = c->scratch,
                               .target = c->target,

@@ -13,11 +13,9 @@
 #include "ir/phase.h"
 #include "ir/text.h"
 
-#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 
 /* Passes reassociate sums; in f64 that costs 1e-30 or so, and a wrong graph costs more than this.
  */
@@ -145,10 +143,11 @@ static uint32_t search(bisection *b, uint32_t last, double *out_nmse)
 
 bool kf_verify_dir(kf_compilation *c, const char *dir)
 {
-    if (mkdir(dir, 0777) == 0 || errno == EEXIST)
-        return true;
-    kf_diag_add(c->diags, KF_E0603, KF_NO_LOC, "%s: %s", dir, strerror(errno));
-    return false;
+    int err = kf_fs_make_dirs(dir);
+
+    if (err)
+        kf_diag_add(c->diags, KF_E0603, KF_NO_LOC, "%s: %s", dir, strerror(err));
+    return !err;
 }
 
 static void write_state(bisection *b, const char *dir, const char *name, const kf_module *m)

@@ -9,11 +9,9 @@
 #include "frontend/safetensors.h"
 #include "ir/convert.h"
 
-#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 enum { CHUNK_ELEMS = 1 << 16 };
 
@@ -233,7 +231,7 @@ bool kf_weights_random_write(kf_arena *arena, kf_diags *diags, const kf_spec *sp
                              uint64_t seed, kf_dtype dtype)
 {
     kf_str path = kf_str_dup(arena, kf_str_from(dir));
-    int err = mkdir(dir, 0777) != 0 && errno != EEXIST ? errno : 0;
+    int err = kf_fs_make_dirs(dir);
     if (err == 0)
         err = write_weights(arena, new_source(arena, spec, seed, dtype),
                             kf_fs_join(arena, path, KF_STR("model.safetensors")).ptr);

@@ -102,6 +102,11 @@ bool kf_pipeline_check(const kf_pipeline_options *opt, kf_diags *d)
     ok &= check_list(opt->trace, "--pass-trace", d);
     ok &= check_list(opt->passes, "--passes", d);
     ok &= check_list(opt->stop_after, "--stop-after", d);
+    if (opt->passes && opt->stop_after) {
+        kf_diag_add(d, KF_E0803, KF_NO_LOC,
+                    "--passes ends where its list ends: leave --stop-after out");
+        ok = false;
+    }
     const char *list = opt->off;
     char word[64];
     while (ok && next_word(&list, word, sizeof word)) {
@@ -171,7 +176,7 @@ static void dump(const kf_module *m, kf_pass_ctx *cx, const kf_pipeline_options 
         kf_str file = kf_strf(cx->scratch, "%s/%02u_%s.kir", opt->dump_dir, number, name);
         int err = kf_fs_write(file.ptr, module_text(m, cx->scratch), 0644);
         if (err)
-            fprintf(stderr, "warning: cannot write %s: %s\n", file.ptr, strerror(err));
+            kf_diag_add(cx->diags, KF_E0603, KF_NO_LOC, "%s: %s", file.ptr, strerror(err));
     }
 }
 
@@ -232,9 +237,8 @@ void kf_pipeline_run(kf_module *m, kf_pass_ctx *cx, const kf_pipeline_options *o
     for (uint32_t i = 0; !opt->passes && i < kf_pipeline_length; i++) {
         kf_pass_id id = kf_pipeline[i];
         const char *name = kf_pass_infos[id].name;
-        if (kf_pass_infos[id].kind != KF_PASS_LOWER && opt->off && listed(opt->off, name))
-            continue;
-        run_pass(m, cx, opt, id, out_runs);
+        if (kf_pass_infos[id].kind == KF_PASS_LOWER || !opt->off || !listed(opt->off, name))
+            run_pass(m, cx, opt, id, out_runs);
         bool last_of_name = true;
         for (uint32_t j = i + 1; j < kf_pipeline_length; j++)
             last_of_name &= kf_pipeline[j] != id;

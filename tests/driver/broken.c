@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* broken - what nobody wants, by $KF_BROKEN: fold_const leaves a graph that the verifier refuses
- * (invariant), or one that computes something else (result: the first sum of rows becomes a
- * difference); kernels compute something else than their bodies (kernel: the same). Linked in place
- * of the pass, and around the emitter.
+ * (invariant; rewrite: only where norms are to be rewritten), or one that computes something else
+ * (result: the first sum of rows becomes a difference), or meets a fatal signal (fault); kernels
+ * compute something else than their bodies (kernel: the same), or none comes out (emitter). Linked
+ * in place of the pass, and around the emitter.
  */
 #include "codegen/kernel.h"
 #include "passes/match.h"
@@ -50,11 +51,14 @@ bool kf_pass_fold_const(kf_module *m, kf_pass_ctx *cx)
 {
     bool done = false;
 
-    (void)cx;
+    if (is_broken("fault"))
+        abort();
     for (uint32_t i = 0; i < m->funcs.len && !done; i++)
         done = is_broken("result")      ? subtract(m->funcs.data[i])
                : is_broken("invariant") ? break_types(m->funcs.data[i])
-                                        : false;
+               : is_broken("rewrite") && cx->norm_rewrite != KF_NORM_REWRITE_NONE
+                   ? break_types(m->funcs.data[i])
+                   : false;
     return done;
 }
 
@@ -63,6 +67,10 @@ bool __wrap_kf_kernel_emit(kf_llvm *backend, kf_arena *arena, const kf_target *t
 {
     kf_kernel other = *k;
 
+    if (is_broken("emitter")) {
+        kf_sbuf_c(why, "no such kernel");
+        return false;
+    }
     other.body = kf_graph_clone(k->body, k->body->name);
     if (is_broken("kernel"))
         subtract(other.body);
