@@ -164,9 +164,9 @@ static int sync_dir_of(const char *path)
     return err;
 }
 
-int kf_outfile_commit(kf_outfile *f)
+static int commit(kf_outfile *f, bool durable)
 {
-    int err = fsync(f->fd) != 0 ? errno : 0;
+    int err = durable && fsync(f->fd) != 0 ? errno : 0;
     if (close(f->fd) != 0 && !err)
         err = errno;
     f->fd = -1;
@@ -176,9 +176,19 @@ int kf_outfile_commit(kf_outfile *f)
         kf_outfile_abandon(f);
         return err;
     }
-    err = sync_dir_of(f->path);
+    err = durable ? sync_dir_of(f->path) : 0;
     release(f);
     return err;
+}
+
+int kf_outfile_commit(kf_outfile *f)
+{
+    return commit(f, true);
+}
+
+int kf_outfile_commit_scratch(kf_outfile *f)
+{
+    return commit(f, false);
 }
 
 void kf_outfile_abandon(kf_outfile *f)
@@ -200,7 +210,7 @@ void kf_outfile_abandon_all(void)
     }
 }
 
-int kf_fs_write(const char *path, kf_str text, uint32_t mode)
+static int write_whole(const char *path, kf_str text, uint32_t mode, bool durable)
 {
     kf_outfile f;
     int err = kf_outfile_open(&f, path, mode);
@@ -211,7 +221,17 @@ int kf_fs_write(const char *path, kf_str text, uint32_t mode)
         kf_outfile_abandon(&f);
         return err;
     }
-    return kf_outfile_commit(&f);
+    return commit(&f, durable);
+}
+
+int kf_fs_write(const char *path, kf_str text, uint32_t mode)
+{
+    return write_whole(path, text, mode, true);
+}
+
+int kf_fs_write_scratch(const char *path, kf_str text)
+{
+    return write_whole(path, text, 0644, false);
 }
 
 /* ---- paths ----------------------------------------------------------------------------------- */

@@ -28,6 +28,9 @@ int kf_outfile_open(kf_outfile *f, const char *path, uint32_t mode);
 int kf_outfile_write(kf_outfile *f, const void *data, size_t size_bytes);
 /** Makes the file durable and visible. |f| is closed afterwards, whether it worked or not. */
 int kf_outfile_commit(kf_outfile *f);
+/** The same without fsync, for what nothing needs after a crash of the machine: waiting for a disk
+ * takes longer than making a kernel. */
+int kf_outfile_commit_scratch(kf_outfile *f);
 /** Removes the temporary file; safe after commit and on a zeroed struct. */
 void kf_outfile_abandon(kf_outfile *f);
 /** Removes the temporary files of every open kf_outfile; async-signal-safe (for SIGINT/SIGTERM). */
@@ -35,6 +38,7 @@ void kf_outfile_abandon_all(void);
 
 /** Opens, writes |text|, commits. */
 int kf_fs_write(const char *path, kf_str text, uint32_t mode);
+int kf_fs_write_scratch(const char *path, kf_str text);
 
 /** Makes the directory |path| and what is missing above it; one that is there is no error. */
 int kf_fs_make_dirs(const char *path);

@@ -186,6 +186,15 @@ static kf_probe_model probe_model(const kf_spec *spec)
                             .encoder = encoder};
 }
 
+/* Whether |f| goes into the executable. Known before it is closed: only a file that stays beside it
+ * has to be durable. */
+static bool embeds(const job *j, const kf_outfile *f)
+{
+    const kf_options *o = j->c->opt;
+
+    return !o->no_embed && (o->embed || j->library || file_bytes(f->tmp_path) < EMBED_BELOW_BYTES);
+}
+
 /* Writes |dir|/out.kfw. */
 static bool pack(job *j)
 {
@@ -206,15 +215,14 @@ static bool pack(job *j)
     if (!err)
         err = kf_pack_write(arena, j->c->plan, kf_compilation_weights(j->c), sections, n, &f,
                             pack_progress, j, &j->digest, &tensor);
+    j->embedded = !err && embeds(j, &f);
     if (!err)
-        err = kf_outfile_commit(&f);
+        err = j->embedded ? kf_outfile_commit_scratch(&f) : kf_outfile_commit(&f);
     progress_end(j->c);
     if (err)
         report_pack_error(j, err, tensor);
     kf_outfile_abandon(&f);
     kf_arena_destroy(arena);
-    j->embedded = !j->c->opt->no_embed &&
-                  (j->c->opt->embed || j->library || file_bytes(path.ptr) < EMBED_BELOW_BYTES);
     return err == 0;
 }
 
@@ -323,12 +331,12 @@ static bool link_all(job *j)
                      .embed = j->embedded ? kf_strf(c->arena, "%s/out.kfw", j->dir).ptr : NULL,
                      .model_name = kf_c_identifier(c->arena, c->plan->name).ptr};
 
-    int err = kf_fs_write(source.ptr, host_c(j), 0644);
+    int err = kf_fs_write_scratch(source.ptr, host_c(j));
     if (!err && !j->library) {
         kf_sbuf text = {.arena = c->arena};
         l.plan = kf_strf(c->arena, "%s/plan.kir", j->dir).ptr;
         kf_plan_print(c->plan, 0, &text);
-        err = kf_fs_write(l.plan, kf_sbuf_view(&text), 0644);
+        err = kf_fs_write_scratch(l.plan, kf_sbuf_view(&text));
     }
     if (err) {
         kf_diag_add(c->diags, KF_E0603, KF_NO_LOC, "%s: %s", source.ptr, strerror(err));

@@ -123,7 +123,7 @@ static bool cache_read(const kf_kernel_objects *k, uint32_t index, kf_arena *a)
     kf_str object = {entry.ptr + DIGEST_CHARS, entry.len - DIGEST_CHARS};
     if (memcmp(entry_digest(path, object, a).ptr, entry.ptr, DIGEST_CHARS))
         return false;
-    return kf_fs_write(kf_kernels_path(a, k, index).ptr, object, 0644) == 0;
+    return kf_fs_write_scratch(kf_kernels_path(a, k, index).ptr, object) == 0;
 }
 
 static void cache_write(const kf_kernel_objects *k, uint32_t index, kf_str object, kf_arena *a)
@@ -136,8 +136,8 @@ static void cache_write(const kf_kernel_objects *k, uint32_t index, kf_str objec
     (void)kf_fs_make_dirs(kf_fs_dirname(a, path).ptr); /* else writing fails, too */
     kf_sbuf_str(&entry, entry_digest(path, object, a));
     kf_sbuf_str(&entry, object);
-    (void)kf_fs_write(path.ptr, kf_sbuf_view(&entry),
-                      0644); /* a cache that cannot be written is no cache */
+    (void)kf_fs_write_scratch(
+        path.ptr, kf_sbuf_view(&entry)); /* a cache that cannot be written is no cache */
 }
 
 /* ---- LLVM ------------------------------------------------------------------------------------ */
@@ -159,7 +159,7 @@ static int emit_one(const kf_kernel_objects *k, uint32_t index, kf_arena *a)
     }
     kf_llvm_optimize(ll);
     kf_str object = kf_llvm_emit_object(ll, a);
-    int err = kf_fs_write(kf_kernels_path(a, k, index).ptr, object, 0644);
+    int err = kf_fs_write_scratch(kf_kernels_path(a, k, index).ptr, object);
     cache_write(k, index, object, a);
     kf_llvm_destroy(ll);
     return err ? 3 : 0;

@@ -120,7 +120,7 @@ static bool assemble_data(const kf_link_job *job)
 
     if (!job->embed && !job->plan)
         return true;
-    if (kf_fs_write(path.ptr, data_sections(job), 0644)) {
+    if (kf_fs_write_scratch(path.ptr, data_sections(job))) {
         kf_diag_add(job->diags, KF_E0603, KF_NO_LOC, "cannot write %.*s", KF_STR_ARG(path));
         return false;
     }
@@ -193,7 +193,7 @@ static bool archive(const kf_link_job *job, const kf_runtime_paths *rt)
     kf_sbuf_printf(&script, "create %.*s\naddlib %.*s\naddmod %.*s\nsave\nend\n",
                    KF_STR_ARG(in_dir(job, "lib.a")), KF_STR_ARG(rt->archive),
                    KF_STR_ARG(in_dir(job, "model.o")));
-    if (kf_fs_write(path.ptr, kf_sbuf_view(&script), 0644)) {
+    if (kf_fs_write_scratch(path.ptr, kf_sbuf_view(&script))) {
         kf_diag_add(job->diags, KF_E0603, KF_NO_LOC, "cannot write %.*s", KF_STR_ARG(path));
         return false;
     }
@@ -236,7 +236,7 @@ static bool header(const kf_link_job *job, const kf_runtime_paths *rt)
         "\n/* The model in this library; give it to kf_open. */\n"
         "#ifdef __cplusplus\nextern \"C\"\n#endif\nconst struct kf_model *%s_model(void);\n",
         job->model_name);
-    return kf_fs_write(in_dir(job, "lib.h").ptr, kf_sbuf_view(&out), 0644) == 0;
+    return kf_fs_write_scratch(in_dir(job, "lib.h").ptr, kf_sbuf_view(&out)) == 0;
 }
 
 bool kf_link_lib(const kf_link_job *job)

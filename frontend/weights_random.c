@@ -169,6 +169,7 @@ static int write_tensors(kf_arena *arena, const random_source *s, kf_outfile *f)
     return err;
 }
 
+/* Seeded files can be made again: none of them is synced. */
 static int write_weights(kf_arena *arena, const random_source *s, const char *path)
 {
     kf_outfile f = {0};
@@ -176,7 +177,7 @@ static int write_weights(kf_arena *arena, const random_source *s, const char *pa
     if (err == 0)
         err = write_tensors(arena, s, &f);
     if (err == 0)
-        err = kf_outfile_commit(&f);
+        err = kf_outfile_commit_scratch(&f);
     kf_outfile_abandon(&f);
     return err;
 }
@@ -215,16 +216,16 @@ static int write_description(kf_arena *arena, const kf_spec *spec, kf_str dir, k
         kf_spec copy = *spec;
         copy.weights = (kf_sv_str){KF_STR("."), {KF_NO_LOC, KF_ORIGIN_SPEC}};
         kf_spec_print(&copy, false, &text);
-        return kf_fs_write(kf_fs_join(arena, dir, KF_STR("model.yaml")).ptr, kf_sbuf_view(&text),
-                           0644);
+        return kf_fs_write_scratch(kf_fs_join(arena, dir, KF_STR("model.yaml")).ptr,
+                                   kf_sbuf_view(&text));
     }
     int err =
-        kf_fs_write(kf_fs_join(arena, dir, KF_STR("config.json")).ptr, kf_sbuf_view(&text), 0644);
+        kf_fs_write_scratch(kf_fs_join(arena, dir, KF_STR("config.json")).ptr, kf_sbuf_view(&text));
     if (err != 0)
         return err;
     kf_str generation = generation_json(arena, &spec->generation);
-    return kf_fs_write(kf_fs_join(arena, dir, KF_STR("generation_config.json")).ptr, generation,
-                       0644);
+    return kf_fs_write_scratch(kf_fs_join(arena, dir, KF_STR("generation_config.json")).ptr,
+                               generation);
 }
 
 bool kf_weights_random_write(kf_arena *arena, kf_diags *diags, const kf_spec *spec, const char *dir,
