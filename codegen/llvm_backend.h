@@ -35,6 +35,9 @@ typedef struct kf_llvm kf_llvm;
  * release with kf_llvm_destroy. NULL with a reason in |out_error| when LLVM has no such target. */
 kf_llvm *kf_llvm_create(kf_arena *arena, const char *name, const kf_llvm_options *options,
                         kf_str *out_error);
+/** Throws the module away and begins an empty one in a context of its own, so that its bytes do not
+ * depend on what came before; the target machine, which is dear to make, stays. */
+void kf_llvm_restart(kf_llvm *ll, const char *name);
 void kf_llvm_destroy(kf_llvm *ll);
 
 const kf_llvm_options *kf_llvm_get_options(const kf_llvm *ll);

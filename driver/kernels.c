@@ -142,15 +142,13 @@ static void cache_write(const kf_kernel_objects *k, uint32_t index, kf_str objec
 
 /* ---- LLVM ------------------------------------------------------------------------------------ */
 
-static int emit_one(const kf_kernel_objects *k, uint32_t index, kf_arena *a)
+static int emit_one(const kf_kernel_objects *k, kf_llvm *ll, uint32_t index, kf_arena *a)
 {
     const kf_compilation *c = k->c;
     const kf_kernel *kernel = &c->plan->kernels.data[index];
     kf_sbuf why = {.arena = a};
-    kf_llvm *ll = open_backend(c, a, kernel->name.ptr, k->sanitize);
 
-    if (!ll)
-        return 70;
+    kf_llvm_restart(ll, kernel->name.ptr);
     if (!kf_kernel_emit(ll, a, c->target, c->plan, kernel, &why)) {
         fprintf(stderr, "kerf: kernel %.*s: %.*s\n", KF_STR_ARG(kernel->name),
                 KF_STR_ARG(kf_sbuf_view(&why)));
@@ -161,7 +159,6 @@ static int emit_one(const kf_kernel_objects *k, uint32_t index, kf_arena *a)
     kf_str object = kf_llvm_emit_object(ll, a);
     int err = kf_fs_write_scratch(kf_kernels_path(a, k, index).ptr, object);
     cache_write(k, index, object, a);
-    kf_llvm_destroy(ll);
     return err ? 3 : 0;
 }
 
@@ -169,10 +166,12 @@ static int emit_share(void *user, uint32_t child)
 {
     const kf_kernel_objects *k = user;
     kf_arena *a = kf_arena_create("kernels");
-    int status = 0;
+    kf_llvm *ll = open_backend(k->c, a, "kernels", k->sanitize);
+    int status = ll ? 0 : 70;
 
     for (uint32_t i = child; !status && i < k->n_missing; i += k->children)
-        status = emit_one(k, k->missing[i], a);
+        status = emit_one(k, ll, k->missing[i], a);
+    kf_llvm_destroy(ll);
     kf_arena_destroy(a);
     return status;
 }

@@ -58,3 +58,19 @@ kf_input_id kf_input_find(kf_str name)
         i++;
     return (kf_input_id)i;
 }
+
+void kf_type_narrow_rows(kf_type *t)
+{
+    for (uint32_t i = 0; i < t->rank; i++)
+        if (t->dim[i].sym == KF_SYM_N + 1)
+            t->dim[i].sym = KF_SYM_S + 1;
+}
+
+void kf_graph_narrow_rows(kf_graph *g)
+{
+    for (uint32_t i = 0; i < g->values.len; i++)
+        kf_type_narrow_rows(&g->values.data[i].type);
+    for (uint32_t i = 0; i < g->nodes.len; i++)
+        if (g->nodes.data[i].body)
+            kf_graph_narrow_rows(g->nodes.data[i].body);
+}

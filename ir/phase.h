@@ -24,6 +24,10 @@ extern const kf_phase_info kf_phase_infos[KF_PHASE_ID_COUNT];
 /** The phase called |name|, or NULL. */
 const kf_phase_info *kf_phase_find(kf_str name);
 
+/** Writes S for N, as a phase of one token a sequence does; |g|: in the bodies inside, too. */
+void kf_type_narrow_rows(kf_type *t);
+void kf_graph_narrow_rows(kf_graph *g);
+
 /** Whether |func| names an entry, before or after the phases are split. */
 bool kf_is_entry(kf_str func);
 

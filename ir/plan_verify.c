@@ -17,6 +17,7 @@
  *
  * Lifetimes are computed here anew, not taken from the pass that placed the buffers.
  */
+#include "ir/phase.h"
 #include "ir/plan.h"
 #include "ir/text.h"
 #include "ir/verify.h"
@@ -141,15 +142,21 @@ static bool operand_type(const checker *c, kf_operand o, kf_type *out, uint32_t 
     return false;
 }
 
-/* Inputs are declared once for all phases; a phase may name one size by another symbol. */
-static bool fits(const kf_type *have, const kf_type *want, bool any_symbol)
+/* Inputs are declared once for all phases; a phase may name one size by another symbol. N is S where
+ * each sequence has one token: a kernel over N is used there as well. */
+static bool fits(const checker *c, const kf_type *have, const kf_type *want, bool any_symbol)
 {
-    kf_type t = *have;
-    for (uint8_t d = 0; any_symbol && d < t.rank && d < want->rank; d++) {
-        if (t.dim[d].sym && want->dim[d].sym)
-            t.dim[d] = want->dim[d];
+    kf_type t = *have, w = *want;
+    for (uint8_t d = 0; any_symbol && d < t.rank && d < w.rank; d++) {
+        if (t.dim[d].sym && w.dim[d].sym)
+            t.dim[d] = w.dim[d];
     }
-    return kf_type_eq(&t, want);
+    const kf_phase_info *phase = kf_phase_find(c->ph->name);
+    if (phase && phase->one_token) {
+        kf_type_narrow_rows(&t);
+        kf_type_narrow_rows(&w);
+    }
+    return kf_type_eq(&t, &w);
 }
 
 static void check_launch(checker *c, uint32_t index, const kf_plan_step *step)
@@ -177,7 +184,7 @@ static void check_launch(checker *c, uint32_t index, const kf_plan_step *step)
             error(c, "operand %" PRIu32 " of '%.*s' does not exist", i, KF_STR_ARG(k->name));
             continue;
         }
-        if (!fits(&have, &want, l->operand[i].space == KF_SPACE_INPUT)) {
+        if (!fits(c, &have, &want, l->operand[i].space == KF_SPACE_INPUT)) {
             kf_sbuf text = {.arena = c->p->arena};
             kf_type_print(c->p->module, &have, &text);
             kf_sbuf_c(&text, ", the body has ");

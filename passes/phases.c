@@ -19,22 +19,6 @@
 #include "ir/phase.h"
 #include "passes/match.h"
 
-static void narrow_type(kf_type *t)
-{
-    for (uint32_t i = 0; i < t->rank; i++)
-        if (t->dim[i].sym == KF_SYM_N + 1)
-            t->dim[i].sym = KF_SYM_S + 1;
-}
-
-static void narrow_graph(kf_graph *g)
-{
-    for (uint32_t i = 0; i < g->values.len; i++)
-        narrow_type(&g->values.data[i].type);
-    for (uint32_t i = 0; i < g->nodes.len; i++)
-        if (g->nodes.data[i].body)
-            narrow_graph(g->nodes.data[i].body);
-}
-
 static kf_graph *clone_for(kf_module *m, const kf_graph *g, const kf_phase_info *p)
 {
     kf_str name = kf_strf(m->arena, "%.*s.%s", KF_STR_ARG(g->name), p->name);
@@ -44,7 +28,7 @@ static kf_graph *clone_for(kf_module *m, const kf_graph *g, const kf_phase_info 
         return c;
     c = kf_graph_clone(g, name);
     if (p->one_token)
-        narrow_graph(c);
+        kf_graph_narrow_rows(c);
     for (uint32_t i = 0; i < c->nodes.len; i++) {
         kf_node *n = &c->nodes.data[i];
         if (n->op != KF_OP_repeat)

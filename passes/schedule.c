@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* schedule - Fused graph -> Plan: one launch per region in program order, loops over layers kept.
  *
- * For each phase and row bucket every region gets its kernel (equal ones are shared) and its
+ * For each phase and row bucket every region gets its kernel (equal ones are shared, also between
+ * phases) and its
  * operands are bound: parameters to packed weights (equal recipes are one), caches to states,
  * everything else to buffers. A loop's iteration argument and result live in one buffer; where the
  * old value is still read when the new one is stored, a copy launch stands at the end of the loop.
@@ -18,11 +19,17 @@
 
 #include <string.h>
 
+/** What a kernel computes: its body as text, and that text with N taken for S. */
+typedef struct kernel_text {
+    kf_str exact, narrow;
+} kernel_text;
+
 typedef struct scheduler {
     kf_plan *p;
     const kf_target *target;
     kf_plan_phase *phase;
     kf_arena *arena;
+    KF_VEC(kernel_text) texts; /* by kernel */
 } scheduler;
 
 /** Where values of one function live while it is scheduled. */
@@ -87,7 +94,13 @@ static kf_operand new_buffer(scheduler *s, const kf_type *t)
 
 /* ---- kernels --------------------------------------------------------------------------------- */
 
-static bool same_shape(const kf_kernel_shape *a, const kf_kernel_shape *b)
+/* N is S in a phase of one token a sequence. */
+static uint32_t row_sym(uint32_t sym, bool one_token)
+{
+    return one_token && sym == KF_SYM_N ? KF_SYM_S : sym;
+}
+
+static bool same_shape(const kf_kernel_shape *a, const kf_kernel_shape *b, bool one_token)
 {
     bool same = a->config.n == b->config.n && a->scratch_bytes == b->scratch_bytes &&
                 a->cells == b->cells && a->shared_bytes == b->shared_bytes &&
@@ -96,8 +109,9 @@ static bool same_shape(const kf_kernel_shape *a, const kf_kernel_shape *b)
     for (uint8_t i = 0; same && i < a->config.n; i++)
         same = a->config.value[i] == b->config.value[i];
     for (uint8_t i = 0; same && i < a->tiles.n_terms; i++)
-        same = a->tiles.term[i].sym == b->tiles.term[i].sym &&
-               a->tiles.term[i].div == b->tiles.term[i].div;
+        same =
+            row_sym(a->tiles.term[i].sym, one_token) == row_sym(b->tiles.term[i].sym, one_token) &&
+            a->tiles.term[i].div == b->tiles.term[i].div;
     return same;
 }
 
@@ -109,23 +123,41 @@ static kf_str body_text(const kf_graph *body, kf_arena *a)
     return kf_sbuf_view(&text);
 }
 
+static kernel_text text_of(const kf_graph *body, kf_arena *a)
+{
+    kf_graph *narrow = kf_graph_clone(body, body->name);
+
+    kf_graph_narrow_rows(narrow);
+    return (kernel_text){body_text(body, a), body_text(narrow, a)};
+}
+
+/* Kernel |i| computes what |k| is to compute. In a phase of one token a sequence, a kernel of rows
+ * over N serves rows over S: both numbers are the same in each of its calls. */
+static bool same_kernel(const scheduler *s, uint32_t i, const kf_kernel *k, const kernel_text *text)
+{
+    const kf_kernel *have = &s->p->kernels.data[i];
+    const kernel_text *t = &s->texts.data[i];
+    bool one_token = kf_phase_find(s->phase->name)->one_token;
+
+    return have->family == k->family && same_shape(&have->shape, &k->shape, one_token) &&
+           (one_token ? kf_str_eq(t->narrow, text->narrow) : kf_str_eq(t->exact, text->exact));
+}
+
 static uint32_t get_kernel(scheduler *s, const kf_node *region)
 {
     kf_plan *p = s->p;
     kf_family family = KF_ATTR_OF(region, region)->family;
     kf_kernel k = {.family = family, .body = region->body, .loc = region->loc};
-    kf_str text = body_text(region->body, s->arena);
+    kernel_text text = text_of(region->body, s->arena);
 
     k.shape =
         s->target->configure(s->target, family, region->body, s->phase->rows_lo, s->phase->rows_hi);
-    for (uint32_t i = 0; i < p->kernels.len; i++) {
-        const kf_kernel *have = &p->kernels.data[i];
-        if (have->family == family && same_shape(&have->shape, &k.shape) &&
-            kf_str_eq(body_text(have->body, s->arena), text))
+    for (uint32_t i = 0; i < p->kernels.len; i++)
+        if (same_kernel(s, i, &k, &text))
             return i;
-    }
     k.name = kf_strf(s->arena, "k%u_%.*s", p->kernels.len, KF_STR_ARG(region->name));
     kf_vec_push(s->arena, &p->kernels, k);
+    kf_vec_push(s->arena, &s->texts, text);
     return p->kernels.len - 1;
 }
 

@@ -99,13 +99,15 @@ static kf_kernel_shape configure(const kf_target *t, const kf_graph *g, kf_arena
     (void)scratch;
     kf_kernel_shape s = {.scratch_bytes = 0};
     const kf_dim d = tiled_dim(g);
-    const int64_t bound = kf_dim_bound(g, d, rows_hi);
     int64_t rows = TILE_ELEMS / elems_per_row(g, rows_hi);
     /* A tile of single elements is still whole vectors. */
     if (rows > kf_target_lanes(t))
         rows = rows / kf_target_lanes(t) * kf_target_lanes(t);
     rows = rows < 1 ? 1 : rows;
-    rows = rows > bound ? bound : rows;
+    /* Whatever a bucket's bound is: fewer rows than that are one tile, too, and all buckets have the
+     * same kernel. */
+    if (kf_dim_is_static(d) && rows > d.size)
+        rows = d.size;
     kf_config_set(&s.config, "tile_rows", rows);
     s.tiles.constant = 1;
     if (kf_dim_is_static(d)) {
