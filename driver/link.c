@@ -115,7 +115,7 @@ static kf_str data_sections(const kf_link_job *job)
 
 static bool assemble_data(const kf_link_job *job)
 {
-    kf_str path = in_dir(job, "data.S");
+    kf_str path = in_dir(job, "data.s");
     command *c = KF_NEW(job->arena, command);
 
     if (!job->embed && !job->plan)
