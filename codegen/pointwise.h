@@ -26,6 +26,8 @@ typedef struct kf_pw_leaves {
     void *user;
     bool (*is_leaf)(void *user, kf_value v);
     kb_value (*load)(kf_pw *pw, void *user, kf_value v, const kf_coord *ix);
+    /** Accumulators of a row_reduce that the family holds already, or NULL. May be NULL. */
+    const kb_value *(*accs)(void *user, const kf_node *n);
 } kf_pw_leaves;
 
 struct kf_pw {
@@ -100,6 +102,9 @@ void kf_pw_remember(kf_pw *pw, kf_value v, uint32_t what, const kf_coord *ix, ui
 /** Coordinates of an operand of type |from| that is broadcast to |to|. */
 void kf_pw_broadcast(kf_pw *pw, const kf_type *from, const kf_type *to, const kf_coord *ix,
                      kf_coord *out);
+
+/** The accumulators of the row at |ix| (without the last axis), or NULL while it is not known. */
+const kb_value *kf_pw_row_accs(kf_pw *pw, const kf_node *n, const kf_coord *ix);
 
 kb_value kf_pw_index_op(kf_pw *pw, const kf_node *n, kf_value v, const kf_coord *ix);
 kb_value kf_pw_row_reduce(kf_pw *pw, const kf_node *n, const kf_coord *ix);

@@ -156,14 +156,15 @@ static bool row_known(kf_pw *pw, const kf_coord *ix, uint32_t rank)
     return pw->b && !kf_pw_any_later(ix, rank);
 }
 
-/* The accumulators of the row at |ix| (without the last axis), or NULL while the row is not known.
- */
-static const kb_value *row_accs(kf_pw *pw, const kf_node *n, const kf_coord *ix)
+const kb_value *kf_pw_row_accs(kf_pw *pw, const kf_node *n, const kf_coord *ix)
 {
     const kf_type *x = kf_value_type(pw->g, n->in[0]);
     const kf_attr_row_reduce *attr = KF_ATTR_OF(n, row_reduce);
     const uint32_t axis = x->rank - 1u;
     sweep s = {.pw = pw, .x = n->in[0], .accs = attr->acc, .axis = axis};
+    const kb_value *held = pw->b && pw->leaves.accs ? pw->leaves.accs(pw->leaves.user, n) : NULL;
+    if (held)
+        return held;
     for (uint32_t i = 0; i < axis; i++)
         s.at[i] = ix[i];
     if (!row_known(pw, ix, axis)) {
@@ -215,7 +216,7 @@ kb_value kf_pw_row_reduce(kf_pw *pw, const kf_node *n, const kf_coord *ix)
 {
     const kf_attr_row_reduce *attr = KF_ATTR_OF(n, row_reduce);
     const uint32_t rank = kf_value_type(pw->g, n->out[0])->rank;
-    const kb_value *accs = row_accs(pw, n, ix);
+    const kb_value *accs = kf_pw_row_accs(pw, n, ix);
     kb_value params[KF_MAX_ACCS + 2];
     const uint32_t n_accs = attr->acc.n;
     for (uint32_t i = 0; accs && i < n_accs; i++)

@@ -53,39 +53,10 @@ static const kf_node *find_node(const kf_graph *g, kf_sbuf *why)
     return found;
 }
 
-/* Whether element i of a row of |v| stands for element i of a row of the attention |n|. */
-static bool keeps_elements(const kf_graph *g, const kf_node *n, kf_value v)
-{
-    const kf_type *t = kf_value_type(g, v), *out = kf_value_type(g, n->out[0]);
-    return t->kind == KF_TYPE_TENSOR && t->rank >= 2 && kf_dim_eq(t->dim[0], out->dim[0]) &&
-           kf_type_static_elems(t) == kf_type_static_elems(out);
-}
-
-/* What stands behind the attention is done element by element, as results are stored. */
-static bool match_results(const kf_graph *g, const kf_node *n, kf_arena *scratch, kf_sbuf *why)
-{
-    const bool *behind = kf_dependents(g, n->out[0], scratch);
-    for (uint32_t i = 0; i < g->nodes.len; i++) {
-        const kf_node *x = &g->nodes.data[i];
-        if (x == n || !behind[x->out[0]])
-            continue;
-        if (!kf_op_is_fn(x->op) && x->op != KF_OP_reshape && x->op != KF_OP_convert)
-            return kf_refuse(why, "%s cannot stand behind attention", kf_op_infos[x->op].name);
-        if (!keeps_elements(g, n, x->out[0]))
-            return kf_refuse(why, "the rows change behind attention");
-    }
-    for (uint32_t i = 0; i < g->results.len; i++)
-        if (!behind[g->results.data[i]])
-            return kf_refuse(why, "a result of an attention region is made from the attention");
-    if (g->results.len != 1)
-        return kf_refuse(why, "an attention region gives one value");
-    return true;
-}
-
 static bool match(const kf_target *t, const kf_graph *g, kf_arena *scratch, kf_sbuf *why)
 {
     const kf_node *n = find_node(g, why);
-    if (!n || !match_results(g, n, scratch, why))
+    if (!n || !kf_att_match_results(g, n, scratch, why))
         return false;
     const kf_type *kv = kf_value_type(g, n->in[KF_ATT_KV]), *q = kf_value_type(g, n->in[KF_ATT_Q]);
     if (kf_value_node(g, n->in[KF_ATT_KV]))
@@ -182,12 +153,12 @@ static kb_value load_int(kf_att *t, uint32_t operand, kb_value row)
     return kb_sext(t->b, kf_pw_value(&t->pw, t->n->in[operand], &at), KB_I64);
 }
 
-static kb_value row_of(kf_att *t, kb_value pair)
+kb_value kf_att_row(kf_att *t, kb_value pair)
 {
     return kb_add(t->b, t->row0, kb_udiv(t->b, pair, kb_i64(t->b, t->z.group)));
 }
 
-static kb_value head_of(kf_att *t, kb_value pair)
+kb_value kf_att_head(kf_att *t, kb_value pair)
 {
     kb *b = t->b;
     kb_value in_group = kb_urem(b, pair, kb_i64(b, t->z.group));
@@ -196,8 +167,8 @@ static kb_value head_of(kf_att *t, kb_value pair)
 
 kf_att_pair kf_att_place(kf_att *t, kb_value pair)
 {
-    return (kf_att_pair){.pos = kb_sitofp(t->b, load_int(t, KF_ATT_POS, row_of(t, pair))),
-                         .head = kb_sitofp(t->b, head_of(t, pair))};
+    return (kf_att_pair){.pos = kb_sitofp(t->b, load_int(t, KF_ATT_POS, kf_att_row(t, pair))),
+                         .head = kb_sitofp(t->b, kf_att_head(t, pair))};
 }
 
 /* Q'[pair][lo..hi) = scale * q. */
@@ -221,7 +192,7 @@ static void start_span(kf_att *t, kb_value pair, const kf_coord *at, int64_t lo,
 
 static void start_query(kf_att *t, kb_value pair, kb_value row)
 {
-    kf_coord ix[3] = {kf_coord_uniform(row, 1), kf_coord_uniform(head_of(t, pair), 1),
+    kf_coord ix[3] = {kf_coord_uniform(row, 1), kf_coord_uniform(kf_att_head(t, pair), 1),
                       kf_coord_ramp(NULL, t->lanes, t->lanes)};
     const uint32_t lanes = kf_pw_feasible(&t->pw, t->n->in[KF_ATT_Q], ix) ? t->lanes : 1;
     const int64_t whole = t->z.dim / lanes * lanes;
@@ -268,7 +239,7 @@ static void each_pair(kf_att *t, void (*step)(kf_att *t, kb_value pair, kb_value
     kb_loop l;
     kb_loop_begin(b, &l, kb_i64(b, 0), pairs_of(t), 1, 0, NULL);
     const uint32_t mark = kf_pw_mark(&t->pw);
-    step(t, l.iv, row_of(t, l.iv));
+    step(t, l.iv, kf_att_row(t, l.iv));
     kf_pw_release(&t->pw, mark);
     kb_loop_end(b, &l, NULL);
 }
@@ -409,87 +380,6 @@ static void sequences(kf_att *t)
     kb_loop_end(b, &l, NULL);
 }
 
-/* ---- results --------------------------------------------------------------------------------- */
-
-static bool is_attention(void *user, kf_value v)
-{
-    const kf_att *t = user;
-    return v == t->n->out[0];
-}
-
-/* The attention where results are being stored: O / l, and 0 where nothing was seen. What stands
- * behind it keeps elements in place, so |ix| names just these. */
-static kb_value load_attention(kf_pw *pw, void *user, kf_value v, const kf_coord *ix)
-{
-    kf_att *t = user;
-    kb *b = pw->b;
-    (void)v, (void)ix;
-    kb_value at = kb_add(b, kb_muli(b, t->out.pair, t->z.dim), t->out.d);
-    kb_value o = kb_load(b, KB_F32, t->out.lanes, kf_att_state_cell(t, t->z.o, at), 4);
-    if (!t->softmax)
-        return o;
-    kb_value l = kb_load(b, KB_F32, 1, kf_att_state_cell(t, t->z.l, t->out.pair), 4);
-    l = kb_select(b, kb_fcmp(b, KB_EQ, l, kb_f32(b, 1, 0.0f)), kb_f32(b, 1, 1.0f), l);
-    return kb_fdiv(b, o, kb_splat(b, l, t->out.lanes));
-}
-
-/* Elements |at|.. of a row of |type| as coordinates of its dims but the first. */
-static void row_coords(kb *b, const kf_type *type, kf_coord at, kf_coord *ix)
-{
-    for (uint32_t i = type->rank; i-- > 1;) {
-        ix[i] = i > 1 ? kf_coord_modi(b, at, type->dim[i].size) : at;
-        at = i > 1 ? kf_coord_divi(b, at, type->dim[i].size) : at;
-    }
-}
-
-/* |at| + 0, 1, ..: vectors start at multiples of their length in a head. */
-static kf_coord row_ramp(const kf_att *t, kb_value at, uint32_t lanes)
-{
-    int64_t divisor = lanes;
-    while (t->z.dim % divisor != 0)
-        divisor /= 2;
-    return kf_coord_ramp(at, lanes, divisor);
-}
-
-static void finish_span(kf_att *t, kb_value pair, int64_t lo, int64_t hi, uint32_t lanes)
-{
-    kb *b = t->b;
-    kb_loop loop;
-    if (lo == hi)
-        return;
-    const kf_value result = t->e->body->results.data[0];
-    const kf_type *type = kf_value_type(t->e->body, result);
-    kf_coord ix[KF_MAX_RANK] = {kf_coord_uniform(row_of(t, pair), 1)};
-    kb_loop_begin(b, &loop, kb_i64(b, lo), kb_i64(b, hi), lanes, 0, NULL);
-    const uint32_t mark = kf_pw_mark(&t->pw);
-    kf_coord at = row_ramp(t, kb_add(b, kb_muli(b, head_of(t, pair), t->z.dim), loop.iv), lanes);
-    row_coords(b, type, at, ix);
-    t->out = (kf_att_out){.pair = pair, .d = loop.iv, .lanes = lanes};
-    kb_value value = kf_pw_value(&t->pw, result, ix);
-    kb_value row = kb_muli(b, ix[0].v, kf_type_static_elems(type));
-    kf_pw_store(&t->pw, type->dtype, value, type->dtype, kf_result_ptr(t->e, 0),
-                kf_coord_add(b, kf_coord_uniform(row, 1), at));
-    kf_pw_release(&t->pw, mark);
-    kb_loop_end(b, &loop, NULL);
-}
-
-/* Whether what stands behind the attention can be computed in vectors. */
-static bool finishes_in_vectors(kf_att *t)
-{
-    const kf_value result = t->e->body->results.data[0];
-    kf_coord ix[KF_MAX_RANK] = {kf_coord_uniform(NULL, 1)};
-    row_coords(NULL, kf_value_type(t->e->body, result), row_ramp(t, NULL, t->lanes), ix);
-    return kf_pw_feasible(&t->pw, result, ix);
-}
-
-static void finish_pair(kf_att *t, kb_value pair, kb_value row)
-{
-    (void)row;
-    const int64_t whole = finishes_in_vectors(t) ? t->z.dim / t->lanes * t->lanes : 0;
-    finish_span(t, pair, 0, whole, t->lanes);
-    finish_span(t, pair, whole, t->z.dim, 1);
-}
-
 /* ---- the tile -------------------------------------------------------------------------------- */
 
 /* All parts in one tile, their states in scratch. */
@@ -504,7 +394,7 @@ static void whole_tile(kf_att *t)
     kf_att_enter(t, kb_i64(b, 0));
     sequences(t);
     kf_att_merge(t, pairs_of(t));
-    each_pair(t, finish_pair);
+    each_pair(t, kf_att_finish);
 }
 
 /* One part of one row and kv head; the last of its tiles puts them together. */
@@ -521,7 +411,7 @@ static void part_tile(kf_att *t)
     kb_if_end(b, &some);
     kb_if_begin(b, &last, kf_att_arrive(t));
     kf_att_merge(t, pairs_of(t));
-    each_pair(t, finish_pair);
+    each_pair(t, kf_att_finish);
     kb_if_end(b, &last);
 }
 
@@ -551,7 +441,7 @@ static void place_tile(kf_att *t, int64_t tile_rows)
 static void emit(const kf_emit *e)
 {
     kf_att t = {.e = e, .b = e->b, .n = find_node(e->body, NULL)};
-    const kf_pw_leaves leaves = {&t, is_attention, load_attention};
+    const kf_pw_leaves leaves = kf_att_leaves(&t);
     t.pw = kf_pw_make(e->arena, e->b, e->body, &leaves);
     t.pw.kv_layers = e->kv_layers;
     t.attr = KF_ATTR_OF(t.n, attention);

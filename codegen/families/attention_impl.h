@@ -5,6 +5,7 @@
  * attention_parts.c the keys in parts: what each has found, and all of them together
  * attention_group.c scores, weights and weighted values of a few rows on one page
  * attention_slot.c  bodies of slots at a row and keys
+ * attention_result.c what stands behind the attention in its region
  */
 #ifndef KF_CODEGEN_FAMILIES_ATTENTION_IMPL_H
 #define KF_CODEGEN_FAMILIES_ATTENTION_IMPL_H
@@ -36,11 +37,18 @@ typedef struct kf_att_sizes {
     int64_t m, l, o, state_bytes;           /* offsets in the state of a part */
 } kf_att_sizes;
 
-/** Elements that are being stored: |lanes| from |d| on of |pair|. */
+/** Elements that are being stored: |lanes| from |d| on of |pair|. |d| NULL: a norm asks for some. */
 typedef struct kf_att_out {
     kb_value pair, d;
     uint32_t lanes;
 } kf_att_out;
+
+/** A norm of a head behind the attention: what it accumulates over the pair's. */
+enum { KF_ATT_NORMS = 4 };
+typedef struct kf_att_norm {
+    const kf_node *node;
+    kb_value acc[KF_MAX_ACCS];
+} kf_att_norm;
 
 /** One kernel under emission. */
 typedef struct kf_att {
@@ -55,6 +63,8 @@ typedef struct kf_att {
     kf_mask_bounds mask;
     bool softmax; /* or weights as they are */
     kf_att_out out;
+    kf_att_norm norm[KF_ATT_NORMS];
+    uint32_t n_norms;
     int64_t parts, part_pages;
     bool split;                         /* a tile does one part */
     kb_value part, arrived;             /* split: which part, and the cell that counts those done */
@@ -97,6 +107,9 @@ static inline kb_value kf_att_state_cell(kf_att *t, int64_t array, kb_value inde
     return kb_index(t->b, kb_offset_c(t->b, t->state, array), KB_F32, index);
 }
 
+/** Row of the call and query head of |pair|. */
+kb_value kf_att_row(kf_att *t, kb_value pair);
+kb_value kf_att_head(kf_att *t, kb_value pair);
 /** Position and head of |pair|, without its bounds. */
 kf_att_pair kf_att_place(kf_att *t, kb_value pair);
 
@@ -113,6 +126,13 @@ void kf_att_clear(kf_att *t, kb_value part, kb_value pairs);
 void kf_att_merge(kf_att *t, kb_value pairs);
 /** Counts this tile's part as done; true in the last of them, which leaves the count at 0. */
 kb_value kf_att_arrive(kf_att *t);
+
+/** Whether the region can compute what stands behind attention |n| of |g|. */
+bool kf_att_match_results(const kf_graph *g, const kf_node *n, kf_arena *scratch, kf_sbuf *why);
+/** What the evaluator of the region's body asks for. */
+kf_pw_leaves kf_att_leaves(kf_att *t);
+/** Stores what the region makes of |pair|, whose state is entered. */
+void kf_att_finish(kf_att *t, kb_value pair, kb_value row);
 
 /** e^x for x <= 0; 0 where that would be denormal. */
 kb_value kf_att_weight(kb *b, kb_value x);

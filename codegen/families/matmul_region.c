@@ -541,7 +541,7 @@ static void emit(const kf_emit *e)
     region r = {.e = e};
     KF_ASSERT(take_apart(e->target, e->body, e->arena, &r.p, NULL),
               "a body is emitted after it has matched");
-    const kf_pw_leaves leaves = {&r, is_leaf, load_leaf};
+    const kf_pw_leaves leaves = {&r, is_leaf, load_leaf, NULL};
     r.pw = kf_pw_make(e->arena, e->b, e->body, &leaves);
     r.pw.kv_layers = e->kv_layers;
     const kf_matmul_config c = read_config(e, &r.p);

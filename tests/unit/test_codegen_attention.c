@@ -193,6 +193,59 @@ static void test_results(void **state)
     }
 }
 
+/* A norm of each last row of |x|, |d| wide. */
+static kf_value norm_of(kf_case *c, kf_value x, uint32_t d, bool centred)
+{
+    kf_attr_row_reduce *a = KF_ATTR_NEW(c->arena, row_reduce);
+    const char *scale = kf_strf(c->arena, "rsqrt(add(div(t, %u), 1e-3))", d).ptr;
+    a->keep = true;
+    a->acc = centred ? (kf_accs){2, {KF_ACC_sum, KF_ACC_sum_dev}} : (kf_accs){1, {KF_ACC_sum_sq}};
+    a->map = centred ? slot_of(c, "v, s, t",
+                               kf_strf(c->arena, "mul(sub(v, div(s, %u)), %s)", d, scale).ptr)
+                     : slot_of(c, "v, t", kf_strf(c->arena, "mul(v, %s)", scale).ptr);
+    return kf_node_add(c->body, KF_OP_row_reduce, a, 1, &x, NULL, KF_NO_LOC);
+}
+
+/* Norms of heads behind the attention: of its sum with other rows, and of a function of that. Few
+ * rows split their keys among tiles. */
+static void test_norms(void **state)
+{
+    (void)state;
+    static const uint32_t size[] = {16, 20, 3, 64};
+    for (uint32_t i = 0; i < 8; i++) {
+        const form f = {2, 2, size[i % 4], KF_DTYPE_f32, NULL, CAUSAL, NULL, NULL, false, false};
+        const int64_t tokens = i < 4 ? 20 : 2;
+        kf_case c = kf_case_begin(2, tokens, 1, tokens + 600);
+        kf_case_call call;
+        c.past[0] = c.past[1] = 300;
+        c.rows_hi = i < 4 ? 512 : 8;
+        c.atol = 1e-4;
+        kf_value other = kf_case_arg(&c, KF_DTYPE_f32, 3, (kf_dim[]){N, S(4), S(f.d)}, "other");
+        kf_value out = kf_node_2(c.body, KF_OP_add, attend(&c, &f, &call), other, KF_NO_LOC);
+        out = norm_of(&c, out, f.d, i & 1);
+        out = norm_of(&c, kf_node_1(c.body, KF_OP_exp, out, KF_NO_LOC), f.d, true);
+        out = kf_node_reshape(c.body, out, 2, (kf_dim[]){N, S(4 * f.d)}, KF_NO_LOC);
+        kf_value gain = kf_case_arg(&c, KF_DTYPE_f32, 1, (kf_dim[]){S(4 * f.d)}, "gain");
+        kf_graph_add_result(c.body, kf_node_2(c.body, KF_OP_mul, out, gain, KF_NO_LOC));
+        kf_case_run(&c, KF_FAMILY_attention);
+        kf_case_end(&c);
+    }
+}
+
+/* A norm of all heads of a row: no tile has them. */
+static void test_wide_norm(void **state)
+{
+    (void)state;
+    const form f = {2, 2, 16, KF_DTYPE_f32, NULL, CAUSAL, NULL, NULL, false, false};
+    kf_case c = kf_case_begin(1, 20, 1, 20);
+    kf_case_call call;
+    kf_value out =
+        kf_node_reshape(c.body, attend(&c, &f, &call), 2, (kf_dim[]){N, S(64)}, KF_NO_LOC);
+    kf_graph_add_result(c.body, norm_of(&c, out, 64, true));
+    kf_case_refused(&c, KF_FAMILY_attention, "is not over a head");
+    kf_case_end(&c);
+}
+
 static void test_refusals(void **state)
 {
     (void)state;
@@ -291,6 +344,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_forms),   cmocka_unit_test(test_mixed_forms),
         cmocka_unit_test(test_results), cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_norms),   cmocka_unit_test(test_wide_norm),
         cmocka_unit_test(test_reach),   cmocka_unit_test(test_chunks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
