@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* str - comparison, copies, spelling distance, interning and the text builder. */
+/* str - comparison, copies, spelling distance and the text builder. */
 #include "base/str.h"
 
 #include "base/check.h"
-#include "base/hash.h"
 
 #include <float.h>
 #include <math.h>
@@ -11,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_DISTANCE_LEN = 64, FIRST_SBUF_BYTES = 64, FIRST_INTERN_SLOTS = 256 };
+enum { MAX_DISTANCE_LEN = 64, FIRST_SBUF_BYTES = 64 };
 
 /* ---- views ----------------------------------------------------------------------------------- */
 

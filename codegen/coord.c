@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "codegen/coord.h"
 
-#include "base/check.h"
-
 static int64_t gcd(int64_t a, int64_t b)
 {
     while (b) {

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "codegen/fn_emit.h"
 
-#include "base/check.h"
 #include "codegen/cpu/vmath.h"
 
 kb_value kf_emit_pred(kb *b, kb_value v)

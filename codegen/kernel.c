@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "codegen/kernel.h"
 
-#include "base/check.h"
 #include "codegen/families/family.h"
 
 /* Layers behind kvcache argument |arg| of the kernel, from the launches that bind it. */

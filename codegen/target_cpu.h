@@ -3,7 +3,6 @@
 #ifndef KF_CODEGEN_TARGET_CPU_H
 #define KF_CODEGEN_TARGET_CPU_H
 
-#include "codegen/cpu/arch.h"
 #include "ir/target.h"
 
 /** The target for a micro-architecture of arch.def ("x86-64-v3", "native"); NULL if there is no

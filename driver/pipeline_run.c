@@ -4,6 +4,7 @@
 
 #include "base/check.h"
 #include "base/fs.h"
+#include "codegen/cpu/arch.h"
 #include "codegen/target_cpu.h"
 #include "frontend/build_graph.h"
 #include "ir/text.h"

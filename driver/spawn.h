@@ -4,7 +4,7 @@
 #ifndef KF_DRIVER_SPAWN_H
 #define KF_DRIVER_SPAWN_H
 
-#include "base/str.h"
+#include <stdint.h>
 
 /** How a child ended. */
 typedef struct kf_exit {

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* build_func - see build_graph.h. Functions: what they take and return, repeats, the memory of an
  * encoder, entries. Blocks are build_graph.c. */
-#include "base/check.h"
 #include "frontend/build_graph.h"
 #include "frontend/build_impl.h"
 #include "ir/plan.h" /* names of layers' tensors */

@@ -2,7 +2,6 @@
 /* expr - Pratt parser (Pratt 1973), type rules, evaluation and printing of expressions. */
 #include "frontend/expr.h"
 
-#include "base/check.h"
 #include "frontend/expr_parse.h"
 
 #include <errno.h>

@@ -3,7 +3,8 @@
 #ifndef KF_FRONTEND_RELATIVE_BIAS_H
 #define KF_FRONTEND_RELATIVE_BIAS_H
 
-#include "frontend/spec.h"
+#include <stdbool.h>
+#include <stdint.h>
 
 #define KF_MAX_BIAS_BUCKETS 1024
 

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* eval_run - whole modules: weights by recipe, inputs of a ragged call by name, caches kept between
  * calls. */
-#include "base/check.h"
 #include "ir/eval_impl.h"
 #include "ir/phase.h"
 #include "ir/recipe_eval.h"

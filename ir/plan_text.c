@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* plan_text - plans as .kir text: print(parse(print(p))) equals print(p). docs/IR.md is the
  * grammar. */
-#include "ir/parse_impl.h"
 #include "ir/plan.h"
 #include "ir/print_impl.h"
 #include "ir/text.h"

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* element - see element.h: the table of expressions, sums, bound indices, replacing parts. Products
  * are in element_mul.c, functions in element_fn.c, what a node computes in element_trace.c. */
-#include "base/check.h"
 #include "ir/structure.h"
 #include "passes/element_impl.h"
 

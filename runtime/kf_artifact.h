@@ -62,17 +62,10 @@ typedef void (*kf_kernel_fn)(const kf_kernel_args *args, uint32_t tile, void *sc
 
 #define KF_KV_PAGE_TOKENS 64u
 
-/** Bytes that one layer has in one page: K and V of |page_tokens| positions. */
-static inline uint64_t kf_kv_page_bytes(uint32_t page_tokens, uint32_t kv_heads, uint32_t head_dim,
-                                        uint32_t elem_bytes)
-{
-    return (uint64_t)2 * page_tokens * kv_heads * head_dim * elem_bytes;
-}
-
 /** Byte offset of element |d| of head |head| at absolute position |pos|, relative to the state
  *  operand of a launch (which already points at the launch's layer). |page_id| is
- *  pages[seq][pos / page_tokens]. A page holds all layers: page_stride_bytes = layers *
- *  kf_kv_page_bytes. A layer's part is the keys, [kv_heads, head_dim, page_tokens], then the
+ *  pages[seq][pos / page_tokens]. A page holds all layers, page_stride_bytes all that
+ *  they have in it. A layer's part is the keys, [kv_heads, head_dim, page_tokens], then the
  * values, [kv_heads, page_tokens, head_dim]: scores run along positions, weighted sums along
  * elements. */
 static inline uint64_t kf_kv_addr(uint64_t page_stride_bytes, uint32_t page_id, uint32_t pos,

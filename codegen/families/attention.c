@@ -26,7 +26,6 @@
  * the last tile of a row and head that ends puts the parts together: the same sums. The rescaling
  * is that of Milakov and Gimelshein 2018 (arXiv:1805.02867).
  */
-#include "base/check.h"
 #include "codegen/families/attention_impl.h"
 
 /* ---- match ----------------------------------------------------------------------------------- */

@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "codegen/families/columns.h"
 
-#include "base/check.h"
-
 /* The row coordinate: known only at the call, the same for a result and all it reads of the matmul.
  */
 #define ROW (-1)

@@ -4,7 +4,6 @@
 
 #include "ir/eval.h"
 #include "ir/text.h"
-#include "passes/pipeline.h"
 #include "tests/unit/support.h"
 
 #include <math.h>
