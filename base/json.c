@@ -116,22 +116,6 @@ void kf_json_int(kf_json *j, int64_t v)
     kf_sbuf_printf(j->out, "%lld", (long long)v);
 }
 
-static void write_double(kf_json *j, double v)
-{
-    if (!isfinite(v)) {
-        kf_json_null(j);
-        return;
-    }
-    separate(j);
-    kf_sbuf_double(j->out, v);
-}
-
-static void write_bool(kf_json *j, bool v)
-{
-    separate(j);
-    kf_sbuf_c(j->out, v ? "true" : "false");
-}
-
 void kf_json_null(kf_json *j)
 {
     separate(j);
@@ -153,11 +137,17 @@ void kf_json_kint(kf_json *j, const char *key, int64_t v)
 void kf_json_kdouble(kf_json *j, const char *key, double v)
 {
     kf_json_key(j, key);
-    write_double(j, v);
+    if (!isfinite(v)) {
+        kf_json_null(j);
+        return;
+    }
+    separate(j);
+    kf_sbuf_double(j->out, v);
 }
 
 void kf_json_kbool(kf_json *j, const char *key, bool v)
 {
     kf_json_key(j, key);
-    write_bool(j, v);
+    separate(j);
+    kf_sbuf_c(j->out, v ? "true" : "false");
 }

@@ -29,7 +29,7 @@ void kf_json_null(kf_json *j);
 /** key + value in one call. */
 void kf_json_kstr(kf_json *j, const char *key, kf_str s);
 void kf_json_kint(kf_json *j, const char *key, int64_t v);
-void kf_json_kdouble(kf_json *j, const char *key, double v);
+void kf_json_kdouble(kf_json *j, const char *key, double v); /* non-finite: null */
 void kf_json_kbool(kf_json *j, const char *key, bool v);
 
 #endif

@@ -89,19 +89,13 @@ static const emitter emitters[KF_FN_COUNT] = {
 #undef FN
 };
 
-/* What operand |i| has to be. */
-static bool wants_pred(kf_fn fn, uint32_t i)
-{
-    return fn == KF_FN_and || fn == KF_FN_or || fn == KF_FN_not || (fn == KF_FN_select && i == 0);
-}
-
 kb_value kf_emit_fn(kb *b, kf_fn fn, const kb_value *args)
 {
     const uint32_t n = kf_fn_infos[fn].arity;
     kb_value x[3] = {NULL, NULL, NULL};
     uint32_t lanes = 1;
     for (uint32_t i = 0; i < n; i++) {
-        x[i] = wants_pred(fn, i) ? kf_emit_pred(b, args[i]) : kf_emit_num(b, args[i]);
+        x[i] = kf_fn_wants_pred(fn, i) ? kf_emit_pred(b, args[i]) : kf_emit_num(b, args[i]);
         lanes = kb_lanes_of(x[i]) > lanes ? kb_lanes_of(x[i]) : lanes;
     }
     for (uint32_t i = 0; i < n; i++)

@@ -224,7 +224,7 @@ void kf_pw_broadcast(kf_pw *pw, const kf_type *from, const kf_type *to, const kf
 {
     const uint32_t skip = to->rank - from->rank;
     for (uint32_t i = 0; i < from->rank; i++) {
-        const bool one = kf_dim_is_static(from->dim[i]) && from->dim[i].size == 1;
+        const bool one = kf_dim_is_one(from->dim[i]);
         out[i] = one ? kf_coord_const(pw->b, 0) : ix[skip + i];
     }
 }

@@ -8,11 +8,6 @@
 
 /* ---- reshape --------------------------------------------------------------------------------- */
 
-static bool is_one(kf_dim d)
-{
-    return kf_dim_is_static(d) && d.size == 1;
-}
-
 /* Dims out[o0..o1) and in[i0..i1) hold the same elements: through the linear index of the group. */
 static void regroup(kf_pw *pw, const kf_type *to, uint32_t o0, uint32_t o1, const kf_coord *ix,
                     const kf_type *from, uint32_t i0, uint32_t i1, kf_coord *out)
@@ -39,9 +34,9 @@ static void reshape(kf_pw *pw, const kf_type *to, const kf_type *from, const kf_
         out[d] = kf_coord_const(pw->b, 0);
     while (i < from->rank && o < to->rank) {
         const bool dynamic = !kf_dim_is_static(from->dim[i]) || !kf_dim_is_static(to->dim[o]);
-        if (dynamic && is_one(from->dim[i])) {
+        if (dynamic && kf_dim_is_one(from->dim[i])) {
             i++;
-        } else if (dynamic && is_one(to->dim[o])) {
+        } else if (dynamic && kf_dim_is_one(to->dim[o])) {
             o++;
         } else if (dynamic) {
             out[i++] = ix[o++];

@@ -50,13 +50,6 @@ typedef struct walk {
 
 /* ---- what is kept of the graph as it was built ----------------------------------------------- */
 
-static kf_str base_name(kf_str func)
-{
-    const char *dot = memchr(func.ptr, '.', func.len);
-
-    return dot ? (kf_str){func.ptr, (uint32_t)(dot - func.ptr)} : func;
-}
-
 static bool is_wanted(const walk *w, uint32_t serial)
 {
     for (uint32_t i = 0; i < w->wanted.len; i++)
@@ -98,9 +91,9 @@ static void record_node(void *user, const kf_graph *g, uint32_t layer, const kf_
     (void)in;
     (void)sym_values;
     if (!out[0].kv && is_wanted(w, n->serial))
-        kf_vec_push(
-            w->arena, &w->records,
-            (record){base_name(g->name), w->call, layer, n->serial, copy_of(w->arena, &out[0])});
+        kf_vec_push(w->arena, &w->records,
+                    (record){kf_func_base_name(g->name), w->call, layer, n->serial,
+                             copy_of(w->arena, &out[0])});
 }
 
 static const record *find_record(const walk *w, kf_str func, uint32_t layer, uint32_t serial)
@@ -108,7 +101,7 @@ static const record *find_record(const walk *w, kf_str func, uint32_t layer, uin
     for (uint32_t i = 0; i < w->records.len; i++) {
         const record *r = &w->records.data[i];
         if (r->serial == serial && r->layer == layer && r->call == w->call &&
-            kf_str_eq(r->func, base_name(func)))
+            kf_str_eq(r->func, kf_func_base_name(func)))
             return r;
     }
     return NULL;

@@ -23,14 +23,6 @@ static kf_value reshape3(kf_graph_builder *b, kf_value v, int64_t heads, int64_t
     return kf_node_reshape(b->g, v, 3, dims, loc);
 }
 
-static kf_value transpose(kf_graph_builder *b, kf_value v, kf_ints perm, kf_loc loc)
-{
-    kf_attr_perm *attr = KF_ATTR_NEW(b->arena, perm);
-
-    attr->perm = perm;
-    return kf_node_add(b->g, KF_OP_transpose, attr, 1, &v, NULL, loc);
-}
-
 kf_attr_rope_table kf_build_rope_attr(const kf_spec_attention *a)
 {
     static const int scaling[] = {KF_SCALING_NONE, KF_SCALING_LINEAR, KF_SCALING_LLAMA3};
@@ -105,7 +97,7 @@ static kf_value cache_rows(kf_graph_builder *b, const view *w, int plane, kf_loc
     attr->plane = plane;
     attr->stored = w->stored;
     kf_value rows = kf_node_add(b->g, KF_OP_kv_read, attr, 4, in, NULL, loc);
-    rows = transpose(b, rows, (kf_ints){3, {1, 0, 2}}, loc);
+    rows = kf_node_transpose(b->g, rows, (kf_ints){3, {1, 0, 2}}, loc);
     const kf_type t = *kf_value_type(b->g, rows);
     kf_dim dims[] = {t.dim[0], kf_dim_static(1), t.dim[1], t.dim[2]};
     return kf_node_reshape(b->g, rows, 4, dims, loc);
@@ -253,12 +245,14 @@ static kf_value attend(kf_graph_builder *b, const kf_block *block, const view *w
     kf_dim flat_heads[] = {kf_dim_static(heads), n, kf_dim_static(d)};
     kf_dim flat[] = {n, kf_dim_static(heads * d)};
 
-    q = kf_node_reshape(g, transpose(b, q, (kf_ints){3, {1, 0, 2}}, loc), 4, grouped, loc);
+    q = kf_node_reshape(g, kf_node_transpose(b->g, q, (kf_ints){3, {1, 0, 2}}, loc), 4, grouped,
+                        loc);
     kf_value s = kf_node_matmul(g, q, cache_rows(b, w, KF_PLANE_KEYS, loc), true, loc);
     s = kf_node_2(g, KF_OP_mul, s, kf_node_const(g, a->scale.v, loc), loc);
     kf_value p = weights_of(b, block, w, s, loc);
     kf_value o = kf_node_matmul(g, p, cache_rows(b, w, KF_PLANE_VALUES, loc), false, loc);
-    o = transpose(b, kf_node_reshape(g, o, 3, flat_heads, loc), (kf_ints){3, {1, 0, 2}}, loc);
+    o = kf_node_transpose(b->g, kf_node_reshape(g, o, 3, flat_heads, loc), (kf_ints){3, {1, 0, 2}},
+                          loc);
     o = kf_node_reshape(g, o, 2, flat, loc);
     return kf_build_linear(b, block, KF_PARAM_O, "wo", KF_PARAM_O_BIAS, "bo", o);
 }

@@ -85,12 +85,6 @@ kf_expr *kf_expr_var_of(kf_expr_parser *p, kf_expr_var var)
     return e;
 }
 
-/** Operand |i| of and, or, not and the first of select are truth values; all others numbers. */
-static bool wants_pred(kf_fn fn, uint32_t i)
-{
-    return fn == KF_FN_and || fn == KF_FN_or || fn == KF_FN_not || (fn == KF_FN_select && i == 0);
-}
-
 kf_expr *kf_expr_fn(kf_expr_parser *p, kf_fn fn, const kf_expr *a, const kf_expr *b,
                     const kf_expr *c)
 {
@@ -104,10 +98,10 @@ kf_expr *kf_expr_fn(kf_expr_parser *p, kf_fn fn, const kf_expr *a, const kf_expr
     for (uint32_t i = 0; i < info->arity; i++) {
         if (args[i] == NULL)
             return NULL;
-        if (args[i]->is_pred != wants_pred(fn, i))
+        if (args[i]->is_pred != kf_fn_wants_pred(fn, i))
             return fail(p, KF_E0203, args[i]->begin, args[i]->end,
                         "'%s' takes a %s here, this is a %s", info->name,
-                        wants_pred(fn, i) ? "truth value" : "number",
+                        kf_fn_wants_pred(fn, i) ? "truth value" : "number",
                         args[i]->is_pred ? "truth value" : "number");
         e->arg[i] = args[i];
         if (args[i]->begin < e->begin)

@@ -77,13 +77,11 @@ kf_value kf_build_relative_bias(kf_graph_builder *b, const kf_spec_attention *a,
     kf_value distance = kf_node_2(g, KF_OP_sub, k, q, loc);
     kf_value bucket = bucket_of(b, &b->bias->u.bias, distance, loc);
     kf_type rows = *kf_value_type(g, bucket);
-    kf_attr_perm *perm = KF_ATTR_NEW(b->arena, perm);
 
     rows.dtype = KF_DTYPE_i32;
     bucket = kf_node_add(g, KF_OP_convert, NULL, 1, &bucket, &rows, loc);
     kf_value bias = kf_node_2(g, KF_OP_gather, b->in.bias, bucket, loc);
-    perm->perm = (kf_ints){3, {2, 0, 1}};
-    bias = kf_node_add(g, KF_OP_transpose, perm, 1, &bias, NULL, loc);
+    bias = kf_node_transpose(g, bias, (kf_ints){3, {2, 0, 1}}, loc);
     kf_dim grouped[] = {kf_dim_static(groups), kf_dim_static(heads / groups), rows.dim[0],
                         rows.dim[1]};
     return kf_node_reshape(g, bias, 4, grouped, loc);

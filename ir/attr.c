@@ -47,6 +47,11 @@ bool kf_fn_find(kf_str name, kf_fn *out_fn)
     return false;
 }
 
+bool kf_fn_wants_pred(kf_fn fn, uint32_t i)
+{
+    return fn == KF_FN_and || fn == KF_FN_or || fn == KF_FN_not || (fn == KF_FN_select && i == 0);
+}
+
 const kf_acc_info kf_acc_infos[KF_ACC_COUNT] = {
 #define ACC(name, needs, init, step, merge, summary) {#name, KF_ACC_##needs, init, summary},
 #include "ir/acc.def"

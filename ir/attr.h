@@ -28,6 +28,8 @@ typedef struct kf_fn_info {
 
 extern const kf_fn_info kf_fn_infos[KF_FN_COUNT];
 bool kf_fn_find(kf_str name, kf_fn *out_fn);
+/** What operand |i| is: a truth value (of and, or, not, and the first of select), or a number. */
+bool kf_fn_wants_pred(kf_fn fn, uint32_t i);
 /** The value of a row of fn.def at the given operands (unused ones are ignored). */
 double kf_fn_eval(kf_fn fn, double a, double b, double c);
 

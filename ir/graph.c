@@ -84,6 +84,13 @@ kf_graph *kf_module_find_func(const kf_module *m, kf_str name)
     return NULL;
 }
 
+kf_str kf_func_base_name(kf_str name)
+{
+    const char *dot = memchr(name.ptr, '.', name.len);
+
+    return dot ? (kf_str){name.ptr, (uint32_t)(dot - name.ptr)} : name;
+}
+
 /* ---- building graphs ------------------------------------------------------------------------- */
 
 kf_graph *kf_graph_create(kf_module *m)
@@ -210,6 +217,11 @@ kf_value kf_node_reshape(kf_graph *g, kf_value a, uint8_t rank, const kf_dim *di
 {
     kf_type given = kf_type_tensor(kf_value_type(g, a)->dtype, rank, dims);
     return kf_node_add(g, KF_OP_reshape, NULL, 1, &a, &given, loc);
+}
+
+kf_value kf_node_transpose(kf_graph *g, kf_value a, kf_ints perm, kf_loc loc)
+{
+    return kf_node_add(g, KF_OP_transpose, &(kf_attr_perm){.perm = perm}, 1, &a, NULL, loc);
 }
 
 kf_value kf_node_slice(kf_graph *g, kf_value a, int64_t axis, int64_t start, int64_t stop,

@@ -139,6 +139,8 @@ kf_loc kf_module_diag_loc(const kf_module *m, const kf_diags *d, kf_loc loc);
 kf_graph *kf_module_add_func(kf_module *m, kf_str name);
 /** NULL if there is none. */
 kf_graph *kf_module_find_func(const kf_module *m, kf_str name);
+/** "layer" of "layer.decode": the name without that of the phase. */
+kf_str kf_func_base_name(kf_str name);
 
 /** An empty graph that is not (yet) a function of the module: region bodies. */
 kf_graph *kf_graph_create(kf_module *m);
@@ -164,6 +166,7 @@ kf_value kf_node_2(kf_graph *g, kf_op op, kf_value a, kf_value b, kf_loc loc);
 kf_value kf_node_3(kf_graph *g, kf_op op, kf_value a, kf_value b, kf_value c, kf_loc loc);
 kf_value kf_node_const(kf_graph *g, double value, kf_loc loc);
 kf_value kf_node_reshape(kf_graph *g, kf_value a, uint8_t rank, const kf_dim *dims, kf_loc loc);
+kf_value kf_node_transpose(kf_graph *g, kf_value a, kf_ints perm, kf_loc loc);
 kf_value kf_node_slice(kf_graph *g, kf_value a, int64_t axis, int64_t start, int64_t stop,
                        kf_loc loc);
 kf_value kf_node_matmul(kf_graph *g, kf_value a, kf_value b, bool trans_b, kf_loc loc);

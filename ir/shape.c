@@ -36,11 +36,6 @@ const kf_type *kf_shape_operand(const kf_shape_query *q, uint32_t i)
     return kf_value_type(q->g, q->values[i]);
 }
 
-static bool is_static_one(kf_dim d)
-{
-    return !d.sym && d.size == 1;
-}
-
 /* ---- what several rules ask ------------------------------------------------------------------ */
 
 bool kf_shape_want_rank(kf_shape_query *q, uint32_t i, const char *what, uint8_t rank)
@@ -113,9 +108,9 @@ static bool broadcast_types(const kf_type *a, const kf_type *b, kf_type *out)
         const kf_dim one = kf_dim_static(1);
         kf_dim x = i < rank - a->rank ? one : a->dim[i - (rank - a->rank)];
         kf_dim y = i < rank - b->rank ? one : b->dim[i - (rank - b->rank)];
-        if (!kf_dim_eq(x, y) && !is_static_one(x) && !is_static_one(y))
+        if (!kf_dim_eq(x, y) && !kf_dim_is_one(x) && !kf_dim_is_one(y))
             return false;
-        dim[i] = is_static_one(x) ? y : x;
+        dim[i] = kf_dim_is_one(x) ? y : x;
     }
     *out = kf_type_tensor(a->dtype, rank, dim);
     return true;
@@ -173,7 +168,7 @@ bool kf_shape_given(kf_shape_query *q)
     if (!want_axis(q, axis, q->given->rank))
         return false;
     for (uint8_t i = 0; i < q->given->rank; i++) {
-        if (i != axis && !is_static_one(q->given->dim[i]))
+        if (i != axis && !kf_dim_is_one(q->given->dim[i]))
             return kf_shape_fail(q, "all dims but axis %" PRId64 " are 1: %s", axis,
                                  kf_shape_text(q, q->given));
     }

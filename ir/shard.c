@@ -136,7 +136,7 @@ static bool shard_elementwise(query *q)
         const kf_type *x = operand(q, i);
         for (uint8_t d = 0; d < x->rank; d++) {
             uint8_t at = (uint8_t)(t->rank - x->rank + d);
-            bool one = !x->dim[d].sym && x->dim[d].size == 1;
+            bool one = kf_dim_is_one(x->dim[d]);
             if (t->shard[at] != x->shard[d] && !one)
                 return fail(q, "operand %u is cut otherwise than the result %s: %s", i,
                             type_text(q, t), type_text(q, x));

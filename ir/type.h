@@ -91,6 +91,10 @@ static inline bool kf_dim_is_static(kf_dim d)
 {
     return d.sym == 0;
 }
+static inline bool kf_dim_is_one(kf_dim d)
+{
+    return kf_dim_is_static(d) && d.size == 1;
+}
 
 /** Elements of |d| when symbol i has the value |sym_values|[i] (may be NULL for a static dim). */
 int64_t kf_dim_value(kf_dim d, const int64_t *sym_values);

@@ -148,17 +148,16 @@ static kf_value view(kf_graph *g, kf_value v, const kf_els *e, const order *o, k
 /* |v|, whose dims are the atoms of |from|, with the dims of |to|. */
 static kf_value permuted(kf_graph *g, kf_value v, const order *from, const order *to, kf_loc loc)
 {
-    kf_attr_perm *p = KF_ATTR_NEW(g->module->arena, perm);
+    kf_ints perm = {.n = to->n};
 
-    p->perm.n = to->n;
     for (uint8_t i = 0; i < to->n; i++) {
         uint8_t at = 0;
         while (at < from->n && from->atom[at] != to->atom[i])
             at++;
         KF_ASSERT(at < from->n, "the same indices in another order");
-        p->perm.v[i] = at;
+        perm.v[i] = at;
     }
-    return kf_node_add(g, KF_OP_transpose, p, 1, &v, NULL, loc);
+    return kf_node_transpose(g, v, perm, loc);
 }
 
 /* Row, heads, then |last|. */

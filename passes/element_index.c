@@ -95,11 +95,6 @@ kf_el kf_el_index_sum(kf_els *e, kf_el a, int64_t step, kf_el b)
 
 /* ---- reshape --------------------------------------------------------------------------------- */
 
-static bool is_one(kf_dim d)
-{
-    return kf_dim_is_static(d) && d.size == 1;
-}
-
 /* Dims to[o0..o1) and from[i0..i1) hold the same elements in the same order. */
 static bool regroup(kf_els *e, const kf_type *to, uint8_t o0, uint8_t o1, const kf_el *at,
                     const kf_type *from, uint8_t i0, uint8_t i1, kf_el *out)
@@ -129,9 +124,9 @@ bool kf_el_reshaped(kf_els *e, const kf_type *to, const kf_type *from, const kf_
         out[d] = kf_el_index(e, 0, 0, NULL);
     while (i < from->rank && o < to->rank) {
         bool dynamic = from->dim[i].sym || to->dim[o].sym;
-        if (is_one(from->dim[i])) {
+        if (kf_dim_is_one(from->dim[i])) {
             i++;
-        } else if (is_one(to->dim[o])) {
+        } else if (kf_dim_is_one(to->dim[o])) {
             o++;
         } else if (dynamic) {
             out[i++] = at[o++];

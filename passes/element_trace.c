@@ -43,11 +43,6 @@ static bool has_keys(const kf_type *t)
     return false;
 }
 
-static bool is_one(kf_dim d)
-{
-    return kf_dim_is_static(d) && d.size == 1;
-}
-
 static kf_el zero(tracer *t)
 {
     return kf_el_index(t->e, 0, 0, NULL);
@@ -60,7 +55,7 @@ static void through_broadcast(tracer *t, const kf_type *to, const kf_type *from,
                               kf_el *out)
 {
     for (uint8_t d = 0; d < from->rank; d++)
-        out[d] = is_one(from->dim[d]) ? zero(t) : at[d + to->rank - from->rank];
+        out[d] = kf_dim_is_one(from->dim[d]) ? zero(t) : at[d + to->rank - from->rank];
 }
 
 /* x / c with c a whole number, or x alone (c = 1), for an index x. */
@@ -362,7 +357,7 @@ static bool is_number_everywhere(tracer *t, kf_value v, double *out)
     kf_el at[KF_MAX_RANK];
 
     for (uint8_t d = 0; d < type->rank; d++) {
-        if (!is_one(type->dim[d]))
+        if (!kf_dim_is_one(type->dim[d]))
             return false;
         at[d] = zero(t);
     }
@@ -452,7 +447,7 @@ static digits whole_dims(const kf_type *type)
     digits d = {0};
 
     for (uint8_t i = 0; i < type->rank; i++) {
-        d.n[i] = !is_one(type->dim[i]);
+        d.n[i] = !kf_dim_is_one(type->dim[i]);
         d.size[i][0] = type->dim[i].size; /* 0: the dim's symbol */
     }
     return d;

@@ -107,7 +107,7 @@ static bool is_row_factor(const kf_graph *g, kf_value v)
 {
     const kf_type *t = kf_value_type(g, v);
 
-    return t->rank == 0 || (kf_dim_is_static(t->dim[t->rank - 1]) && t->dim[t->rank - 1].size == 1);
+    return t->rank == 0 || kf_dim_is_one(t->dim[t->rank - 1]);
 }
 
 static bool is_vector(const finder *f, const kf_graph *g, kf_value v)

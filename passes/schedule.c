@@ -319,13 +319,6 @@ static kf_operand loop_buffer(scheduler *s, frame *outer, const kf_node *n, uint
     return own;
 }
 
-static kf_str base_name(kf_str func)
-{
-    const char *dot = memchr(func.ptr, '.', func.len);
-
-    return dot ? (kf_str){func.ptr, (uint32_t)(dot - func.ptr)} : func;
-}
-
 /* Which results are copied to their arguments at the end of a round; the others are stored there.
  */
 static bool *bind_results(scheduler *s, frame *f, uint32_t iter)
@@ -375,7 +368,7 @@ static void schedule_loop(scheduler *s, frame *outer, const kf_node *n)
 {
     const kf_attr_repeat *attr = KF_ATTR_OF(n, repeat);
     const kf_graph *g = kf_module_find_func(s->p->module, attr->callee);
-    kf_str scope = kf_strf(s->arena, "%.*s.", KF_STR_ARG(base_name(g->name)));
+    kf_str scope = kf_strf(s->arena, "%.*s.", KF_STR_ARG(kf_func_base_name(g->name)));
     frame f = new_frame(s, g, scope, attr->weights, (uint32_t)attr->times, true);
     uint32_t iter = (uint32_t)attr->iter;
 

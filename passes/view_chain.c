@@ -31,7 +31,7 @@ static void start(views *v, const kf_type *t)
 {
     *v = (views){.rank = t->rank};
     for (uint8_t d = 0; d < t->rank; d++) {
-        if (!t->dim[d].sym && t->dim[d].size == 1)
+        if (kf_dim_is_one(t->dim[d]))
             continue;
         v->count[d] = 1;
         v->place[v->n_digits] = v->flat[v->n_digits] = v->n_digits;

@@ -30,7 +30,7 @@ static bool follow_broadcast(tracer *t, const kf_node *n, const int64_t *ix)
         const kf_type *from = kf_value_type(t->g, n->in[i]);
         int64_t at[KF_MAX_RANK];
         for (uint32_t d = 0; d < from->rank; d++) {
-            const bool one = kf_dim_is_static(from->dim[d]) && from->dim[d].size == 1;
+            const bool one = kf_dim_is_one(from->dim[d]);
             at[d] = one ? 0 : ix[to->rank - from->rank + d];
         }
         if (!follow(t, n->in[i], at))

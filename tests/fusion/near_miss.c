@@ -2,18 +2,15 @@
 /* near_miss - see near_miss.h. */
 #include "tests/fusion/near_miss.h"
 
+#include "tests/fusion/scramble.h"
+
 #include <math.h>
 
 /* ---- pieces ---------------------------------------------------------------------------------- */
 
-static kf_value op2(kf_graph *g, kf_op op, kf_value a, kf_value b, kf_loc loc)
-{
-    return kf_node_2(g, op, a, b, loc);
-}
-
 static kf_value halved(kf_graph *g, kf_value v, kf_loc loc)
 {
-    return op2(g, KF_OP_mul, v, kf_node_const(g, 0.3, loc), loc);
+    return kf_node_2(g, KF_OP_mul, v, kf_node_const(g, 0.3, loc), loc);
 }
 
 /* Every other reader of |old| reads |now|, which reads |old| itself. */
@@ -52,18 +49,6 @@ static kf_value rms(kf_graph *g, kf_value v, kf_loc loc)
     return kf_node_add(g, KF_OP_row_reduce, attr, 1, &v, NULL, loc);
 }
 
-static kf_value transposed(kf_graph *g, kf_value v, kf_loc loc)
-{
-    kf_attr_perm *p = KF_ATTR_NEW(g->module->arena, perm);
-
-    p->perm.n = kf_value_type(g, v)->rank;
-    for (uint8_t i = 0; i < p->perm.n; i++)
-        p->perm.v[i] = i;
-    p->perm.v[p->perm.n - 1] = p->perm.n - 2;
-    p->perm.v[p->perm.n - 2] = p->perm.n - 1;
-    return kf_node_add(g, KF_OP_transpose, p, 1, &v, NULL, loc);
-}
-
 /* ---- attention ------------------------------------------------------------------------------- */
 
 static bool is_softmax(const kf_node *n)
@@ -82,7 +67,7 @@ static bool other_user_of_weights(kf_graph *g, uint32_t index)
     if (!p || !is_softmax(p))
         return false;
     kf_value again = kf_node_matmul(g, n.in[0], halved(g, n.in[1], n.loc), false, n.loc);
-    kf_value sum = op2(g, KF_OP_add, n.out[0], again, n.loc);
+    kf_value sum = kf_node_2(g, KF_OP_add, n.out[0], again, n.loc);
     put_behind(g, n.out[0], sum, (kf_node *[]){kf_value_node(g, sum)}, 1);
     return true;
 }
@@ -104,9 +89,9 @@ static bool softmax_over_rows(kf_graph *g, uint32_t index)
 
     if (!is_softmax(&n))
         return false;
-    kf_value in = transposed(g, n.in[0], n.loc);
+    kf_value in = swap_last(g, n.in[0], n.loc);
     kf_value p = kf_node_add(g, KF_OP_row_reduce, n.attr, 1, &in, NULL, n.loc);
-    kf_graph_replace(g, n.out[0], transposed(g, p, n.loc));
+    kf_graph_replace(g, n.out[0], swap_last(g, p, n.loc));
     g->nodes.data[index].op = KF_OP_NONE;
     return true;
 }
@@ -143,7 +128,7 @@ static bool other_user_of_gate(kf_graph *g, uint32_t index)
 
     if (!is_gated(g, &n, &act))
         return false;
-    kf_value sum = op2(g, KF_OP_add, n.out[0], n.in[act], n.loc);
+    kf_value sum = kf_node_2(g, KF_OP_add, n.out[0], n.in[act], n.loc);
     put_behind(g, n.out[0], sum, (kf_node *[]){kf_value_node(g, sum)}, 1);
     return true;
 }
@@ -178,7 +163,7 @@ static bool norm_over_rows(kf_graph *g, uint32_t index)
 
     if (!is_norm(g, &n))
         return false;
-    kf_value y = transposed(g, rms(g, transposed(g, n.in[0], n.loc), n.loc), n.loc);
+    kf_value y = swap_last(g, rms(g, swap_last(g, n.in[0], n.loc), n.loc), n.loc);
     kf_graph_replace(g, n.out[0], y);
     g->nodes.data[index].op = KF_OP_NONE;
     return true;

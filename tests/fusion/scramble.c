@@ -116,16 +116,15 @@ static bool reshape_detour(kf_graph *g, uint32_t index, uint64_t *random)
     return true;
 }
 
-static kf_value transposed(kf_graph *g, kf_value v, kf_loc loc)
+kf_value swap_last(kf_graph *g, kf_value v, kf_loc loc)
 {
-    kf_attr_perm *p = KF_ATTR_NEW(g->module->arena, perm);
+    kf_ints perm = {.n = kf_value_type(g, v)->rank};
 
-    p->perm.n = kf_value_type(g, v)->rank;
-    for (uint8_t i = 0; i < p->perm.n; i++)
-        p->perm.v[i] = i;
-    p->perm.v[p->perm.n - 1] = p->perm.n - 2;
-    p->perm.v[p->perm.n - 2] = p->perm.n - 1;
-    return kf_node_add(g, KF_OP_transpose, p, 1, &v, NULL, loc);
+    for (uint8_t i = 0; i < perm.n; i++)
+        perm.v[i] = i;
+    perm.v[perm.n - 1] = perm.n - 2;
+    perm.v[perm.n - 2] = perm.n - 1;
+    return kf_node_transpose(g, v, perm, loc);
 }
 
 static bool transpose_detour(kf_graph *g, uint32_t index, uint64_t *random)
@@ -135,7 +134,7 @@ static bool transpose_detour(kf_graph *g, uint32_t index, uint64_t *random)
     if (!takes_detour(g, index, random, &operand))
         return false;
     const kf_node n = g->nodes.data[index];
-    n.in[operand] = transposed(g, transposed(g, n.in[operand], n.loc), n.loc);
+    n.in[operand] = swap_last(g, swap_last(g, n.in[operand], n.loc), n.loc);
     return true;
 }
 
@@ -153,7 +152,7 @@ static bool turn_factor(kf_graph *g, uint32_t index, uint64_t *random)
     const kf_value_info b = g->values.data[n.in[1]];
     kf_value turned;
     if (b.kind != KF_VALUE_PARAM)
-        turned = transposed(g, n.in[1], n.loc);
+        turned = swap_last(g, n.in[1], n.loc);
     else if (b.type.rank == 2)
         turned = kf_graph_add_param(
             g, kf_recipe_transpose(g->module->arena, g->recipes.data[b.def]), b.name, b.loc);
@@ -241,23 +240,19 @@ static bool pack(kf_graph *g, uint32_t index, uint64_t *random)
 
 /* ---- functions in steps ---------------------------------------------------------------------- */
 
-static kf_value op2(kf_graph *g, kf_op op, kf_value a, kf_value b, kf_loc loc)
-{
-    return kf_node_2(g, op, a, b, loc);
-}
-
 static kf_value half_times_one_plus(kf_graph *g, kf_value x, kf_value t, kf_loc loc)
 {
-    t = op2(g, KF_OP_add, t, num(g, 1, loc), loc);
-    return op2(g, KF_OP_mul, op2(g, KF_OP_mul, x, num(g, 0.5, loc), loc), t, loc);
+    t = kf_node_2(g, KF_OP_add, t, num(g, 1, loc), loc);
+    return kf_node_2(g, KF_OP_mul, kf_node_2(g, KF_OP_mul, x, num(g, 0.5, loc), loc), t, loc);
 }
 
 static kf_value tanh_of_cubic(kf_graph *g, kf_value x, kf_loc loc)
 {
-    kf_value cube = op2(g, KF_OP_mul, op2(g, KF_OP_mul, x, x, loc), x, loc);
-    kf_value t = op2(g, KF_OP_add, x, op2(g, KF_OP_mul, cube, num(g, 0.044715, loc), loc), loc);
+    kf_value cube = kf_node_2(g, KF_OP_mul, kf_node_2(g, KF_OP_mul, x, x, loc), x, loc);
+    kf_value t =
+        kf_node_2(g, KF_OP_add, x, kf_node_2(g, KF_OP_mul, cube, num(g, 0.044715, loc), loc), loc);
 
-    t = op2(g, KF_OP_mul, t, num(g, 0.79788456080286535588, loc), loc);
+    t = kf_node_2(g, KF_OP_mul, t, num(g, 0.79788456080286535588, loc), loc);
     return kf_node_1(g, KF_OP_tanh, t, loc);
 }
 
@@ -265,15 +260,15 @@ static kf_value in_steps(kf_graph *g, kf_op op, kf_value x, kf_value y, kf_loc l
 {
     switch (op) {
     case KF_OP_silu:
-        return op2(g, KF_OP_mul, x, kf_node_1(g, KF_OP_sigmoid, x, loc), loc);
+        return kf_node_2(g, KF_OP_mul, x, kf_node_1(g, KF_OP_sigmoid, x, loc), loc);
     case KF_OP_square:
-        return op2(g, KF_OP_mul, x, x, loc);
+        return kf_node_2(g, KF_OP_mul, x, x, loc);
     case KF_OP_rsqrt:
-        return op2(g, KF_OP_div, num(g, 1, loc), kf_node_1(g, KF_OP_sqrt, x, loc), loc);
+        return kf_node_2(g, KF_OP_div, num(g, 1, loc), kf_node_1(g, KF_OP_sqrt, x, loc), loc);
     case KF_OP_sub:
-        return op2(g, KF_OP_add, x, kf_node_1(g, KF_OP_neg, y, loc), loc);
+        return kf_node_2(g, KF_OP_add, x, kf_node_1(g, KF_OP_neg, y, loc), loc);
     case KF_OP_gelu:
-        y = op2(g, KF_OP_mul, x, num(g, 0.70710678118654752440, loc), loc);
+        y = kf_node_2(g, KF_OP_mul, x, num(g, 0.70710678118654752440, loc), loc);
         return half_times_one_plus(g, x, kf_node_1(g, KF_OP_erf, y, loc), loc);
     case KF_OP_gelu_tanh:
         return half_times_one_plus(g, x, tanh_of_cubic(g, x, loc), loc);
@@ -331,12 +326,12 @@ static kf_value acc_in_steps(kf_graph *g, kf_acc acc, kf_value x, kf_value neede
     double n = (double)t->dim[t->rank - 1].size;
 
     if (acc == KF_ACC_sum_dev) {
-        kf_value mean = op2(g, KF_OP_div, needed, num(g, n, loc), loc);
-        kf_value d = op2(g, KF_OP_sub, x, mean, loc);
+        kf_value mean = kf_node_2(g, KF_OP_div, needed, num(g, n, loc), loc);
+        kf_value d = kf_node_2(g, KF_OP_sub, x, mean, loc);
         return row_value(g, KF_ACC_sum, kf_node_1(g, KF_OP_square, d, loc), loc);
     }
     if (acc == KF_ACC_sum_exp) {
-        kf_value e = kf_node_1(g, KF_OP_exp, op2(g, KF_OP_sub, x, needed, loc), loc);
+        kf_value e = kf_node_1(g, KF_OP_exp, kf_node_2(g, KF_OP_sub, x, needed, loc), loc);
         return row_value(g, KF_ACC_sum, e, loc);
     }
     return row_value(g, acc, x, loc);
@@ -373,10 +368,10 @@ static bool neutral(kf_graph *g, uint32_t index, uint64_t *random)
     kf_value again = kf_node_add(g, n.op, NULL, n.n_in, n.in, NULL, n.loc), v;
     switch (pick(random, 3)) {
     case 0:
-        v = op2(g, KF_OP_mul, again, num(g, 1, n.loc), n.loc);
+        v = kf_node_2(g, KF_OP_mul, again, num(g, 1, n.loc), n.loc);
         break;
     case 1:
-        v = op2(g, KF_OP_add, num(g, 0, n.loc), again, n.loc);
+        v = kf_node_2(g, KF_OP_add, num(g, 0, n.loc), again, n.loc);
         break;
     default:
         v = kf_node_1(g, KF_OP_neg, kf_node_1(g, KF_OP_neg, again, n.loc), n.loc);

@@ -23,4 +23,7 @@ extern const uint32_t n_rewrites;
 kf_module *scramble(kf_arena *arena, const kf_module *m, uint32_t which, uint32_t percent,
                     uint64_t seed, uint32_t *out_applied);
 
+/** |v| with its last two dims exchanged. */
+kf_value swap_last(kf_graph *g, kf_value v, kf_loc loc);
+
 #endif
