@@ -177,7 +177,7 @@ static kf_value softmax_with_sink(kf_graph_builder *b, const kf_block *block, kf
     return kf_node_2(g, KF_OP_div, e, sum, loc);
 }
 
-/* exp(v - max) / sum, and 0 where no key is visible. */
+/* exp(v - max) / sum, and 0 where no key is visible; NaN stays. */
 static kf_value softmax(kf_graph_builder *b, kf_value x, kf_loc loc)
 {
     static const char *const names[] = {"v", "m", "s"};
@@ -188,9 +188,9 @@ static kf_value softmax(kf_graph_builder *b, kf_value x, kf_loc loc)
 
     uint32_t e = kf_slot_fn(sb, KF_FN_exp, kf_slot_fn(sb, KF_FN_sub, v, m, 0), 0, 0);
     uint32_t p = kf_slot_fn(sb, KF_FN_div, e, s, 0);
-    uint32_t any = kf_slot_fn(sb, KF_FN_lt, zero, s, 0);
+    uint32_t none = kf_slot_fn(sb, KF_FN_eq, s, zero, 0);
     attr->acc = (kf_accs){2, {KF_ACC_max, KF_ACC_sum_exp}};
-    attr->map = kf_slot_finish(sb, kf_slot_fn(sb, KF_FN_select, any, p, zero));
+    attr->map = kf_slot_finish(sb, kf_slot_fn(sb, KF_FN_select, none, zero, p));
     attr->keep = true;
     return kf_node_add(b->g, KF_OP_row_reduce, attr, 1, &x, NULL, loc);
 }

@@ -24,8 +24,9 @@ enum {
     KF_CALL = 1 << 6,
     KF_REGION = 1 << 7,
     KF_LEAF = 1 << 8,
-    KF_CHEAP = 1 << 9, /* an instruction or so: may be computed again instead of stored */
-    KF_KINK = 1 << 10  /* a scalar function that is not smooth everywhere */
+    KF_CHEAP = 1 << 9,   /* an instruction or so: may be computed again instead of stored */
+    KF_KINK = 1 << 10,   /* a scalar function that is not smooth everywhere */
+    KF_PARTIAL = 1 << 11 /* one that is not a finite number for every moderate number */
 };
 
 /** Rows of fn.def come first (KF_OP_add == (kf_op)KF_FN_add, ORDER), then ops.def. */

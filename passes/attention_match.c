@@ -220,9 +220,46 @@ static bool compare_weights(kf_attention_match *m, kf_el_product *num, const kf_
     return true;
 }
 
+static void look_for_float(const kf_els *e, kf_el x, void *user)
+{
+    const kf_el_node *n = kf_el_at(e, x);
+
+    *(bool *)user |= n->kind == KF_EL_LOAD && kf_value_type(e->g, n->value)->dtype != KF_DTYPE_i32;
+}
+
+/* Whether |x| depends on more than numbers of heads, positions and sequences. */
+static bool has_floats(const kf_els *e, kf_el x)
+{
+    bool found = false;
+
+    kf_el_visit(e, x, look_for_float, &found);
+    return found;
+}
+
+static void look_for_wild(const kf_els *e, kf_el x, void *user)
+{
+    const kf_el_node *n = kf_el_at(e, x);
+    bool *found = user;
+
+    *found |= n->kind == KF_EL_FN && (kf_op_infos[n->fn].traits & KF_PARTIAL) && has_floats(e, x);
+    for (uint8_t i = 0; n->kind == KF_EL_MUL && i < n->n_part; i++)
+        *found |= n->part[i].num < 0 && has_floats(e, n->part[i].el);
+}
+
+/* Whether the scores may be no numbers although what they are made of are numbers of moderate size;
+ * of numbers of heads and positions alone, functions are taken to be that. */
+static bool may_be_nan(const kf_els *e, kf_el score)
+{
+    bool found = false;
+
+    kf_el_visit(e, score, look_for_wild, &found);
+    return found;
+}
+
 /* What multiplies or hides whole rows behind the normaliser does that to each weight. Guards go:
- * what is divided is 0 where the sum of the weights is not above 0. */
-static void take_row_factors(kf_attention_match *m, const kf_el_product *root, kf_el sum,
+ * what is divided is 0 where the sum of the weights is 0. One that asks for a sum above 0 also makes
+ * 0 of NaN, which the op keeps. */
+static bool take_row_factors(kf_attention_match *m, const kf_el_product *root, kf_el sum,
                              kf_attention_work *w)
 {
     kf_els *e = m->t.e;
@@ -233,15 +270,20 @@ static void take_row_factors(kf_attention_match *m, const kf_el_product *root, k
     kf_el_product p;
 
     kf_el_factor(e, w->prob == KF_NO_EL ? kf_el_num(e, 1) : w->prob, &p);
-    for (uint32_t i = 0; i < n; i++)
+    for (uint32_t i = 0; i < n; i++) {
+        if (guard[i] == above && may_be_nan(e, w->score))
+            return kf_attention_refuse(m, KF_REASON_F0224,
+                                       "it asks for a sum above 0, not for one that is not 0");
         if (guard[i] != above && guard[i] != not_zero)
             kf_el_product_mul(e, &p, kf_el_indicator(e, guard[i]), 1);
+    }
     for (uint8_t i = 0; i < root->n; i++)
         kf_el_product_mul(e, &p, root->part[i].el, root->part[i].num);
     if (root->exponent != KF_NO_EL)
         kf_el_product_mul(e, &p, kf_el_fn(e, KF_FN_exp, root->exponent, 0, 0), 1);
     kf_el prob = kf_el_product_of(e, &p);
     w->prob = kf_el_number(e, prob, &(double){0}) ? KF_NO_EL : prob;
+    return true;
 }
 
 /* No normaliser: all but the values and the mask is the weight. */
@@ -282,10 +324,7 @@ static bool split_bodies(kf_attention_match *m, fraction *f, const kf_el_node **
     if (!split_divisor(m, f->divisor, &sum, &w->sink))
         return false;
     kf_el_factor(e, body_of(m, sum), &den);
-    if (!compare_weights(m, &num, &den, w))
-        return false;
-    take_row_factors(m, &f->root, sum, w);
-    return true;
+    return compare_weights(m, &num, &den, w) && take_row_factors(m, &f->root, sum, w);
 }
 
 /* ---- scores ---------------------------------------------------------------------------------- */

@@ -24,8 +24,8 @@
  * Must not fire when the mask lets a row see other sequences (F0207), an intermediate has another
  *               user (F0203), the weights enter more than a product (F0221), the normaliser runs
  *               over another axis (F0220), a slot would need more than positions, heads and tables
- *               (F0222), a finite number that stands for -inf may show (F0223), or another
- *               computation stands between (F0201).
+ *               (F0222), a finite number that stands for -inf may show (F0223), a guard makes 0
+ *               of NaN (F0224), or another computation stands between (F0201).
  * Why here      after canonicalize (one spelling), before phases.
  * Needs topological order, uses. Keeps nothing. Terminates: each step removes a sum over cached
  * values.

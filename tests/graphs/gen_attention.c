@@ -216,14 +216,7 @@ static kf_value score_work(gen *g, const heads *h, kf_value s)
         kf_dim dims[] = {S(h->kv), S(h->per_kv), S(1), S(1)};
         s = fn2(g, KF_OP_add, s, gen_reshape(g, bias, 4, dims), r);
     }
-    /* Always where the function is defined: the mask and the guard of the normaliser would hide a
-     * NaN of the score, which attention as an op lets through. */
-    bool guard = g->guard;
-    g->guard = true;
-    if (gen_chance(g, 20))
-        s = gen_word(g, s);
-    g->guard = guard;
-    return s;
+    return gen_chance(g, 20) ? gen_word(g, s) : s;
 }
 
 static kf_value masked(gen *g, kf_value s, kf_value m)
@@ -242,6 +235,23 @@ static kf_value masked(gen *g, kf_value s, kf_value m)
     return gen_node(g, KF_OP_select, NULL, 3, (kf_value[]){m, s, hidden}, r);
 }
 
+/* |ratio| where something is visible, else 0. Guards that hide NaN stand in modules without. */
+static uint32_t guarded(gen *g, kf_slot_builder *b, uint32_t sum, uint32_t ratio)
+{
+    uint32_t zero = kf_slot_const(b, 0);
+
+    switch (gen_pick(g, g->guard ? 4 : 2)) {
+    case 0:
+        return kf_slot_fn(b, KF_FN_select, kf_slot_fn(b, KF_FN_eq, sum, zero, 0), zero, ratio);
+    case 1:
+        return kf_slot_fn(b, KF_FN_select, kf_slot_fn(b, KF_FN_ne, zero, sum, 0), ratio, zero);
+    case 2:
+        return kf_slot_fn(b, KF_FN_select, kf_slot_fn(b, KF_FN_lt, zero, sum, 0), ratio, zero);
+    default:
+        return kf_slot_fn(b, KF_FN_select, kf_slot_fn(b, KF_FN_gt, sum, zero, 0), ratio, zero);
+    }
+}
+
 /* With the guard that gives 0 where nothing is visible; rarely another normaliser. */
 static kf_value weights_of(gen *g, kf_value s)
 {
@@ -250,16 +260,14 @@ static kf_value weights_of(gen *g, kf_value s)
     kf_slot_builder *b = kf_slot_builder_create(g->arena, 3, names, 0);
     uint32_t v = kf_slot_param(b, 0), m = kf_slot_param(b, 1), sum = kf_slot_param(b, 2);
     uint32_t e = kf_slot_fn(b, KF_FN_exp, kf_slot_fn(b, KF_FN_sub, v, m, 0), 0, 0);
-    uint32_t zero = kf_slot_const(b, 0);
 
     if (gen_chance(g, 6)) /* one more in the sum */
         sum = kf_slot_fn(b, KF_FN_add, sum, kf_slot_const(b, 1), 0);
     uint32_t ratio = kf_slot_fn(b, KF_FN_div, e, sum, 0);
-    uint32_t sees = gen_pick(g, 2) ? kf_slot_fn(b, KF_FN_lt, zero, sum, 0)
-                                   : kf_slot_fn(b, KF_FN_gt, sum, zero, 0);
+    uint32_t weight = guarded(g, b, sum, ratio);
     a->acc = (kf_accs){2, {KF_ACC_max, KF_ACC_sum_exp}};
     a->keep = true;
-    a->map = kf_slot_finish(b, kf_slot_fn(b, KF_FN_select, sees, ratio, zero));
+    a->map = kf_slot_finish(b, weight);
     return gen_node(g, KF_OP_row_reduce, a, 1, &s, (range){0, 1, false});
 }
 

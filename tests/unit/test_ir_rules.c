@@ -456,9 +456,25 @@ static void a_missing_all_reduce_is_an_error(void **state)
     kf_arena_destroy(arena);
 }
 
+static void functions_are_partial_where_they_say_so(void **state)
+{
+    static const double at[] = {-1000, -7, -1.5, -1, -0.5, 0, 0.5, 1, 1.5, 7, 1000};
+    enum { N = sizeof at / sizeof at[0] };
+
+    (void)state;
+    for (int fn = 0; fn < KF_FN_COUNT; fn++) {
+        bool partial = false;
+        for (int i = 0; i < N * N; i++) /* the last operand is that of select */
+            partial |= !isfinite(kf_fn_eval((kf_fn)fn, at[i / N], at[i % N], at[i % N]));
+        if (partial != ((kf_op_infos[fn].traits & KF_PARTIAL) != 0))
+            fail_msg("%s: its trait KF_PARTIAL is wrong", kf_fn_infos[fn].name);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(functions_are_partial_where_they_say_so),
         cmocka_unit_test(layouts_place_elements),
         cmocka_unit_test(rules_give_types_or_reasons),
         cmocka_unit_test(slots_share_and_compare),
