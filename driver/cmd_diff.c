@@ -17,6 +17,7 @@ enum { SAME = 0, DIFFERENT = 1, TROUBLE = 2 };
 /** Something that both sides have some of: a region by its body, a weight by its recipe. */
 typedef struct item {
     kf_str key, label;
+    kf_str kind; /* of two that differ, what makes one the successor of the other */
     int64_t count[2];
 } item;
 
@@ -48,15 +49,15 @@ typedef struct comparison {
 
 /* ---- gathering ------------------------------------------------------------------------------- */
 
-static void count_item(comparison *d, items *list, int side, kf_str key, kf_str label, int64_t n)
+static void count_item(comparison *d, items *list, int side, item what, int64_t n)
 {
     for (uint32_t i = 0; i < list->len; i++) {
-        if (!kf_str_eq(list->data[i].key, key))
+        if (!kf_str_eq(list->data[i].key, what.key))
             continue;
         list->data[i].count[side] += n;
         return;
     }
-    kf_vec_push(d->arena, list, (item){.key = key, .label = label});
+    kf_vec_push(d->arena, list, what);
     list->data[list->len - 1].count[side] = n;
 }
 
@@ -82,9 +83,10 @@ static void count_regions(comparison *d, section *s, int side, const kf_plan_pha
         const kf_plan_step *st = &ph->steps.data[i];
         for (uint32_t l = st->first; l < st->first + st->n; l++) {
             const kf_kernel *k = &p->kernels.data[ph->launches.data[l].kernel];
-            kf_str label = kf_strf(d->arena, "%-10s %.*s: %.*s", kf_family_names[k->family],
-                                   KF_STR_ARG(k->name), KF_STR_ARG(kf_kernel_ops(k, d->arena)));
-            count_item(d, &s->items, side, body_key(d, k), label, st->times);
+            item it = {.key = body_key(d, k), .kind = kf_kernel_ops(k, d->arena)};
+            it.label = kf_strf(d->arena, "%-10s %.*s: %.*s", kf_family_names[k->family],
+                               KF_STR_ARG(k->name), KF_STR_ARG(it.kind));
+            count_item(d, &s->items, side, it, st->times);
         }
     }
 }
@@ -147,8 +149,9 @@ static void compare_weights(comparison *d)
             kf_type_print(d->plan[side]->module, &w->type, &key);
             kf_sbuf_c(&key, " = ");
             kf_recipe_print(d->plan[side]->module, w->recipe, true, &key);
-            kf_str label = kf_strf(d->arena, "weight %.*s", KF_STR_ARG(w->name));
-            count_item(d, &s.items, side, kf_sbuf_view(&key), label, w->layers);
+            item it = {.key = kf_sbuf_view(&key), .kind = w->name};
+            it.label = kf_strf(d->arena, "weight %.*s", KF_STR_ARG(w->name));
+            count_item(d, &s.items, side, it, w->layers);
         }
     }
     add_figure(&s, "kernels", "kernels", d->plan[0]->kernels.len, d->plan[1]->kernels.len);
@@ -192,6 +195,54 @@ static bool section_differs(const section *s)
     return false;
 }
 
+/* The end of the line that begins at |at|. */
+static uint32_t line_end(kf_str text, uint32_t at)
+{
+    const char *end = at < text.len ? memchr(text.ptr + at, '\n', text.len - at) : NULL;
+    return end ? (uint32_t)(end - text.ptr) : text.len;
+}
+
+/* The first line in which the gained |it| differs from a lost one of its kind; false: there is none
+ * of its kind. */
+static bool first_difference(const section *s, const item *it, kf_str line[2])
+{
+    const item *old = NULL;
+
+    for (uint32_t i = 0; i < s->items.len && !old; i++) {
+        const item *k = &s->items.data[i];
+        if (k->count[0] > k->count[1] && kf_str_eq(k->kind, it->kind))
+            old = k;
+    }
+    if (!old)
+        return false;
+    kf_str text[2] = {old->key, it->key};
+    for (uint32_t a = 0, b = 0; a <= text[0].len && b <= text[1].len;) {
+        uint32_t end[2] = {line_end(text[0], a), line_end(text[1], b)};
+        line[0] = kf_str_trim((kf_str){text[0].ptr + a, end[0] - a});
+        line[1] = kf_str_trim((kf_str){text[1].ptr + b, end[1] - b});
+        if (!kf_str_eq(line[0], line[1]))
+            return true;
+        a = end[0] + 1;
+        b = end[1] + 1;
+    }
+    return false;
+}
+
+static void print_items(const section *s, int sign)
+{
+    for (uint32_t i = 0; i < s->items.len; i++) {
+        const item *it = &s->items.data[i];
+        int64_t more = (it->count[1] - it->count[0]) * sign;
+        kf_str line[2];
+        if (more <= 0)
+            continue;
+        printf("  %c %3" PRId64 " x %.*s\n", sign < 0 ? '-' : '+', more, KF_STR_ARG(it->label));
+        if (sign > 0 && first_difference(s, it, line))
+            printf("          was %.*s\n          is  %.*s\n", KF_STR_ARG(line[0]),
+                   KF_STR_ARG(line[1]));
+    }
+}
+
 static void print_section(const comparison *d, const section *s)
 {
     if (s->name.len)
@@ -205,15 +256,8 @@ static void print_section(const comparison *d, const section *s)
             printf("  %-18s %14" PRId64 " -> %14" PRId64 "  %+" PRId64 "\n", f->title, f->value[0],
                    f->value[1], f->value[1] - f->value[0]);
     }
-    for (int sign = -1; sign <= 1; sign += 2) {
-        for (uint32_t i = 0; i < s->items.len; i++) {
-            const item *it = &s->items.data[i];
-            int64_t more = (it->count[1] - it->count[0]) * sign;
-            if (more > 0)
-                printf("  %c %3" PRId64 " x %.*s\n", sign < 0 ? '-' : '+', more,
-                       KF_STR_ARG(it->label));
-        }
-    }
+    print_items(s, -1);
+    print_items(s, 1);
 }
 
 static void print_text(const comparison *d)
@@ -243,11 +287,16 @@ static void json_items(kf_json *w, const section *s, const char *key, int side)
     kf_json_open(w, '[');
     for (uint32_t i = 0; i < s->items.len; i++) {
         const item *it = &s->items.data[i];
+        kf_str line[2];
         if (it->count[side] <= it->count[1 - side])
             continue;
         kf_json_open(w, '{');
         kf_json_kint(w, "count", it->count[side] - it->count[1 - side]);
         kf_json_kstr(w, "what", it->label);
+        if (side == 1 && first_difference(s, it, line)) {
+            kf_json_kstr(w, "was", line[0]);
+            kf_json_kstr(w, "is", line[1]);
+        }
         kf_json_close(w, '}');
     }
     kf_json_close(w, ']');
