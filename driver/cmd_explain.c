@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* cmd_explain - every fusion candidate by place, taken or refused and why; or the text of a
  * diagnostic. */
+#include "base/fs.h"
 #include "base/json.h"
 #include "driver/verbs.h"
 
+#include <ctype.h>
 #include <string.h>
 
 /** A row of diag.def or of reasons.def; exit_status is below 0 where there is none. */
@@ -25,19 +27,30 @@ static bool find_code(const char *word, code_text *out)
     for (int r = 1; r < KF_REASON_COUNT; r++) {
         if (strcmp(word, kf_reason_codes[r]))
             continue;
-        *out = (code_text){"refusal", "a fusion was refused", kf_reason_texts[r], -1};
+        *out = (code_text){"refusal", kf_reason_texts[r], kf_reason_helps[r], -1};
         return true;
     }
     return false;
 }
 
-static void print_code(const kf_compilation *c, const code_text *t)
+/* The operand as codes are written, if it looks like one and is no file: a letter, four digits. */
+static const char *code_word(const kf_compilation *c)
+{
+    const char *word = c->opt->operand;
+
+    if (strlen(word) != 5 || !isalpha((unsigned char)word[0]) ||
+        strspn(word + 1, "0123456789") != 4 || kf_fs_exists(word))
+        return NULL;
+    return kf_strf(c->arena, "%c%s", toupper((unsigned char)word[0]), word + 1).ptr;
+}
+
+static void print_code(const kf_compilation *c, const char *code, const code_text *t)
 {
     kf_sbuf text = {.arena = c->scratch};
     kf_json w = {.out = &text};
 
     if (!c->opt->json) {
-        printf("%s: %s (%s", c->opt->operand, t->title, t->kind);
+        printf("%s: %s (%s", code, t->title, t->kind);
         if (t->exit_status >= 0)
             printf(", exit %d", t->exit_status);
         printf(")\n%s\n", t->text);
@@ -45,7 +58,7 @@ static void print_code(const kf_compilation *c, const code_text *t)
     }
     kf_json_open(&w, '{');
     kf_json_kstr(&w, "schema", KF_STR("kerf.code.1"));
-    kf_json_kstr(&w, "code", kf_str_from(c->opt->operand));
+    kf_json_kstr(&w, "code", kf_str_from(code));
     kf_json_kstr(&w, "kind", kf_str_from(t->kind));
     kf_json_kstr(&w, "title", kf_str_from(t->title));
     kf_json_kstr(&w, "text", kf_str_from(t->text));
@@ -204,10 +217,16 @@ static void print_text(const kf_compilation *c)
 
 int kf_verb_explain(kf_compilation *c)
 {
+    const char *code = code_word(c);
     code_text known;
 
-    if (find_code(c->opt->operand, &known)) {
-        print_code(c, &known);
+    if (code && find_code(code, &known)) {
+        print_code(c, code, &known);
+        return 0;
+    }
+    if (code) {
+        kf_diag_add(c->diags, KF_E0804, KF_NO_LOC,
+                    "no diagnostic or refusal is called '%s'; docs/PASSES.md lists refusals", code);
         return 0;
     }
     if (!kf_compilation_load(c, c->opt->operand) || !kf_compilation_target(c) ||

@@ -94,8 +94,11 @@ static void print_stage(kf_compilation *c, const char *stage, kf_str text, kf_co
     kf_json_kstr(&w, "stage", kf_str_from(stage));
     if (!is_plan)
         kf_json_kstr(&w, "text", text);
-    if (costs)
+    if (costs) {
+        kf_json_kint(&w, "tokens", r->tokens);
+        kf_json_kint(&w, "past", r->past);
         kf_cost_report_json(r, c->scratch, &w);
+    }
     kf_json_close(&w, '}');
     printf("%.*s\n", KF_STR_ARG(kf_sbuf_view(&out)));
 }

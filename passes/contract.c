@@ -192,51 +192,102 @@ static bool note_refusal(const kf_pass_ctx *cx, const kf_module *m, const kf_pat
     return true;
 }
 
+/* Where there is more to read. */
+static void note_more(kf_diags *d, kf_diag *e, kf_reason reason)
+{
+    if (reason != KF_REASON_NONE)
+        kf_diag_note(d, e, KF_NO_LOC,
+                     "`kerf explain %s` says more about the reason, `kerf explain SPEC` lists all "
+                     "candidates",
+                     kf_reason_codes[reason]);
+    else
+        kf_diag_note(d, e, KF_NO_LOC, "`kerf explain SPEC` lists all candidates");
+}
+
 static void report_refusals(const kf_pass_ctx *cx, const kf_module *m, const kf_pattern *p,
                             uint32_t refused, uint32_t all, kf_diags *d)
 {
     kf_diag *e = kf_diag_add(d, KF_E0131, p->loc,
                              "build.fusion.require: '%.*s' is not met: %u of %u candidates refused",
                              KF_STR_ARG(p->text), refused, all);
+    kf_reason reason = KF_REASON_NONE;
     uint32_t notes = 0;
 
-    for (uint32_t i = 0; i < cx->candidates.len; i++) {
+    for (uint32_t i = 0; i < cx->candidates.len && notes < MAX_NOTES; i++) {
         const kf_candidate *c = &cx->candidates.data[i];
         if (c->reason == KF_REASON_NONE || !kf_pattern_matches(p, c) || is_overcome(cx, p, c))
             continue;
-        if (notes == MAX_NOTES) {
-            kf_diag_note(d, e, KF_NO_LOC, "'kerf explain' lists the others");
-            return;
-        }
+        if (reason == KF_REASON_NONE)
+            reason = c->reason;
         notes += note_refusal(cx, m, p, i, d, e);
+    }
+    note_more(d, e, reason);
+}
+
+/* |word|, if |list| does not have it yet. */
+static void list_once(kf_sbuf *list, kf_str word)
+{
+    kf_str have = kf_sbuf_view(list);
+
+    for (uint32_t i = 0; i + word.len <= have.len; i++) {
+        bool begins = !i || have.ptr[i - 1] == ' ';
+        bool ends = i + word.len == have.len || have.ptr[i + word.len] == ',';
+        if (begins && ends && !memcmp(have.ptr + i, word.ptr, word.len))
+            return;
+    }
+    kf_sbuf_printf(list, "%s%.*s", list->len ? ", " : "", KF_STR_ARG(word));
+}
+
+/* What did occur where one part of |p| after the other is left out. */
+typedef struct near_miss {
+    kf_sbuf funcs;      /* all fits but the function */
+    kf_sbuf froms, tos; /* the kinds fit, names do not: names that are there */
+    kf_sbuf joined;     /* the first kind fits: what it joins */
+    kf_sbuf kinds;      /* all of the first parts */
+} near_miss;
+
+static void collect(const kf_pass_ctx *cx, const kf_pattern *p, near_miss *out)
+{
+    kf_pattern anywhere = *p, nameless = *p, first = {.from = {.kind = p->from.kind}};
+
+    anywhere.func = nameless.func = nameless.from.glob = nameless.to.glob = NULL;
+    for (uint32_t i = 0; i < cx->candidates.len; i++) {
+        const kf_candidate *c = &cx->candidates.data[i];
+        const kf_subject_part *from = &c->parts.from, *to = &c->parts.to;
+        if (kf_pattern_matches(&anywhere, c))
+            list_once(&out->funcs, kf_strf(cx->scratch, "@%.*s", KF_STR_ARG(c->func)));
+        if (kf_pattern_matches(&nameless, c) && p->from.glob && from->what.len)
+            list_once(&out->froms, from->what);
+        if (kf_pattern_matches(&nameless, c) && p->to.glob && to->what.len)
+            list_once(&out->tos, to->what);
+        if (kf_pattern_matches(&first, c) && to->kind != KF_KIND_NONE)
+            list_once(&out->joined, kf_str_from(kf_kind_names[to->kind]));
+        list_once(&out->kinds, kf_str_from(kf_kind_names[from->kind]));
     }
 }
 
-/* Kinds that did occur: as |from|, or behind a matching first part. */
-static void note_occurring(const kf_pass_ctx *cx, const kf_pattern *p, kf_diags *d, kf_diag *e)
+static void note_list(kf_diags *d, kf_diag *e, const char *what, const kf_sbuf *list)
 {
-    kf_pattern part = *p;
-    bool seen[KF_KIND_COUNT] = {false}, any_from = false;
-    kf_sbuf list = {.arena = cx->scratch};
+    if (list->len)
+        kf_diag_note(d, e, KF_NO_LOC, "%s: %.*s", what, KF_STR_ARG(kf_sbuf_view(list)));
+}
 
-    part.has_to = false;
-    part.func = NULL;
-    for (uint32_t i = 0; i < cx->candidates.len; i++)
-        any_from |= kf_pattern_matches(&part, &cx->candidates.data[i]);
-    for (uint32_t i = 0; i < cx->candidates.len; i++) {
-        const kf_candidate *c = &cx->candidates.data[i];
-        kf_kind kind = any_from ? c->parts.to.kind : c->parts.from.kind;
-        if (seen[kind] || kind == KF_KIND_NONE || (any_from && !kf_pattern_matches(&part, c)))
-            continue;
-        seen[kind] = true;
-        kf_sbuf_printf(&list, "%s%s", list.len ? ", " : "", kf_kind_names[kind]);
-    }
-    if (any_from && p->func)
-        kf_diag_note(d, e, KF_NO_LOC, "there are such candidates outside '@%s'", p->func);
-    if (list.len)
-        kf_diag_note(d, e, KF_NO_LOC, "%s: %.*s",
-                     any_from ? "what it could join" : "kinds that occurred",
-                     KF_STR_ARG(kf_sbuf_view(&list)));
+/* The first of these says what is wrong with the pattern. */
+static void note_near_miss(const kf_pass_ctx *cx, const kf_pattern *p, kf_diags *d, kf_diag *e)
+{
+    kf_sbuf list = {.arena = cx->scratch};
+    near_miss n = {list, list, list, list, list};
+
+    collect(cx, p, &n);
+    if (n.funcs.len)
+        note_list(d, e, "there are such candidates in other functions", &n.funcs);
+    else if (n.froms.len || n.tos.len) {
+        note_list(d, e, "names of the first part", &n.froms);
+        note_list(d, e, "names of the second part", &n.tos);
+    } else if (n.joined.len)
+        note_list(d, e, "what it joins", &n.joined);
+    else
+        note_list(d, e, "kinds that occurred", &n.kinds);
 }
 
 static bool check_required(const kf_pass_ctx *cx, const kf_module *m, const kf_pattern *p,
@@ -260,7 +311,8 @@ static bool check_required(const kf_pass_ctx *cx, const kf_module *m, const kf_p
     kf_diag *e = kf_diag_add(d, KF_E0131, p->loc,
                              "build.fusion.require: '%.*s' matches no candidate of this model",
                              KF_STR_ARG(p->text));
-    note_occurring(cx, p, d, e);
+    note_near_miss(cx, p, d, e);
+    note_more(d, e, KF_REASON_NONE);
     return false;
 }
 

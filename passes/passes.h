@@ -26,15 +26,16 @@ typedef enum kf_pass_kind {
 
 typedef enum kf_reason {
     KF_REASON_NONE,
-#define REASON(code, text) KF_REASON_##code,
+#define REASON(code, text, more) KF_REASON_##code,
 #include "passes/reasons.def"
 #undef REASON
     KF_REASON_COUNT
 } kf_reason;
 
-/** Code ("F0203") and sentence of a reason. */
+/** Code ("F0203") and sentence of a reason, and what there is to know or to do about it. */
 extern const char *const kf_reason_codes[KF_REASON_COUNT];
 extern const char *const kf_reason_texts[KF_REASON_COUNT];
+extern const char *const kf_reason_helps[KF_REASON_COUNT];
 
 /** What a part of a candidate is (kinds.def). */
 typedef enum kf_kind {

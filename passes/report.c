@@ -15,14 +15,21 @@
 
 const char *const kf_reason_codes[KF_REASON_COUNT] = {
     "",
-#define REASON(code, text) #code,
+#define REASON(code, text, more) #code,
 #include "passes/reasons.def"
 #undef REASON
 };
 
 const char *const kf_reason_texts[KF_REASON_COUNT] = {
     "",
-#define REASON(code, text) text,
+#define REASON(code, text, more) text,
+#include "passes/reasons.def"
+#undef REASON
+};
+
+const char *const kf_reason_helps[KF_REASON_COUNT] = {
+    "",
+#define REASON(code, text, more) more,
 #include "passes/reasons.def"
 #undef REASON
 };
