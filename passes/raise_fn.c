@@ -23,7 +23,7 @@
 #include <math.h>
 
 /** |node|: the tree's nodes in topological order; the root last. */
-enum { MAX_TREE = 24, SAMPLES = 47, SAMPLES_NEAR = 40 };
+enum { MAX_TREE = 24, SAMPLES = 51, SAMPLES_NEAR = 40 };
 
 typedef struct tree {
     const kf_graph *g;
@@ -33,7 +33,8 @@ typedef struct tree {
 
 static double sample_at(uint32_t i)
 {
-    static const double far[SAMPLES - SAMPLES_NEAR] = {-25, -12.5, -1e-3, 0, 1e-3, 12.5, 25};
+    static const double far[SAMPLES - SAMPLES_NEAR] = {-300, -80,  -25, -12.5, -1e-3, 0,
+                                                       1e-3, 12.5, 25,  80,    300};
 
     return i < SAMPLES_NEAR ? -6.0 + 12.0 * (i + 0.37) / SAMPLES_NEAR : far[i - SAMPLES_NEAR];
 }
