@@ -77,7 +77,9 @@ static bool find_scale(const finder *f, const kf_node *n, map *out)
 
     for (int i = 0; i < 2; i++) {
         kf_value s = n->in[i];
-        bool is_vector = kf_value_is_param(f->g, s) && kf_value_type(f->g, s)->rank == 1;
+        const kf_type *t = kf_value_type(f->g, s);
+        bool is_vector = kf_value_is_param(f->g, s) && t->rank == 1 &&
+                         kf_dtype_infos[t->dtype].kind == KF_KIND_FLOAT;
         bool is_number = kf_value_const(f->g, s, &number);
         if ((!is_vector && !is_number) || !find_inner(f, n->in[1 - i], out))
             continue;
