@@ -154,6 +154,10 @@ static void report_pack_error(job *j, int err, kf_str tensor)
         kf_diag_add(j->c->diags, KF_E0603, KF_NO_LOC, "packed weights: %s", strerror(err));
     else if (err == ENOENT)
         kf_diag_add(j->c->diags, KF_E0305, KF_NO_LOC, "no tensor '%.*s'", KF_STR_ARG(tensor));
+    else if (err == ERANGE)
+        kf_diag_add(j->c->diags, KF_E0309, KF_NO_LOC,
+                    "tensor '%.*s': a number is too large for the type that it is stored in",
+                    KF_STR_ARG(tensor));
     else
         kf_diag_add(j->c->diags, KF_E0303, KF_NO_LOC, "tensor '%.*s': %s", KF_STR_ARG(tensor),
                     strerror(err));

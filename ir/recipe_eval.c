@@ -112,6 +112,20 @@ static void widen(kf_dtype t, const void *src, uint64_t n, double *out)
     }
 }
 
+/* The row as stored, in type |t|; ERANGE where that holds no number so large. */
+static int narrow(kf_recipe_reader *rd, kf_dtype t, void *out)
+{
+    kf_dtype from = rd->load.info.dtype;
+
+    kf_convert(from, rd->load.raw, t, out, rd->width);
+    for (uint64_t i = 0; t != KF_DTYPE_f32 && from != t && i < rd->width; i++)
+        if (isinf(kf_float_load(t, out, i)) && !isinf(kf_float_load(from, rd->load.raw, i))) {
+            rd->o->fault = rd->load.info.name;
+            return ERANGE;
+        }
+    return 0;
+}
+
 static int row_load(kf_recipe_reader *rd, uint64_t row, void *out)
 {
     const kf_tensor_info *info = &rd->load.info;
@@ -122,12 +136,11 @@ static int row_load(kf_recipe_reader *rd, uint64_t row, void *out)
         rd->o->fault = info->name;
         return err;
     }
-    if (rd->form == KF_RECIPE_STORED) {
-        kf_convert(info->dtype, rd->load.raw, t, out, rd->width);
-        return 0;
-    }
-    if (info->dtype != t)
-        kf_convert(info->dtype, rd->load.raw, t, rd->load.typed, rd->width);
+    if (rd->form == KF_RECIPE_STORED)
+        return narrow(rd, t, out);
+    err = info->dtype == t ? 0 : narrow(rd, t, rd->load.typed);
+    if (err)
+        return err;
     widen(t, rd->load.typed, rd->width, out);
     return 0;
 }
@@ -425,6 +438,16 @@ static int open_reader(origin *o, const kf_recipe *r, kf_recipe_form form, kf_re
     return readers[r->op].open(rd);
 }
 
+/* The first tensor that |r| is made from, or nothing. */
+static kf_str first_tensor(const kf_recipe *r)
+{
+    kf_str name = r->op == KF_RECIPE_load ? r->tensor : (kf_str){0};
+
+    for (uint32_t i = 0; i < r->n_parts && !name.len; i++)
+        name = first_tensor(r->part[i]);
+    return name;
+}
+
 static int read_row(kf_recipe_reader *rd, uint64_t row, void *out)
 {
     kf_dtype t = rd->r->type.dtype;
@@ -432,8 +455,15 @@ static int read_row(kf_recipe_reader *rd, uint64_t row, void *out)
     if (!rd->made)
         return readers[rd->r->op].row(rd, row, out);
     int err = readers[rd->r->op].row(rd, row, rd->made);
-    for (uint64_t i = 0; !err && i < rd->width; i++)
-        kf_float_store(t, out, i, (float)kf_round_to(t, rd->made[i]));
+    for (uint64_t i = 0; !err && i < rd->width; i++) {
+        double v = kf_round_to(t, rd->made[i]);
+        kf_float_store(t, out, i, (float)v);
+        if (!isinf(v) || isinf(rd->made[i]))
+            continue;
+        rd->o->fault =
+            kf_plan_tensor_name(rd->o->arena, rd->o->prefix, rd->o->layer, first_tensor(rd->r));
+        err = ERANGE;
+    }
     return err;
 }
 

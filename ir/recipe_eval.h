@@ -25,7 +25,7 @@ int kf_recipe_reader_open(kf_arena *arena, const kf_tensor_source *src, const kf
                           kf_str prefix, uint32_t layer, kf_recipe_form form,
                           kf_recipe_reader **out_reader, kf_str *out_name);
 /** Row |row| of a matrix (of a tensor of more dims: all below dim 0); a vector is n rows of one.
- * Errors as above. */
+ * Errors as above; ERANGE: a number that is too large for its type. */
 int kf_recipe_read_row(kf_recipe_reader *reader, uint64_t row, void *out, kf_str *out_name);
 
 #endif

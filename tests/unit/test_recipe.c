@@ -20,13 +20,15 @@
 
 /* ---- tensors --------------------------------------------------------------------------------- */
 
-/* Element |i| of tensor |name|: multiples of 1/16 below 8, so that every dtype holds them. */
+/* Element |i| of tensor |name|: multiples of 1/16 below 8, so that every dtype holds them; "huge"
+ * ones are 2^20 times as large. */
 static double element(kf_str name, uint64_t i)
 {
     uint64_t h = i * 2654435761u + 17;
     for (uint32_t c = 0; c < name.len; c++)
         h = h * 31 + (unsigned char)name.ptr[c];
-    return (double)(int64_t)(h >> 7 & 255) / 16.0 - 8.0;
+    double v = (double)(int64_t)(h >> 7 & 255) / 16.0 - 8.0;
+    return name.ptr[0] == 'h' ? v * 0x1p20 : v;
 }
 
 /* "w_6x4" is f32[6,4]; with "h" in front of the sizes it is stored as bf16. */
@@ -331,6 +333,34 @@ static void a_tensor_is_missed_by_name(void **state)
     kf_arena_destroy(arena);
 }
 
+/* Computed, or only stored, in a type that ends before: no infinity goes into a model. */
+static void a_number_out_of_range_is_found(void **state)
+{
+    (void)state;
+    static const char *const recipes[] = {
+        "map(f16, \"v_4\": f16[4]) (a) { mul(add(a, 1000), 1000) }",
+        "transpose(map(f16, \"v_4\": f16[4]) (a) { add(square(a), 65520) })", "\"huge_4\""};
+    for (size_t i = 0; i < sizeof recipes / sizeof recipes[0]; i++) {
+        kf_arena *arena = kf_arena_create("test");
+        kf_sbuf printed = {.arena = arena}, errors = {.arena = arena};
+        const kf_recipe *r =
+            parse(arena, i == 1 ? "f16[4,1]" : "f16[4]", recipes[i], &printed, &errors);
+        kf_recipe_reader *rd;
+        uint16_t row[4];
+        kf_str name;
+        int err = 0;
+        assert_non_null(r);
+        assert_int_equal(
+            kf_recipe_reader_open(arena, &source, r, KF_STR(""), 0, KF_RECIPE_STORED, &rd, &name),
+            0);
+        for (uint64_t k = 0; !err && k < 4; k++)
+            err = kf_recipe_read_row(rd, k, row, &name);
+        assert_int_equal(err, ERANGE);
+        assert_string_equal(name.ptr, i == 2 ? "huge_4" : "v_4");
+        kf_arena_destroy(arena);
+    }
+}
+
 static void shapes_are_refused(void **state)
 {
     (void)state;
@@ -374,6 +404,7 @@ int main(void)
         cmocka_unit_test(ops_mean_their_formula),
         cmocka_unit_test(a_long_transpose_goes_in_strips),
         cmocka_unit_test(a_tensor_is_missed_by_name),
+        cmocka_unit_test(a_number_out_of_range_is_found),
         cmocka_unit_test(shapes_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
