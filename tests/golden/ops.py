@@ -56,11 +56,9 @@ B = torch.randn(16) * 2 + 0.1
 B[3] = A[3]
 B[7] = A[7]
 
-# Where a function is not defined everywhere, the grid is cut; relu also says what becomes of NaN.
-GRIDS = {
-    "recip": POSITIVE, "log": POSITIVE, "sqrt": POSITIVE, "rsqrt": POSITIVE,
-    "relu": torch.cat([GRID, torch.tensor([NAN, INF, -INF])]),
-}
+# Where a function is not defined everywhere, the grid is cut. Each says what becomes of NaN and infinities.
+GRIDS = {"recip": POSITIVE, "log": POSITIVE, "sqrt": POSITIVE, "rsqrt": POSITIVE}
+NO_NUMBERS = torch.tensor([NAN, INF, -INF])
 PREDICATES = torch.tensor([0, 0, 1, 1]).bool(), torch.tensor([0, 1, 0, 1]).bool()
 
 
@@ -90,7 +88,7 @@ def operands_of(name, arity, result):
     if name == "select":
         return torch.tensor([[1], [0], [1], [0]]).bool(), torch.randn(4, 3), torch.randn(3)
     if arity == 1:
-        return (GRIDS.get(name, GRID),)
+        return (torch.cat([GRIDS.get(name, GRID), NO_NUMBERS]),)
     return (torch.cat([A, torch.tensor([NAN, 1.0, INF, -INF])]),
             torch.cat([B, torch.tensor([2.0, NAN, 1.0, 1.0])]))
 
