@@ -8,6 +8,7 @@
 #include "tests/unit/support.h"
 
 #include <math.h>
+#include <string.h>
 
 const char *const fill_names[FILL_COUNT] = {"usual", "small",    "positive", "denormal",
                                             "large", "constant", "sparse"};
@@ -18,14 +19,23 @@ typedef struct store {
     const kf_module *m;
     fill how;
     uint64_t seed;
-    KF_VEC(kf_tensor_info) tensors;
+    KF_VEC(kf_tensor_info) tensors; /* |offset|: which */
+    void **values;                  /* by tensor; made once for all forms */
 } store;
 
 /* ---- what a module loads --------------------------------------------------------------------- */
 
+static const kf_tensor_info *tensor_of(const store *s, kf_str name)
+{
+    for (uint32_t i = 0; i < s->tensors.len; i++)
+        if (kf_str_eq(s->tensors.data[i].name, name))
+            return &s->tensors.data[i];
+    return NULL;
+}
+
 static void add_recipe(store *s, const kf_recipe *r, kf_str prefix, uint32_t layer)
 {
-    kf_tensor_info t = {.dtype = r->type.dtype, .rank = r->type.rank};
+    kf_tensor_info t = {.dtype = r->type.dtype, .rank = r->type.rank, .offset = s->tensors.len};
 
     for (uint32_t i = 0; i < r->n_parts; i++)
         add_recipe(s, r->part[i], prefix, layer);
@@ -34,7 +44,8 @@ static void add_recipe(store *s, const kf_recipe *r, kf_str prefix, uint32_t lay
     t.name = kf_plan_tensor_name(s->arena, prefix, layer, r->tensor);
     for (uint8_t d = 0; d < t.rank; d++)
         t.dim[d] = r->type.dim[d].size;
-    kf_vec_push(s->arena, &s->tensors, t);
+    if (!tensor_of(s, t.name))
+        kf_vec_push(s->arena, &s->tensors, t);
 }
 
 static void add_function(store *s, const kf_graph *g, kf_str prefix, uint32_t layer)
@@ -62,11 +73,12 @@ static uint64_t hash_name(uint64_t seed, kf_str name)
     return h;
 }
 
-/* Element |i|: vectors are near 1, tables near 1 in size, matrices keep the size of rows. */
-static double value(const store *s, const kf_tensor_info *t, uint64_t i)
+/* Element |i| of a tensor whose name hashes to |name|: vectors are near 1, tables near 1 in size,
+ * matrices keep the size of rows. */
+static double value(const store *s, const kf_tensor_info *t, uint64_t name, uint64_t i)
 {
     uint64_t row = t->rank > 1 ? i / (uint64_t)t->dim[t->rank - 1] : 0;
-    uint64_t state = hash_name(s->seed, t->name) + (s->how == FILL_CONSTANT ? row : i);
+    uint64_t state = name + (s->how == FILL_CONSTANT ? row : i);
     double u = (double)(random_u64(&state) >> 11) / (double)(1ull << 53);
     double v = t->rank == 1 ? 0.5 + u : (4 * u - 2) / sqrt((double)t->dim[t->rank - 1]) * 0.9;
     bool table = kf_str_starts_with(t->name, "embed") || kf_str_starts_with(t->name, "table");
@@ -89,26 +101,34 @@ static double value(const store *s, const kf_tensor_info *t, uint64_t i)
     }
 }
 
+static void *make_values(const store *s, const kf_tensor_info *t)
+{
+    uint64_t n = 1, name = hash_name(s->seed, t->name);
+
+    for (uint8_t d = 0; d < t->rank; d++)
+        n *= (uint64_t)t->dim[d];
+    void *values = kf_arena_alloc(s->arena, n * kf_dtype_infos[t->dtype].bytes, 8);
+    for (uint64_t i = 0; i < n; i++)
+        kf_float_store(t->dtype, values, i, (float)value(s, t, name, i));
+    return values;
+}
+
 static bool find(const kf_tensor_source *self, kf_str name, kf_tensor_info *out)
 {
-    const store *s = (const store *)(const void *)self;
+    const kf_tensor_info *t = tensor_of((const store *)(const void *)self, name);
 
-    for (uint32_t i = 0; i < s->tensors.len; i++) {
-        if (!kf_str_eq(s->tensors.data[i].name, name))
-            continue;
-        *out = s->tensors.data[i];
-        return true;
-    }
-    return false;
+    if (t)
+        *out = *t;
+    return t != NULL;
 }
 
 static int read_values(const kf_tensor_source *self, const kf_tensor_info *t, uint64_t first,
                        uint64_t n, void *dst)
 {
     const store *s = (const store *)(const void *)self;
+    size_t size = kf_dtype_infos[t->dtype].bytes;
 
-    for (uint64_t i = 0; i < n; i++)
-        kf_float_store(t->dtype, dst, i, (float)value(s, t, first + i));
+    memcpy(dst, (const char *)s->values[t->offset] + first * size, n * size);
     return 0;
 }
 
@@ -124,6 +144,9 @@ const kf_tensor_source *module_weights(kf_arena *arena, const kf_module *m, fill
     for (uint32_t i = 0; i < m->funcs.len; i++)
         if (kf_is_entry(m->funcs.data[i]->name))
             add_function(s, m->funcs.data[i], KF_STR(""), 0);
+    s->values = KF_NEW_N(arena, void *, s->tensors.len + 1);
+    for (uint32_t i = 0; i < s->tensors.len; i++)
+        s->values[i] = make_values(s, &s->tensors.data[i]);
     return &s->source;
 }
 
