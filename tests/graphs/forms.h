@@ -8,7 +8,7 @@
  * output. After every pass the verifier accepts the module and its text reads back as itself.
  *
  * Forms with one text are one form. Without a pass that changed nothing in the pipeline, the
- * pipeline is the same; that is not run, but for one such pass a module.
+ * pipeline is the same: that is run for a sample only.
  */
 #ifndef KF_TESTS_GRAPHS_FORMS_H
 #define KF_TESTS_GRAPHS_FORMS_H
