@@ -48,16 +48,18 @@ static int64_t gcd(int64_t a, int64_t b)
     return a;
 }
 
-/* Groups in which the weights are joined: the common number of head groups, or 1. */
+/* Groups in which the weights are joined: the common number of head groups, or 1. A product whose
+ * numbers are repeated along heads further on has fewer columns than heads. */
 static uint32_t groups_of(const kf_graph *g, uint32_t n, const uint32_t *node)
 {
     int64_t groups = 0;
 
     for (uint32_t i = 0; i < n; i++) {
-        int64_t heads = heads_of(g, g->nodes.data[node[i]].out[0]);
+        const kf_node *mm = &g->nodes.data[node[i]];
+        int64_t heads = heads_of(g, mm->out[0]);
         if (heads == 0)
             return 1;
-        groups = gcd(groups, heads);
+        groups = gcd(gcd(groups, heads), kf_value_type(g, mm->in[1])->dim[0].size);
     }
     return (uint32_t)groups;
 }
