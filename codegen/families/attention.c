@@ -5,7 +5,7 @@
  *   for each pair: Q'[pair] = scale * q; O[pair] = 0; m = sink or -inf; l = with a sink 1, else 0,
  *                  for each part of the keys (attention_parts.c)
  *                  lo, bound = keys that the row may see at most: its sequence and the mask's
- *                  bounds (attention_mask.h)
+ *                  bounds (ir/mask_bounds.h)
  *   for each sequence with rows in the tile:
  *       for each page of it between the smallest lo and the largest bound:
  *           for each group of pairs with a key in this page:

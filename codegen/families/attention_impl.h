@@ -10,9 +10,9 @@
 #ifndef KF_CODEGEN_FAMILIES_ATTENTION_IMPL_H
 #define KF_CODEGEN_FAMILIES_ATTENTION_IMPL_H
 
-#include "codegen/families/attention_mask.h"
 #include "codegen/families/family.h"
 #include "codegen/kv.h"
+#include "ir/mask_bounds.h"
 
 /* Sums of a group in registers, and its pairs at most: fewer pairs take more vectors, so that the
  * latency of the additions stays hidden. A sum's order does not depend on the shape. */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* attention_mask - which keys a mask slot lets a row see at most.
+/* mask_bounds - which keys a mask slot lets a row see at most.
  *
  * The mask is read as conditions on k: comparisons that are linear in k give a half line, `and`
  * intersects, `or` spans, a condition without k opens or closes everything. What comes out are
@@ -11,8 +11,8 @@
  *   eq(floor(div(k, 64)), floor(div(q, 64))) lo = 64 * floor(q / 64)   hi = lo + 65
  *   or(le(k, q), lt(k, 16))                  lo = none                 hi = max(add(q, 1), 16)
  */
-#ifndef KF_CODEGEN_FAMILIES_ATTENTION_MASK_H
-#define KF_CODEGEN_FAMILIES_ATTENTION_MASK_H
+#ifndef KF_IR_MASK_BOUNDS_H
+#define KF_IR_MASK_BOUNDS_H
 
 #include "ir/attr.h"
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "codegen/families/attention_mask.h"
+#include "ir/mask_bounds.h"
 
 #include <math.h>
 

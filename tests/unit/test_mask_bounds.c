@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What a mask says about the keys that a row can see: never too few, and for the usual masks
  * exactly those. */
-#include "codegen/families/attention_mask.h"
+#include "ir/mask_bounds.h"
 #include "ir/slot_text.h"
 #include "tests/unit/support.h"
 
