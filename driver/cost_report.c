@@ -9,24 +9,33 @@
 
 bool kf_cost_point_parse(kf_compilation *c, const char *text, kf_cost_report *out)
 {
-    int64_t tokens = 1, past = 0;
+    int64_t tokens = 1, past = 0, memory = 0;
+    const struct {
+        const char *format;
+        int64_t least, *v;
+    } parts[] = {
+        {"tokens=%lld%n", 1, &tokens}, {"past=%lld%n", 0, &past}, {"memory=%lld%n", 1, &memory}};
 
     for (const char *s = text; s && *s;) {
-        long long v;
+        long long v = -1;
         int used = 0;
-        bool is_tokens = sscanf(s, "tokens=%lld%n", &v, &used) == 1 && used;
-        bool is_past = !is_tokens && sscanf(s, "past=%lld%n", &v, &used) == 1 && used;
-        if ((!is_tokens && !is_past) || v < is_tokens || v > INT32_MAX ||
-            (s[used] && s[used] != ',')) {
-            kf_diag_add(c->diags, KF_E0803, KF_NO_LOC, "--at takes tokens=N,past=N, not '%s'",
-                        text);
+        size_t i = 0;
+        while (i < 3 && (sscanf(s, parts[i].format, &v, &used) != 1 || !used))
+            i++;
+        if (i == 3 || v < parts[i].least || v > INT32_MAX || (s[used] && s[used] != ',')) {
+            kf_diag_add(c->diags, KF_E0803, KF_NO_LOC,
+                        "--at takes tokens=N,past=N,memory=N, not '%s'", text);
             return false;
         }
-        *(is_tokens ? &tokens : &past) = v;
+        *parts[i].v = v;
         s += used + (s[used] == ',');
     }
     *out = (kf_cost_report){.tokens = tokens, .past = past};
-    out->at = (kf_cost_point){tokens, 1, past + tokens, tokens * past + tokens * (tokens + 1) / 2};
+    out->at = (kf_cost_point){.tokens = tokens,
+                              .rows = 1,
+                              .keys = past + tokens,
+                              .pairs = tokens * past + tokens * (tokens + 1) / 2,
+                              .memory = memory ? memory : past + tokens};
     return true;
 }
 
@@ -106,12 +115,12 @@ typedef struct table {
 static void text_launch(const table *t, const kf_launch *l, const char *indent)
 {
     const kf_kernel *k = &t->r->plan->kernels.data[l->kernel];
-    const kf_cost_point *at = &t->r->at;
+    kf_tally sum = kf_tally_launch(t->r->plan, l, &t->r->at);
 
-    kf_sbuf_printf(
-        t->out, "%s%s%-*.*s %-10s %5" PRIu32 " %14" PRId64 " %14" PRId64 " %14" PRId64 "\n",
-        t->prefix, indent, indent[0] ? 30 : 32, KF_STR_ARG(k->name), kf_family_names[k->family],
-        l->ops, kf_cost_at(&l->flops, at), kf_cost_at(&l->alone, at), kf_cost_at(&l->bytes, at));
+    kf_sbuf_printf(t->out,
+                   "%s%s%-*.*s %-10s %5" PRIu32 " %14" PRId64 " %14" PRId64 " %14" PRId64 "\n",
+                   t->prefix, indent, indent[0] ? 30 : 32, KF_STR_ARG(k->name),
+                   kf_family_names[k->family], l->ops, sum.flops, sum.bytes_alone, sum.bytes);
 }
 
 /* "5 launches, 1404 FLOPs, 5623 bytes (1.002 x the minimum 5611); unfused 38 launches, 9134 bytes"
@@ -188,6 +197,7 @@ static void json_launch(kf_json *w, const kf_cost_report *r, kf_arena *scratch, 
                         int64_t layer)
 {
     const kf_kernel *k = &r->plan->kernels.data[l->kernel];
+    kf_tally sum = kf_tally_launch(r->plan, l, &r->at);
 
     kf_json_open(w, '{');
     kf_json_key(w, "layer");
@@ -198,10 +208,10 @@ static void json_launch(kf_json *w, const kf_cost_report *r, kf_arena *scratch, 
     kf_json_kstr(w, "kernel", k->name);
     kf_json_kstr(w, "family", kf_str_from(kf_family_names[k->family]));
     kf_json_kstr(w, "region", kf_kernel_ops(k, scratch));
-    kf_json_kint(w, "flops", kf_cost_at(&l->flops, &r->at));
-    kf_json_kint(w, "bytes", kf_cost_at(&l->bytes, &r->at));
+    kf_json_kint(w, "flops", sum.flops);
+    kf_json_kint(w, "bytes", sum.bytes);
     kf_json_kint(w, "ops", l->ops);
-    kf_json_kint(w, "bytes_alone", kf_cost_at(&l->alone, &r->at));
+    kf_json_kint(w, "bytes_alone", sum.bytes_alone);
     kf_json_kint(w, "line", l->loc.line);
     kf_json_close(w, '}');
 }

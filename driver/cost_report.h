@@ -14,8 +14,8 @@ typedef struct kf_cost_report {
     int64_t tokens, past; /* as the user gave them */
 } kf_cost_report;
 
-/** Reads "tokens=1,past=1024" (NULL: tokens=1,past=0): one sequence that wants the logits of its
- * last token. E0803 otherwise. */
+/** Reads "tokens=1,past=1024,memory=512" (by default 1, 0 and as many as there are keys): one
+ * sequence that wants the logits of its last token. E0803 otherwise. */
 bool kf_cost_point_parse(kf_compilation *c, const char *text, kf_cost_report *out);
 
 /** Compiles the description of |c| again with all fusion off, for the report. What has no kernel

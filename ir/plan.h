@@ -35,10 +35,10 @@ typedef struct kf_cost {
     int64_t per_pair; /* token and key that it may see */
 } kf_cost;
 
-/** A call: its tokens, the logit rows it wants, the keys in view (past and new, over all
- * sequences), and the keys that each token may see, summed over the tokens. */
+/** A call of one sequence: its tokens, the logit rows it wants, the keys in view (past and new), the
+ * keys that each token may see, summed over the tokens, and the positions of its memory. */
 typedef struct kf_cost_point {
-    int64_t tokens, rows, keys, pairs;
+    int64_t tokens, rows, keys, pairs, memory;
 } kf_cost_point;
 
 typedef struct kf_launch {

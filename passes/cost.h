@@ -4,7 +4,8 @@
  * A multiply and an add are two FLOPs; a scalar function is one per element. Bytes count each
  * operand and result once: of a table the rows that are gathered, of a cache what is in view, and
  * what is appended. Scores and whatever else has a row per token and a column per key count the
- * keys that the token may see.
+ * keys that the token may see. Costs know keys and pairs; how many of them a launch sees at a point
+ * is asked of its mask (kf_cost_point_of).
  */
 #ifndef KF_PASSES_COST_H
 #define KF_PASSES_COST_H
@@ -39,6 +40,14 @@ typedef struct kf_tally {
     int64_t ops, bytes_alone; /* unfused: every op a launch of its own */
     int64_t bytes_min;        /* weights once, activations that enter or leave the step once */
 } kf_tally;
+
+/** |at| as |body| sees it: keys and pairs within the windows of its attention, which read less than
+ * what is in view; or of the memory. A window of a length that is read from a table is not known:
+ * everything counts. */
+kf_cost_point kf_cost_point_of(const kf_graph *body, const kf_cost_point *at);
+
+/** One launch; its ops alone are written out and see everything. No least bytes. */
+kf_tally kf_tally_launch(const kf_plan *p, const kf_launch *l, const kf_cost_point *at);
 
 void kf_tally_step(const kf_plan *p, const kf_plan_phase *ph, const kf_plan_step *st,
                    const kf_cost_point *at, kf_tally *out);

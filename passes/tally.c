@@ -20,8 +20,9 @@ static const kf_graph *body_of(const kf_plan *p, const kf_launch *l)
 static int64_t read_bytes(const once *o, const kf_launch *l, uint32_t arg)
 {
     kf_cost c = kf_operand_cost(body_of(o->p, l), arg);
+    kf_cost_point seen = kf_cost_point_of(body_of(o->p, l), o->at);
 
-    return kf_cost_at(&c, o->at);
+    return kf_cost_at(&c, &seen);
 }
 
 static bool is_operand(const kf_launch *l, uint32_t k, kf_operand what)
@@ -44,12 +45,14 @@ static int64_t largest_read(const once *o, kf_operand what)
     return most;
 }
 
-/* Keys and values in view are read once, new ones appended once, however many launches do. */
+/* Keys and values are read once as far as some launch sees them, new ones appended once, however
+ * many launches do. */
 static int64_t state_bytes(const once *o, uint32_t state)
 {
     kf_operand what = {KF_SPACE_STATE, state};
     int64_t position = kf_position_bytes(&o->p->states.data[state].type);
-    bool reads = false, appends = false;
+    int64_t keys = 0;
+    bool appends = false;
 
     for (uint32_t i = o->st->first; i < o->st->first + o->st->n; i++) {
         const kf_launch *l = &o->ph->launches.data[i];
@@ -58,11 +61,12 @@ static int64_t state_bytes(const once *o, uint32_t state)
             if (!is_operand(l, k, what))
                 continue;
             kf_state_use(body_of(o->p, l), k, &r, &a);
-            reads |= r;
+            int64_t seen = r ? kf_cost_point_of(body_of(o->p, l), o->at).keys : 0;
+            keys = seen > keys ? seen : keys;
             appends |= a;
         }
     }
-    return position * ((reads ? o->at->keys : 0) + (appends ? o->at->tokens : 0));
+    return position * (keys + (appends ? o->at->tokens : 0));
 }
 
 /* ---- activations ----------------------------------------------------------------------------- */
@@ -180,11 +184,11 @@ void kf_tally_step(const kf_plan *p, const kf_plan_phase *ph, const kf_plan_step
 
     *out = (kf_tally){.launches = st->n, .bytes_min = least_bytes(&o)};
     for (uint32_t i = st->first; i < st->first + st->n; i++) {
-        const kf_launch *l = &ph->launches.data[i];
-        out->flops += kf_cost_at(&l->flops, at);
-        out->bytes += kf_cost_at(&l->bytes, at);
-        out->ops += l->ops;
-        out->bytes_alone += kf_cost_at(&l->alone, at);
+        kf_tally l = kf_tally_launch(p, &ph->launches.data[i], at);
+        out->flops += l.flops;
+        out->bytes += l.bytes;
+        out->ops += l.ops;
+        out->bytes_alone += l.bytes_alone;
     }
 }
 

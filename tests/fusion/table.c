@@ -5,7 +5,7 @@
  *   table KERF FOLDER FUSION.MD        KF_BLESS=1 rewrites the table
  *
  * A launch moves each operand and result once; of a table that is gathered the rows wanted; of a
- * cache what is in view, or what is appended. The minimum of a layer: each weight, the cache in
+ * cache the keys that are seen, or what is appended. The minimum of a layer: each weight, the cache in
  * view, what is appended, the call's inputs and what is computed before the layers, once; the rows
  * that enter and that leave with their statistics, once. Fails also where a layer has more launches
  * than its row allows, moves more than 1.02 times the minimum, or holds a launch of nothing but
@@ -60,7 +60,25 @@ static int64_t position_bytes(const kf_type *kv)
     return 2 * (int64_t)kv->kv_heads * kv->kv_head_dim * kf_dtype_infos[kv->dtype].bytes;
 }
 
-/* What |body| does with the cache that is its argument |v|: keys in view for a reader, new ones for
+/* Keys that reader |n| of a cache sees: the memory's, or those of its mask, tried one by one. */
+static int64_t keys_seen(const counting *c, const kf_graph *body, const kf_node *n)
+{
+    const kf_attr_attention *a = n->op == KF_OP_attention ? KF_ATTR_OF(n, attention) : NULL;
+    int64_t all = c->sym[KF_SYM_K], seen = 0;
+
+    if (a ? a->stored : kf_value_type(body, n->out[0])->dim[0].sym == KF_SYM_M + 1)
+        return c->sym[KF_SYM_M];
+    if (!a || !a->mask)
+        return all;
+    for (uint32_t i = 0; i < a->mask->n_insts; i++)
+        if (a->mask->inst[i].op == KF_SLOT_LOAD)
+            return all;
+    for (int64_t k = 0; k < all; k++)
+        seen += kf_slot_eval(a->mask, (double[]){0, (double)(all - 1), (double)k}, NULL, NULL) != 0;
+    return seen;
+}
+
+/* What |body| does with the cache that is its argument |v|: keys seen for a reader, new ones for
  * an append. */
 static int64_t cache_bytes(const counting *c, const kf_graph *body, kf_value v)
 {
@@ -75,8 +93,8 @@ static int64_t cache_bytes(const counting *c, const kf_graph *body, kf_value v)
             if (t->kind != KF_TYPE_KVCACHE || !same)
                 continue;
             bytes += n->op == KF_OP_kv_append ? c->sym[KF_SYM_N] * position_bytes(t)
-                     : n->op == KF_OP_kv_read ? c->sym[KF_SYM_K] * position_bytes(t) / 2
-                                              : c->sym[KF_SYM_K] * position_bytes(t);
+                     : n->op == KF_OP_kv_read ? keys_seen(c, body, n) * position_bytes(t) / 2
+                                              : keys_seen(c, body, n) * position_bytes(t);
         }
     }
     return bytes;

@@ -9,6 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <string.h>
 
 #include <cmocka.h>
 
@@ -109,6 +110,93 @@ static void written_out_scores(void **state)
     kf_arena_destroy(a);
 }
 
+/* Attention of four heads, with |attrs| that may read a table of numbers per head. */
+static const kf_graph *attention(kf_arena *a, const char *attrs)
+{
+    const char *table = strchr(attrs, '|') ? ", %t" : "";
+    kf_str text = kf_strf(
+        a,
+        "func @f(%%q: f32[N,4,8], %%kv: kvcache<page 64, 4 x 8, f32>, %%pos: i32[N], %%seq: "
+        "i32[N], "
+        "%%start: i32[S], %%past: i32[S], %%pages: i32[S,8], %%t: f32[4]) -> (f32[N,4,8]) {\n"
+        "  %%0 = attention %%q, %%kv, %%pos, %%seq, %%start, %%past, %%pages%s %s : f32[N,4,8]\n"
+        "  return %%0\n}\n",
+        table, attrs);
+
+    return parse(a, text.ptr);
+}
+
+/* A window is counted as long as it is at each row: what it shows, tried key by key. */
+static void keys_in_windows(void **state)
+{
+    static const struct {
+        const char *text;
+        int64_t more; /* keys that a row's bounds may hold beside those it sees */
+    } masks[] = {
+        {"le(k, q)", 0},
+        {"and(le(k, q), lt(sub(q, k), 7))", 0},
+        {"le(abs(sub(q, k)), 5)", 0},
+        {"or(le(k, q), lt(k, 16))", 0},
+        {"eq(floor(div(k, 8)), floor(div(q, 8)))", 2},
+        {"and(le(k, q), lt(sub(q, k), mul(3, add(h, 1))))", 0},
+        {"lt(k, 0)", 0},
+    };
+    static const kf_cost_point points[] = {{.tokens = 1, .keys = 1},
+                                           {.tokens = 1, .keys = 101},
+                                           {.tokens = 60, .keys = 60},
+                                           {.tokens = 9, .keys = 40}};
+    kf_arena *a = kf_arena_create("test");
+
+    (void)state;
+    for (size_t m = 0; m < sizeof masks / sizeof *masks; m++) {
+        const kf_graph *g = attention(a, kf_strf(a, "mask(h, q, k) { %s }", masks[m].text).ptr);
+        const kf_slot *mask = KF_ATTR_OF(&g->nodes.data[0], attention)->mask;
+        for (size_t p = 0; p < sizeof points / sizeof *points; p++) {
+            const kf_cost_point at = points[p], seen = kf_cost_point_of(g, &at);
+            int64_t pairs = 0, first = at.keys, end = 0;
+            for (int h = 0; h < 4; h++)
+                for (int64_t q = at.keys - at.tokens; q < at.keys; q++)
+                    for (int64_t k = 0; k < at.keys; k++) {
+                        if (!kf_slot_eval(mask, (double[]){h, (double)q, (double)k}, NULL, NULL))
+                            continue;
+                        pairs++;
+                        first = k < first ? k : first;
+                        end = k + 1 > end ? k + 1 : end;
+                    }
+            int64_t keys = end > first ? end - first : 0;
+            assert_true(seen.pairs >= pairs / 4 &&
+                        seen.pairs <= (pairs + 3) / 4 + masks[m].more * at.tokens);
+            assert_true(seen.keys >= keys && seen.keys <= keys + masks[m].more);
+        }
+    }
+    kf_arena_destroy(a);
+}
+
+static void memory_and_unknown_windows(void **state)
+{
+    const kf_cost_point at = {.tokens = 3, .rows = 1, .keys = 50, .pairs = 144, .memory = 20};
+    kf_arena *a = kf_arena_create("test");
+    kf_cost_point seen = kf_cost_point_of(attention(a, "{stored}"), &at);
+
+    (void)state;
+    assert_int_equal(seen.keys, 20);
+    assert_int_equal(seen.pairs, 60);
+    /* as long as a table says: only that no later key is seen is known */
+    const char *table = "mask(h, q, k | 1) { and(le(k, q), lt(sub(q, k), $0[h])) }";
+    seen = kf_cost_point_of(attention(a, table), &at);
+    assert_int_equal(seen.keys, 50);
+    seen = kf_cost_point_of(attention(a, ""), &at); /* no mask: both directions */
+    assert_int_equal(seen.keys, 50);
+    assert_int_equal(seen.pairs, 150);
+    /* a call that is too long to ask every row */
+    const kf_cost_point many = {.tokens = 1 << 20, .keys = 1 << 20};
+    seen = kf_cost_point_of(attention(a, "mask(h, q, k) { le(k, q) }"), &many);
+    assert_int_equal(seen.keys, 1 << 20);
+    double all = 0.5 * (1 << 20) * ((1 << 20) + 1);
+    assert_true(seen.pairs > all * 0.9999 && seen.pairs < all * 1.0001);
+    kf_arena_destroy(a);
+}
+
 /* A row that a loop carries, a weight that two launches read, a value that stays inside, one that
  * goes on to the head. */
 static void least_of_a_plan(void **state)
@@ -161,10 +249,9 @@ static void least_of_a_plan(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(product_with_epilogue),
-        cmocka_unit_test(gathered_rows),
-        cmocka_unit_test(written_out_scores),
-        cmocka_unit_test(least_of_a_plan),
+        cmocka_unit_test(product_with_epilogue),      cmocka_unit_test(gathered_rows),
+        cmocka_unit_test(written_out_scores),         cmocka_unit_test(keys_in_windows),
+        cmocka_unit_test(memory_and_unknown_windows), cmocka_unit_test(least_of_a_plan),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
