@@ -38,16 +38,6 @@ static void add_word(kf_sbuf *out, kf_str word)
     kf_sbuf_char(out, '\'');
 }
 
-/* What passes read besides the graph. */
-static void add_switches(const kf_compilation *c, kf_sbuf *out)
-{
-    static const char *const rewrites[] = {"", " --norm-rewrite=rms", " --norm-rewrite=crms"};
-
-    kf_sbuf_c(out, rewrites[c->passes.norm_rewrite]); /* ORDER: kf_norm_rewrite */
-    if (c->passes.fold_narrow)
-        kf_sbuf_c(out, " --fold-narrow");
-}
-
 /* The verb that meets the same module at the same place again. */
 static kf_str reproducer(const kf_compilation *c, kf_str path)
 {
@@ -57,7 +47,7 @@ static kf_str reproducer(const kf_compilation *c, kf_str path)
     if (c->passes.before) {
         kf_sbuf_printf(&out, "kerf opt%.*s --passes=%s --verify-each", KF_STR_ARG(target),
                        kf_pass_infos[c->passes.current].name);
-        add_switches(c, &out);
+        kf_compilation_switches(c, &out);
     } else if (c->plan)
         kf_sbuf_printf(&out, "kerf compile%.*s --emit=llvm", KF_STR_ARG(target));
     else if (c->runs.len) /* behind the passes */

@@ -164,16 +164,17 @@ bool kf_compilation_graph(kf_compilation *c)
     return true;
 }
 
+static const char *const rewrite_words[] = {"none", "rms", "crms"}; /* ORDER: kf_norm_rewrite */
+
 /* The command line's word, or the description's. */
 static bool choose_norm_rewrite(kf_compilation *c)
 {
-    static const char *const words[] = {"none", "rms", "crms"}; /* ORDER: kf_norm_rewrite */
     const char *word = c->opt->norm_rewrite;
 
     c->passes.norm_rewrite =
         c->spec ? (kf_norm_rewrite)c->spec->build.norm_rewrite.v : KF_NORM_REWRITE_NONE;
     for (int i = 0; word && i < 3; i++) {
-        if (strcmp(word, words[i]) != 0)
+        if (strcmp(word, rewrite_words[i]) != 0)
             continue;
         c->passes.norm_rewrite = (kf_norm_rewrite)i;
         return true;
@@ -182,6 +183,14 @@ static bool choose_norm_rewrite(kf_compilation *c)
         kf_diag_add(c->diags, KF_E0803, KF_NO_LOC,
                     "--norm-rewrite takes none, rms or crms, not '%s'", word);
     return !word;
+}
+
+void kf_compilation_switches(const kf_compilation *c, kf_sbuf *out)
+{
+    if (c->passes.norm_rewrite != KF_NORM_REWRITE_NONE)
+        kf_sbuf_printf(out, " --norm-rewrite=%s", rewrite_words[c->passes.norm_rewrite]);
+    if (c->passes.fold_narrow)
+        kf_sbuf_c(out, " --fold-narrow");
 }
 
 bool kf_compilation_fuse(kf_compilation *c, const char *off)

@@ -38,6 +38,8 @@ bool kf_compilation_graph(kf_compilation *c);
  * What build.fusion requires is checked (E0131) after a whole pipeline, that is without |off| and
  * --stop-after. */
 bool kf_compilation_fuse(kf_compilation *c, const char *off);
+/** The command line's words for what passes read besides the graph, each behind a blank. */
+void kf_compilation_switches(const kf_compilation *c, kf_sbuf *out);
 bool kf_compilation_plan(kf_compilation *c);
 void kf_compilation_close(kf_compilation *c);
 

@@ -195,6 +195,7 @@ static void report(bisection *b, uint32_t bad, double nmse)
                              "results differ first after pass %s, %u of %u: NMSE %.1e",
                              b->states.data[bad].pass, bad, passes, nmse);
     const char *dir = b->c->opt->output;
+    kf_sbuf switches = {.arena = b->c->arena};
     if (!dir) {
         kf_diag_note(b->c->diags, e, KF_NO_LOC, "-o DIR writes before.kir and after.kir");
         return;
@@ -203,8 +204,9 @@ static void report(bisection *b, uint32_t bad, double nmse)
         return;
     write_state(b, dir, "before", b->states.data[bad - 1].module);
     write_state(b, dir, "after", b->states.data[bad].module);
-    kf_diag_note(b->c->diags, e, KF_NO_LOC, "kerf opt --passes=%s %s/before.kir",
-                 b->states.data[bad].pass, dir);
+    kf_compilation_switches(b->c, &switches);
+    kf_diag_note(b->c->diags, e, KF_NO_LOC, "kerf opt --passes=%s%.*s %s/before.kir",
+                 b->states.data[bad].pass, KF_STR_ARG(kf_sbuf_view(&switches)), dir);
 }
 
 void kf_verify_bisect(kf_compilation *c, const kf_prompt *p)

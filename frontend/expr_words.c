@@ -110,6 +110,7 @@ static const struct act_alias {
     kf_fn fn;
 } act_aliases[] = {
     {"swish", KF_FN_silu},
+    {"gelu_python", KF_FN_gelu},
     {"gelu_new", KF_FN_gelu_tanh},
     {"gelu_fast", KF_FN_gelu_tanh},
     {"gelu_pytorch_tanh", KF_FN_gelu_tanh},

@@ -46,6 +46,7 @@ static void activations(void **state)
     expect_tree(f, KF_EXPR_ACT, "swish", "silu(x)");
     expect_tree(f, KF_EXPR_ACT, "gelu_pytorch_tanh", "gelu_tanh(x)");
     expect_tree(f, KF_EXPR_ACT, "quick_gelu", "gelu_quick(x)");
+    expect_tree(f, KF_EXPR_ACT, "gelu_python", "gelu(x)");
     expect_tree(f, KF_EXPR_ACT, "x*sigmoid(1.5*x)", "mul(x, sigmoid(mul(1.5, x)))");
 }
 
