@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* matmul_bench - the matmul tile kernels alone, against the probes of this machine.
  *
- *   matmul_bench [--arch NAME] [--threads N] [--rows M] [--rounds R] [--set key=value ...] [NxK
- * ...]
+ *   matmul_bench [--arch NAME] [--threads N] [--rows M] [--rounds R] [--set key=value ...]
+ *                [NxK ...]
  *
  * Weights are bf16 and lie one behind the other in 2 GiB, as a model's do, and every launch uses
  * the next one, so that decode reads memory and not a cache. Prints per shape the median over

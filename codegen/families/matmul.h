@@ -8,10 +8,10 @@
  * Packed weights. N is padded to a multiple of 16 with zero columns; a *panel* is 16 columns.
  *     f32   [N/16][K][16]            one 64-byte row a k
  *     f16   [N/16][K][16]            one 32-byte row a k
- *     bf16  [N/16][K/2][16][2]       K padded to even with zeros; 64 bytes hold two k: in each
- * 32-bit lane k is the low half, k+1 the high half, so one shift and one mask widen a vector to the
- * f32 of two rows, with columns in order A gated product is one W whose panels alternate (gate,
- * up); pairing them is the epilogue's business.
+ *     bf16  [N/16][K/2][16][2]       K padded to even with zeros; 64 bytes hold two k
+ * In each 32-bit lane of bf16, k is the low half and k+1 the high half, so one shift and one mask
+ * widen a vector to the f32 of two rows, with columns in order. A gated product is one W whose
+ * panels alternate (gate, up); pairing them is the epilogue's business.
  *
  * Order of work, the same in both forms: each element of C is one chain of fused multiply-adds over
  * k = 0, 1, ... K-1, starting at 0. So the result of a row does not depend on the form, the tile

@@ -6,9 +6,10 @@
  *   row values of the prologue (a norm's scale): for r in rows: user[r] = ...     once a tile
  *   A' = prologue(A)                              called back by families/matmul.c
  *   C[rows][tile_n] = A' * W                      families/matmul.c
- *   for each item stored (results, cache planes): its columns [start[t], start[t+1]), t: column
- * tile for r in rows: row values (norm scales from statistics), in scalars for c in columns, lanes
- * at a time: store(value(r, c))                reading C where the product stands
+ *   for each item stored (results, cache planes), its columns [start[t], start[t+1]) of tile t:
+ *       for r in rows:
+ *           row values (norm scales from statistics), in scalars
+ *           for c in columns, lanes at a time: store(value(r, c))     reading C for the product
  *
  * Which item columns belong to a tile, and which tile widths are legal, is what columns.c finds.
  */
