@@ -6,7 +6,7 @@
  * unfused form is at most twice that of the rounded evaluator, that of a fused form at most twice
  * the larger of these two, each plus 1e-5 of the largest logit. The fused executable also runs with
  * other numbers of threads (the same bits) and with the prompt in chunks, down to one token a call,
- * which are decode steps (the same rule).
+ * which are decode steps (the same rule). -o DIR keeps both executables.
  */
 #include "base/json.h"
 #include "driver/npy.h"
@@ -190,18 +190,31 @@ static bool run_variants(check *k, const char *exe)
     return true;
 }
 
+/* The executable of a form: kept in the folder of -o, else in the scratch folder for a while. */
+static kf_str form_path(const check *k, const char *off)
+{
+    const char *keep = k->c->opt->output;
+
+    return kf_strf(k->c->arena, "%s/%s", keep ? keep : k->dir, off ? "unfused" : "fused");
+}
+
 static bool compile_form(check *k, const char *off)
 {
     kf_compilation one = *k->c;
-    kf_str exe = kf_strf(one.arena, "%s/model", k->dir),
-           kfw = kf_strf(one.arena, "%s/model.kfw", k->dir);
+    kf_spec spec = *one.spec;
+    kf_str exe = form_path(k, off);
 
     one.runs = (kf_pass_runs){0};
+    if (off) /* it runs one prompt: kernels for more sequences would not run */
+        spec.build.max_sequences.v = 1;
+    one.spec = &spec;
     bool ok = kf_compilation_graph(&one) && kf_compilation_fuse(&one, off) &&
               kf_compilation_plan(&one) && kf_compile_to(&one, exe.ptr, false) &&
               (off ? run_form(k, exe.ptr, "unfused", NULL, NULL) : run_variants(k, exe.ptr));
-    unlink(exe.ptr);
-    unlink(kfw.ptr);
+    if (!one.opt->output) {
+        unlink(exe.ptr);
+        unlink(kf_strf(one.arena, "%.*s.kfw", KF_STR_ARG(exe)).ptr);
+    }
     return ok;
 }
 
