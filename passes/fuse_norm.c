@@ -200,7 +200,8 @@ static void rewrite_scale(kf_graph *g, const decision *d)
 
 /* ---- form 2 ---------------------------------------------------------------------------------- */
 
-/* Slot instructions that depend on the element are cheap, loads are vectors along the row. */
+/* Slot instructions that depend on the element are cheap, loads are vectors along the row. A map
+ * without the element, of vectors alone, would be no rows as functions of ops. */
 static bool map_is_cheap(const kf_graph *g, const kf_node *n)
 {
     const kf_attr_row_reduce *attr = KF_ATTR_OF(n, row_reduce);
@@ -232,7 +233,7 @@ static bool map_is_cheap(const kf_graph *g, const kf_node *n)
             !kf_dim_eq(kf_value_type(g, vector)->dim[0], kf_value_type(g, n->in[0])->dim[1]))
             return false;
     }
-    return by_element[map->n_insts - 1];
+    return kf_slot_uses_param(map, 0) && by_element[map->n_insts - 1];
 }
 
 /* A function of norms that are made again, with one of them in |v|: a sum of several norms. */
