@@ -134,6 +134,17 @@ static kf_value head_index(kf_graph_builder *b, const kf_spec_attention *a, kf_l
     return kf_node_reshape(b->g, h, 4, grouped, loc);
 }
 
+/* |s| for every head, row and key, as |scores| are: an expression need not ask for the score. */
+static kf_value for_all(kf_graph_builder *b, kf_value s, kf_value scores, kf_loc loc)
+{
+    kf_type t = *kf_value_type(b->g, scores);
+
+    t.dtype = kf_value_type(b->g, s)->dtype;
+    return kf_type_eq(kf_value_type(b->g, s), &t)
+               ? s
+               : kf_node_add(b->g, KF_OP_expand, NULL, 1, &s, &t, loc);
+}
+
 /* Scores with the user's expression applied; where the key is not visible what gives it no weight.
  */
 static kf_value masked_scores(kf_graph_builder *b, const kf_spec_attention *a, const view *w,
@@ -143,7 +154,8 @@ static kf_value masked_scores(kf_graph_builder *b, const kf_spec_attention *a, c
     double nothing = a->normaliser.v == KF_NORMALISE_NONE ? 0 : -INFINITY;
 
     if (a->score.expr)
-        s = kf_build_expr(b, a->score.expr, vars, kf_build_loc(b, a->score.src.loc));
+        s = for_all(b, kf_build_expr(b, a->score.expr, vars, kf_build_loc(b, a->score.src.loc)), s,
+                    loc);
     kf_value seen = kf_node_2(b->g, KF_OP_eq, key_index(b, w, KF_PLANE_SEQ, loc),
                               as_column(b, b->in.seq, loc), loc);
     if (a->mask.expr)
