@@ -9,9 +9,9 @@
  * rounds of GB/s (weights) and GFLOP/s, and their ratio to the probe run in the same round. With
  * one thread all times are CPU times.
  */
+#include "bench/matmul_case.h"
 #include "bench/probe.h"
 #include "codegen/cpu/kernel_loader.h"
-#include "codegen/families/matmul.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -50,32 +50,6 @@ typedef struct worker {
 } worker;
 
 /* ---- the kernel: C = prologue(A) W ----------------------------------------------------------- */
-
-static kb_value scaled_a(kb *b, void *user, const kf_matmul_tile *tile, kb_value row, kb_value k,
-                         uint32_t lanes)
-{
-    const kf_matmul_config *cfg = tile->config;
-    (void)user;
-    kb_value at = kb_add(b, kb_muli(b, row, cfg->k), k);
-    kb_value a = kb_load(b, KB_F32, lanes, kb_index(b, kb_ptr(b, 0), KB_F32, at), 4);
-    return kb_fmul(b, a, kb_load(b, KB_F32, lanes, kb_index(b, kb_ptr(b, 3), KB_F32, k), 4));
-}
-
-static void store_c(kb *b, void *user, const kf_matmul_tile *tile)
-{
-    (void)user;
-    const kf_matmul_config *cfg = tile->config;
-    kb_loop rows, cols;
-    kb_loop_begin(b, &rows, kb_i64(b, 0), tile->rows, 1, 0, NULL);
-    kb_value from = kb_index(b, tile->c, KB_F32, kb_muli(b, rows.iv, tile->ldc));
-    kb_value row = kb_muli(b, kb_add(b, tile->row0, rows.iv), cfg->n);
-    kb_value to = kb_index(b, kb_ptr(b, 2), KB_F32, kb_add(b, row, tile->col0));
-    kb_loop_begin(b, &cols, kb_i64(b, 0), tile->cols, cfg->lanes, 0, NULL);
-    kb_value v = kb_load(b, KB_F32, cfg->lanes, kb_index(b, from, KB_F32, cols.iv), cfg->lanes * 4);
-    kb_store(b, v, kb_index(b, to, KB_F32, cols.iv), 4);
-    kb_loop_end(b, &cols, NULL);
-    kb_loop_end(b, &rows, NULL);
-}
 
 static void set_field(kf_matmul_config *cfg, const char *text)
 {
@@ -131,16 +105,7 @@ static void compile(launch *l, const options *o, kf_arena *arena)
     const double t0 = kf_probe_now();
     kf_llvm *ll = kf_llvm_create(arena, "bench", &lo, &error);
     kb *b = kb_create(arena, ll);
-    kf_matmul_hooks hooks = {.weight_operand = 1,
-                             .rows_dim = KF_DIM_TOKENS,
-                             .epilogue = store_c,
-                             .a_operand = 0,
-                             .a_stride = l->cfg.k};
-    if (o->staged)
-        hooks.a_value = scaled_a;
-    kb_begin_kernel(b, "k");
-    kf_emit_matmul_tile(b, &l->cfg, &hooks);
-    kb_end_kernel(b);
+    matmul_case_emit(b, &l->cfg, o->staged);
     if (o->dump_ir)
         write_text(o->dump_ir, kf_llvm_print(ll, arena));
     const double t1 = kf_probe_now();
@@ -213,12 +178,6 @@ static double median(double *v, uint32_t n)
     return n % 2 ? v[n / 2] : 0.5 * (v[n / 2 - 1] + v[n / 2]);
 }
 
-static float frand(uint32_t *s)
-{
-    *s = *s * 1664525u + 1013904223u;
-    return (float)(*s >> 8) / 8388608.0f - 1.0f;
-}
-
 static float from_bf16(uint16_t h)
 {
     const uint32_t bits = (uint32_t)h << 16;
@@ -259,8 +218,8 @@ static void bench_shape(const options *o, kf_probe *probe, unsigned char *pool, 
                 .weights = pool};
     l.dims[KF_DIM_TOKENS] = o->rows;
     compile(&l, o, arena);
-    l.tiles = kf_matmul_tiles(&l.cfg, o->rows);
-    l.weight_bytes = kf_matmul_packed_bytes(KF_WEIGHT_BF16, n, k);
+    l.tiles = matmul_case_tiles(&l.cfg, o->rows);
+    l.weight_bytes = matmul_case_bytes(KF_WEIGHT_BF16, n, k);
     l.layers = (uint32_t)(KF_PROBE_READ_BYTES / l.weight_bytes);
     if (o->rows > 8 && l.layers > 8)
         l.layers = 8;
@@ -271,17 +230,17 @@ static void bench_shape(const options *o, kf_probe *probe, unsigned char *pool, 
     l.done = calloc(l.layers, sizeof *l.done);
     uint32_t seed = 1;
     for (size_t i = 0; i < (size_t)o->rows * k; i++)
-        l.a[i] = frand(&seed);
+        l.a[i] = matmul_case_random(&seed);
     for (size_t i = 0; i < k; i++)
-        l.gamma[i] = 1 + 0.3f * frand(&seed);
+        l.gamma[i] = 1 + 0.3f * matmul_case_random(&seed);
     uint16_t *w = malloc((size_t)n * k * 2);
     for (size_t i = 0; i < (size_t)n * k; i++) {
-        const float f = frand(&seed);
+        const float f = matmul_case_random(&seed);
         uint32_t bits;
         memcpy(&bits, &f, 4);
         w[i] = (uint16_t)(bits >> 16);
     }
-    kf_matmul_pack(KF_WEIGHT_BF16, n, k, w, pool);
+    matmul_case_pack(KF_WEIGHT_BF16, n, k, w, pool);
     for (uint32_t i = 1; i < l.layers; i++)
         memcpy(pool + i * l.weight_bytes, pool, l.weight_bytes);
     worker workers[256];

@@ -118,64 +118,6 @@ uint64_t kf_matmul_scratch_bytes(const kf_matmul_config *cfg)
     return a_bytes(cfg) + b_bytes(cfg) + c_bytes(cfg) + (cfg->user_bytes + 63) / 64 * 64;
 }
 
-static uint32_t row_blocks(const kf_matmul_config *cfg, uint32_t rows)
-{
-    return (rows + cfg->tile_m - 1) / cfg->tile_m;
-}
-
-uint32_t kf_matmul_tiles(const kf_matmul_config *cfg, uint32_t rows)
-{
-    return row_blocks(cfg, rows) * ((cfg->n + cfg->tile_n - 1) / cfg->tile_n);
-}
-
-/* ---- packing --------------------------------------------------------------------------------- */
-
-uint64_t kf_matmul_packed_bytes(kf_matmul_weight weight, uint32_t n, uint32_t k)
-{
-    const kf_matmul_config cfg = {.n = n, .k = k, .weight = weight};
-    return panels(&cfg) * panel_bytes(&cfg);
-}
-
-#define PACK(name, type)                                                                           \
-    static void name(uint32_t n, uint32_t k, const type *src, type *dst)                           \
-    {                                                                                              \
-        for (uint32_t col = 0; col < n; col++) {                                                   \
-            type *panel = dst + (uint64_t)(col / KF_PANEL) * k * KF_PANEL + col % KF_PANEL;        \
-            for (uint32_t i = 0; i < k; i++)                                                       \
-                panel[(uint64_t)i * KF_PANEL] = src[(uint64_t)col * k + i];                        \
-        }                                                                                          \
-    }
-PACK(pack_32, uint32_t)
-PACK(pack_16, uint16_t)
-#undef PACK
-
-static void pack_bf16(uint32_t n, uint32_t k, const uint16_t *src, uint16_t *dst)
-{
-    const uint64_t k2 = round_up(k, 2);
-    for (uint32_t col = 0; col < n; col++) {
-        uint16_t *panel = dst + col / KF_PANEL * k2 * KF_PANEL + 2 * (col % KF_PANEL);
-        for (uint32_t i = 0; i < k; i++)
-            panel[(uint64_t)(i / 2) * 2 * KF_PANEL + i % 2] = src[(uint64_t)col * k + i];
-    }
-}
-
-void kf_matmul_pack(kf_matmul_weight weight, uint32_t n, uint32_t k, const void *src, void *dst)
-{
-    if (n % KF_PANEL != 0 || k % 2 != 0)
-        memset(dst, 0, kf_matmul_packed_bytes(weight, n, k));
-    switch (weight) {
-    case KF_WEIGHT_F32:
-        pack_32(n, k, src, dst);
-        return;
-    case KF_WEIGHT_F16:
-        pack_16(n, k, src, dst);
-        return;
-    case KF_WEIGHT_BF16:
-        pack_bf16(n, k, src, dst);
-        return;
-    }
-}
-
 /* ---- configuration --------------------------------------------------------------------------- */
 
 static uint32_t min_u32(uint32_t a, uint32_t b)

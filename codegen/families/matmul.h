@@ -95,17 +95,8 @@ void kf_matmul_configure(kf_matmul_config *cfg, uint32_t lanes, uint32_t regs);
 /** Whether |cfg| can be emitted; if not, |out_why| says which rule it breaks. */
 bool kf_matmul_config_ok(const kf_matmul_config *cfg, uint32_t regs, const char **out_why);
 
-/** Number of tiles of a call with |rows| rows. */
-uint32_t kf_matmul_tiles(const kf_matmul_config *cfg, uint32_t rows);
-
 /** Scratch bytes a worker needs. */
 uint64_t kf_matmul_scratch_bytes(const kf_matmul_config *cfg);
-
-/** Bytes of W in packed form, and packing one weight. |src| is row-major [n][k] as checkpoints
- * store a linear layer, f32 or 16-bit patterns as |weight| says; |dst| is kf_matmul_packed_bytes
- * long and fully written. */
-uint64_t kf_matmul_packed_bytes(kf_matmul_weight weight, uint32_t n, uint32_t k);
-void kf_matmul_pack(kf_matmul_weight weight, uint32_t n, uint32_t k, const void *src, void *dst);
 
 /** Emits the body of the current tile function. */
 void kf_emit_matmul_tile(kb *b, const kf_matmul_config *cfg, const kf_matmul_hooks *hooks);

@@ -5,8 +5,8 @@
  * tiling, vector width and number of rows must give the same bits, and outputs beyond n or rows are
  * not touched.
  */
+#include "bench/matmul_case.h"
 #include "codegen/cpu/kernel_loader.h"
-#include "codegen/families/matmul.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -31,12 +31,6 @@ typedef struct problem {
     void *packed;
 } problem;
 
-static float frand(uint32_t *s)
-{
-    *s = *s * 1664525u + 1013904223u;
-    return (float)(*s >> 8) / 8388608.0f - 1.0f;
-}
-
 static void *aligned(size_t bytes)
 {
     void *p = aligned_alloc(64, (bytes + 127) / 64 * 64);
@@ -53,13 +47,13 @@ static void make(problem *p)
     p->c = aligned((size_t)(p->rows + 1) * p->n * 4);
     p->w16 = aligned(nk * 2);
     p->w32 = aligned(nk * 4);
-    p->packed = aligned(kf_matmul_packed_bytes(p->weight, p->n, p->k));
+    p->packed = aligned(matmul_case_bytes(p->weight, p->n, p->k));
     for (size_t i = 0; i < (size_t)p->rows * p->k; i++)
-        p->a[i] = frand(&seed);
+        p->a[i] = matmul_case_random(&seed);
     for (uint32_t i = 0; i < p->k; i++)
-        p->gamma[i] = 1 + 0.3f * frand(&seed);
+        p->gamma[i] = 1 + 0.3f * matmul_case_random(&seed);
     for (size_t i = 0; i < nk; i++) {
-        const float f = frand(&seed);
+        const float f = matmul_case_random(&seed);
         const _Float16 half = (_Float16)f;
         uint32_t bits;
         memcpy(&bits, &f, 4);
@@ -72,37 +66,12 @@ static void make(problem *p)
             memcpy(&p->w32[i], &bits, 4);
     }
     const void *src = p->weight == KF_WEIGHT_F32 ? (const void *)p->w32 : (const void *)p->w16;
-    kf_matmul_pack(p->weight, p->n, p->k, src, p->packed);
+    matmul_case_pack(p->weight, p->n, p->k, src, p->packed);
 }
 
 static void drop(problem *p)
 {
     free(p->a), free(p->gamma), free(p->c), free(p->w16), free(p->w32), free(p->packed);
-}
-
-static kb_value scaled_a(kb *b, void *user, const kf_matmul_tile *tile, kb_value row, kb_value k,
-                         uint32_t lanes)
-{
-    (void)user;
-    kb_value at = kb_add(b, kb_muli(b, row, tile->config->k), k);
-    kb_value a = kb_load(b, KB_F32, lanes, kb_index(b, kb_ptr(b, 0), KB_F32, at), 4);
-    return kb_fmul(b, a, kb_load(b, KB_F32, lanes, kb_index(b, kb_ptr(b, 3), KB_F32, k), 4));
-}
-
-static void store_c(kb *b, void *user, const kf_matmul_tile *tile)
-{
-    (void)user;
-    const kf_matmul_config *cfg = tile->config;
-    kb_loop rows, cols;
-    kb_loop_begin(b, &rows, kb_i64(b, 0), tile->rows, 1, 0, NULL);
-    kb_value from = kb_index(b, tile->c, KB_F32, kb_muli(b, rows.iv, tile->ldc));
-    kb_value row = kb_muli(b, kb_add(b, tile->row0, rows.iv), cfg->n);
-    kb_value to = kb_index(b, kb_ptr(b, 2), KB_F32, kb_add(b, row, tile->col0));
-    kb_loop_begin(b, &cols, kb_i64(b, 0), tile->cols, 1, 0, NULL);
-    kb_value v = kb_load(b, KB_F32, 1, kb_index(b, from, KB_F32, cols.iv), 4);
-    kb_store(b, v, kb_index(b, to, KB_F32, cols.iv), 4);
-    kb_loop_end(b, &cols, NULL);
-    kb_loop_end(b, &rows, NULL);
 }
 
 /* Compiles |cfg| for |arch| and runs it over the problem; C's guard row must survive. */
@@ -117,16 +86,7 @@ static void run(problem *p, const kf_matmul_config *cfg, const char *arch)
         fail_msg("%s", why);
     kf_llvm *ll = kf_llvm_create(arena, "matmul", &options, &error);
     kb *b = kb_create(arena, ll);
-    kf_matmul_hooks hooks = {.weight_operand = 1,
-                             .rows_dim = KF_DIM_TOKENS,
-                             .epilogue = store_c,
-                             .a_operand = 0,
-                             .a_stride = p->k};
-    if (p->staged)
-        hooks.a_value = scaled_a;
-    kb_begin_kernel(b, "k");
-    kf_emit_matmul_tile(b, cfg, &hooks);
-    kb_end_kernel(b);
+    matmul_case_emit(b, cfg, p->staged);
     kf_llvm_optimize(ll);
     kf_kernel_library *lib = kf_kernel_library_open(arena, kf_llvm_emit_object(ll, arena), &error);
     assert_non_null(lib);
@@ -139,7 +99,7 @@ static void run(problem *p, const kf_matmul_config *cfg, const char *arch)
     int64_t dims[KF_DIM_COUNT] = {0};
     dims[KF_DIM_TOKENS] = p->rows;
     const kf_kernel_args args = {ptr, dims};
-    for (uint32_t t = kf_matmul_tiles(cfg, p->rows); t-- > 0;)
+    for (uint32_t t = matmul_case_tiles(cfg, p->rows); t-- > 0;)
         kf_kernel_library_find(lib, "k")(&args, t, scratch);
     for (uint32_t i = 0; i < p->n; i++)
         assert_true(p->c[(size_t)p->rows * p->n + i] == GUARD);
