@@ -144,7 +144,9 @@ void kf_sbuf_c(kf_sbuf *b, const char *cstr)
 
 void kf_sbuf_char(kf_sbuf *b, char c)
 {
-    kf_sbuf_str(b, (kf_str){&c, 1});
+    sbuf_reserve(b, 1);
+    b->ptr[b->len++] = c;
+    b->ptr[b->len] = '\0';
 }
 
 void kf_sbuf_printf(kf_sbuf *b, const char *fmt, ...)
@@ -158,11 +160,16 @@ void kf_sbuf_printf(kf_sbuf *b, const char *fmt, ...)
 void kf_sbuf_vprintf(kf_sbuf *b, const char *fmt, va_list ap)
 {
     va_list again;
+
+    sbuf_reserve(b, 0);
+    uint32_t left = b->cap - b->len;
     va_copy(again, ap);
-    int n = vsnprintf(NULL, 0, fmt, ap);
+    int n = vsnprintf(b->ptr + b->len, left, fmt, ap);
     KF_ASSERT(n >= 0, "a printf format is valid");
-    sbuf_reserve(b, (size_t)n);
-    vsnprintf(b->ptr + b->len, (size_t)n + 1, fmt, again);
+    if ((uint32_t)n >= left) {
+        sbuf_reserve(b, (size_t)n);
+        vsnprintf(b->ptr + b->len, (size_t)n + 1, fmt, again);
+    }
     va_end(again);
     b->len += (uint32_t)n;
 }
@@ -204,17 +211,23 @@ static const char *short_escape(unsigned char c)
 
 void kf_sbuf_quoted(kf_sbuf *b, kf_str s)
 {
+    uint32_t plain = 0; /* first character not yet written */
+
     kf_sbuf_char(b, '"');
     for (uint32_t i = 0; i < s.len; i++) {
         unsigned char c = (unsigned char)s.ptr[i];
         const char *escape = short_escape(c);
+        if (!escape && c >= 0x20 && c != 0x7f)
+            continue;
+        kf_sbuf_str(b, (kf_str){s.ptr + plain, i - plain});
+        plain = i + 1;
         if (escape)
             kf_sbuf_c(b, escape);
-        else if (c < 0x20 || c == 0x7f)
-            kf_sbuf_printf(b, "\\%03o", c); /* three octal digits end by themselves; \x does not */
         else
-            kf_sbuf_char(b, (char)c);
+            kf_sbuf_printf(b, "\\%03o", c); /* three octal digits end by themselves; \x does not */
     }
+    if (s.len)
+        kf_sbuf_str(b, (kf_str){s.ptr + plain, s.len - plain});
     kf_sbuf_char(b, '"');
 }
 
