@@ -147,7 +147,7 @@ static kf_str module_text(const kf_module *m, kf_arena *a)
     return kf_sbuf_view(&text);
 }
 
-void kf_module_check(const kf_module *m, kf_arena *scratch, const char *stage)
+static void verify(const kf_module *m, kf_arena *scratch, const char *stage)
 {
     kf_sbuf why = {.arena = scratch};
 
@@ -156,14 +156,38 @@ void kf_module_check(const kf_module *m, kf_arena *scratch, const char *stage)
         fprintf(stderr, "%.*s\n", KF_STR_ARG(kf_sbuf_view(&why)));
         KF_ASSERT(false, "a pass leaves a graph that the verifier accepts");
     }
-    kf_str text = module_text(m, scratch);
+}
+
+/* |text|: a module, printed. */
+static void check_text(kf_str text, kf_arena *scratch)
+{
     kf_diags *d = kf_diags_create(scratch);
     kf_module *again = kf_module_parse(scratch, d, KF_STR("round-trip.kir"), text);
+
     if (!again)
         kf_diags_print(d, stderr, false);
     KF_ASSERT(again != NULL, "the printed graph parses");
     KF_ASSERT(kf_str_eq(text, module_text(again, scratch)),
               "print(parse(print(x))) equals print(x)");
+}
+
+void kf_module_check(const kf_module *m, kf_arena *scratch, const char *stage)
+{
+    verify(m, scratch, stage);
+    check_text(module_text(m, scratch), scratch);
+}
+
+/* The same behind a pass. Most passes change nothing: a text that has just been checked is not
+ * parsed again. */
+static void check_again(const kf_module *m, kf_pass_ctx *cx, const char *stage)
+{
+    verify(m, cx->scratch, stage);
+    kf_str text = module_text(m, cx->scratch);
+    kf_hash hash = kf_hash_bytes(text.ptr, text.len);
+    if (hash.hi == cx->checked.hi && hash.lo == cx->checked.lo)
+        return;
+    check_text(text, cx->scratch);
+    cx->checked = hash;
 }
 
 static void dump(const kf_module *m, kf_pass_ctx *cx, const kf_pipeline_options *opt,
@@ -208,7 +232,7 @@ static void run_pass(kf_module *m, kf_pass_ctx *cx, const kf_pipeline_options *o
     bool progress = p->run(m, cx);
     double ms = now_ms() - start;
     if (opt->verify_each)
-        kf_module_check(m, cx->scratch, p->name);
+        check_again(m, cx, p->name);
     kf_vec_push(cx->arena, runs, (kf_pass_run){id, progress, ms, count_nodes(m)});
     dump(m, cx, opt, p->name, runs->len, progress);
     trace(cx, candidates, opt, p->name);
@@ -228,7 +252,7 @@ void kf_pipeline_run(kf_module *m, kf_pass_ctx *cx, const kf_pipeline_options *o
     const char *list = opt->passes;
 
     if (opt->verify_each)
-        kf_module_check(m, cx->scratch, "input");
+        check_again(m, cx, "input");
     while (next_word(&list, word, sizeof word)) {
         kf_pass_id id;
         KF_ASSERT(find_pass(kf_str_from(word), &id), "--passes was checked before");

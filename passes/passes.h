@@ -8,6 +8,7 @@
 #ifndef KF_PASSES_PASSES_H
 #define KF_PASSES_PASSES_H
 
+#include "base/hash.h"
 #include "ir/plan.h"
 #include "ir/target.h"
 
@@ -97,6 +98,7 @@ typedef struct kf_pass_ctx {
     kf_norm_rewrite norm_rewrite;
     bool fold_narrow; /* weights narrower than f32 may be folded into, and rounded anew */
     bool is_norm_rewrite_refused; /* and reported (E0412) */
+    kf_hash checked;              /* of the last text that the manager checked, if it checks */
 } kf_pass_ctx;
 
 /** Logs that a candidate is about to be fused; |fmt| gives its subject (kinds.def). False if a
