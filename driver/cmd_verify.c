@@ -18,6 +18,7 @@
 #include "ir/phase.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -297,16 +298,22 @@ static uint64_t next_random(uint64_t *state)
     return z ^ z >> 31;
 }
 
-/* One call of the evaluator takes the whole prompt, with logits of every position. */
-static uint32_t prompt_tokens(const kf_compilation *c)
+/* One call of the evaluator takes the whole prompt, with logits of every position. False after a
+ * diagnostic. */
+static bool prompt_tokens(const kf_compilation *c, uint32_t *out)
 {
     const kf_spec_build *b = &c->spec->build;
-    int64_t n = 24;
+    int64_t most = b->max_tokens.v < b->max_positions.v ? b->max_tokens.v : b->max_positions.v;
+    int64_t n = c->opt->tokens ? c->opt->tokens : most < 24 ? most : 24;
 
-    if (c->opt->tokens)
-        return (uint32_t)c->opt->tokens;
-    n = b->max_tokens.v < n ? b->max_tokens.v : n;
-    return (uint32_t)(b->max_positions.v < n ? b->max_positions.v : n);
+    *out = (uint32_t)n;
+    if (n <= most)
+        return true;
+    kf_diag_add(c->diags, KF_E0803, KF_NO_LOC,
+                "--tokens takes 1 to %" PRId64 ", which is what the model takes in a call, not "
+                "%" PRId64,
+                most, n);
+    return false;
 }
 
 /* The description with its weights, or seeded ones, and a seeded prompt. */
@@ -320,7 +327,8 @@ static bool prepare(kf_compilation *c, kf_prompt *out)
         c->random = kf_weights_random_source(c->arena, c->spec, state,
                                              kf_src_given(c->spec->dtype.src) ? c->spec->dtype.v
                                                                               : KF_DTYPE_f32);
-    out->n = prompt_tokens(c);
+    if (!prompt_tokens(c, &out->n))
+        return false;
     out->ids = KF_NEW_N(c->arena, int32_t, out->n);
     for (uint32_t i = 0; i < out->n; i++)
         out->ids[i] = (int32_t)(next_random(&state) % (uint64_t)c->spec->vocab_size.v);
