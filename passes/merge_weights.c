@@ -7,7 +7,8 @@
  *            %3 = mul %2, 2 ; %4 = add %0, %3
  *
  * A low-rank update is merged, a low-rank product multiplied out, where the one matrix has no more
- * elements than those that it replaces: decoding reads every element once a step.
+ * elements than those that it replaces: decoding reads every element once a step. Biases in the tree
+ * become one behind the matrix: an update may be added to a product that has its bias already.
  * Fires when    a tree of sums, scales and linear matmuls of one value holds two matrices or more,
  *               each stored in f32.
  * Must not fire when a matrix is narrower than f32 (the sum would be rounded anew, which
@@ -17,16 +18,18 @@
  */
 #include "passes/match.h"
 
-/* A value as a linear map of the rows |x|. */
+/* A value as a linear map of the rows |x|, or as a vector added to one. */
 typedef struct map {
     kf_value x;
-    const kf_recipe *r; /* [n,k] */
-    int64_t elems;      /* of the matrices in it */
+    const kf_recipe *r;     /* [n,k]; NULL: a vector alone */
+    const kf_recipe *shift; /* [n], or NULL */
+    int64_t elems;          /* of the matrices in it */
     uint32_t matrices;
     int64_t most; /* elements of the largest matrix, in whose dtype the result is stored */
     kf_dtype dtype;
     kf_reason reason; /* why they may not become one, or NONE */
     kf_str name;      /* of the first */
+    kf_str shift_name;
     kf_sbuf names;
 } map;
 
@@ -35,6 +38,14 @@ typedef struct finder {
     kf_pass_ctx *cx;
     const uint32_t *uses;
 } finder;
+
+static bool is_vector(const kf_graph *g, kf_value v)
+{
+    const kf_type *t = kf_value_type(g, v);
+
+    return kf_value_is_param(g, v) && t->rank == 1 &&
+           kf_dtype_infos[t->dtype].kind == KF_KIND_FLOAT;
+}
 
 static bool find_map(const finder *f, kf_value v, map *out);
 
@@ -48,8 +59,8 @@ static bool find_matmul(const finder *f, const kf_node *n, map *out)
     kf_arena *a = f->g->module->arena;
     const kf_value_info *w = &f->g->values.data[n->in[1]];
     const kf_recipe *r = f->g->recipes.data[w->def];
-    map inner;
-    bool chain = find_inner(f, n->in[0], &inner);
+    map inner = {0};
+    bool chain = find_inner(f, n->in[0], &inner) && !inner.shift;
 
     *out = chain ? inner : (map){.x = n->in[0]};
     out->r = chain ? kf_recipe_matmul(a, r, inner.r) : r;
@@ -69,6 +80,12 @@ static bool find_matmul(const finder *f, const kf_node *n, map *out)
     return true;
 }
 
+/* A vector in f32, so that what is computed from it is rounded as in the graph. */
+static const kf_recipe *wide(const finder *f, const kf_recipe *r)
+{
+    return kf_recipe_as(f->g->module->arena, r, KF_DTYPE_f32);
+}
+
 /* A number, or a parameter that scales columns of the result, i.e. rows of the matrix. */
 static bool find_scale(const finder *f, const kf_node *n, map *out)
 {
@@ -77,36 +94,68 @@ static bool find_scale(const finder *f, const kf_node *n, map *out)
 
     for (int i = 0; i < 2; i++) {
         kf_value s = n->in[i];
-        const kf_type *t = kf_value_type(f->g, s);
-        bool is_vector = kf_value_is_param(f->g, s) && t->rank == 1 &&
-                         kf_dtype_infos[t->dtype].kind == KF_KIND_FLOAT;
         bool is_number = kf_value_const(f->g, s, &number);
-        if ((!is_vector && !is_number) || !find_inner(f, n->in[1 - i], out))
+        if ((!is_vector(f->g, s) && !is_number) || !find_inner(f, n->in[1 - i], out))
             continue;
+        const kf_recipe *by = is_number ? NULL : kf_value_recipe(f->g, s);
         out->r = is_number ? kf_recipe_times(a, out->r, number)
-                           : kf_recipe_fn(a, KF_FN_mul, out->r,
-                                          kf_recipe_transpose(a, kf_value_recipe(f->g, s)));
+                           : kf_recipe_fn(a, KF_FN_mul, out->r, kf_recipe_transpose(a, by));
+        if (out->shift)
+            out->shift = is_number ? kf_recipe_times(a, wide(f, out->shift), number)
+                                   : kf_recipe_fn(a, KF_FN_mul, wide(f, out->shift), by);
         return true;
     }
     return false;
 }
 
+/* A map, or a parameter that is added to one. */
+static bool find_term(const finder *f, kf_value v, map *out)
+{
+    if (!is_vector(f->g, v))
+        return find_inner(f, v, out);
+    *out = (map){.x = KF_NO_VALUE,
+                 .shift = kf_value_recipe(f->g, v),
+                 .shift_name = f->g->values.data[v].name};
+    return true;
+}
+
+/* a + b or a - b, where either may be missing. */
+static const kf_recipe *joined(const finder *f, kf_op op, const kf_recipe *a, const kf_recipe *b)
+{
+    kf_arena *arena = f->g->module->arena;
+
+    if (!b)
+        return a;
+    if (a)
+        return kf_recipe_fn(arena, (kf_fn)op, a, b);
+    return op == KF_OP_add ? b : kf_recipe_times(arena, b, -1);
+}
+
 static bool find_sum(const finder *f, const kf_node *n, map *out)
 {
-    map other;
+    map a, b;
 
-    if (!find_inner(f, n->in[0], out) || !find_inner(f, n->in[1], &other) || out->x != other.x)
+    if (!find_term(f, n->in[0], &a) || !find_term(f, n->in[1], &b) || (!a.r && !b.r) ||
+        (a.r && b.r && a.x != b.x))
         return false;
-    out->r = kf_recipe_fn(f->g->module->arena, n->op == KF_OP_add ? KF_FN_add : KF_FN_sub, out->r,
-                          other.r);
-    out->elems += other.elems;
-    out->matrices += other.matrices;
-    if (other.most > out->most) {
-        out->most = other.most;
-        out->dtype = other.dtype;
+    bool both = a.shift && b.shift;
+    const kf_recipe *shift =
+        joined(f, n->op, both ? wide(f, a.shift) : a.shift,
+               both || (b.shift && n->op == KF_OP_sub) ? wide(f, b.shift) : b.shift);
+    *out = a.r ? a : b;
+    const map *other = a.r ? &b : &a;
+    out->r = joined(f, n->op, a.r, b.r);
+    out->shift = shift;
+    out->shift_name = a.shift ? a.shift_name : b.shift_name;
+    out->elems += other->elems;
+    out->matrices += other->matrices;
+    if (other->most > out->most) {
+        out->most = other->most;
+        out->dtype = other->dtype;
     }
-    out->reason = out->reason ? out->reason : other.reason;
-    kf_sbuf_printf(&out->names, ", %.*s", KF_STR_ARG(kf_sbuf_view(&other.names)));
+    out->reason = out->reason ? out->reason : other->reason;
+    if (other->r)
+        kf_sbuf_printf(&out->names, ", %.*s", KF_STR_ARG(kf_sbuf_view(&other->names)));
     return true;
 }
 
@@ -123,6 +172,13 @@ static bool find_map(const finder *f, kf_value v, map *out)
     return (n->op == KF_OP_add || n->op == KF_OP_sub) && find_sum(f, n, out);
 }
 
+/* A bias at the end of a tree has no part in what is merged, and is not looked at again. */
+static bool adds_vector(const kf_graph *g, const kf_node *n)
+{
+    return (n->op == KF_OP_add || n->op == KF_OP_sub) &&
+           (is_vector(g, n->in[0]) || is_vector(g, n->in[1]));
+}
+
 /* Merges the map that node |index| ends; false if it is none or may not be. */
 static bool try_merge(kf_graph *g, uint32_t index, kf_pass_ctx *cx)
 {
@@ -130,7 +186,8 @@ static bool try_merge(kf_graph *g, uint32_t index, kf_pass_ctx *cx)
     finder f = {g, cx, kf_graph_use_counts(g, cx->scratch)};
     map m;
 
-    if (n.op == KF_OP_NONE || n.n_out != 1 || !find_map(&f, n.out[0], &m) || m.matrices < 2)
+    if (n.op == KF_OP_NONE || n.n_out != 1 || adds_vector(g, &n) || !find_map(&f, n.out[0], &m) ||
+        m.matrices < 2)
         return false;
     kf_str names = kf_sbuf_view(&m.names);
     if (!m.reason && kf_type_static_elems(&m.r->type) > m.elems)
@@ -144,7 +201,10 @@ static bool try_merge(kf_graph *g, uint32_t index, kf_pass_ctx *cx)
         return false;
     const kf_recipe *r = kf_recipe_as(g->module->arena, m.r, m.dtype);
     kf_value w = kf_graph_param_of(g, r, m.name, n.loc);
-    kf_graph_replace(g, n.out[0], kf_node_matmul(g, m.x, w, true, n.loc));
+    kf_value y = kf_node_matmul(g, m.x, w, true, n.loc);
+    if (m.shift)
+        y = kf_node_2(g, KF_OP_add, y, kf_graph_param_of(g, m.shift, m.shift_name, n.loc), n.loc);
+    kf_graph_replace(g, n.out[0], y);
     g->nodes.data[index].op = KF_OP_NONE;
     kf_graph_sort(g);
     kf_graph_compact(g);
