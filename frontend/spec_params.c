@@ -14,17 +14,14 @@ const kf_param_info kf_param_infos[KF_PARAM_ROLE_COUNT] = {
 #undef PARAM
 };
 
-static bool bad_name(kf_reader *r, kf_loc loc, const char *fmt, ...)
-    __attribute__((format(printf, 3, 4)));
-
-static bool bad_name(kf_reader *r, kf_loc loc, const char *fmt, ...)
+bool kf_reject(kf_reader *r, kf_diag_code code, kf_loc loc, const char *fmt, ...)
 {
     va_list ap;
     va_start(ap, fmt);
     kf_sbuf b = {.arena = r->arena};
     kf_sbuf_vprintf(&b, fmt, ap);
     va_end(ap);
-    kf_diag_add(r->diags, KF_E0116, loc, "%.*s", KF_STR_ARG(kf_sbuf_view(&b)));
+    kf_diag_add(r->diags, code, loc, "%.*s", KF_STR_ARG(kf_sbuf_view(&b)));
     return false;
 }
 
@@ -45,12 +42,12 @@ static void read_name(kf_spec_scope *s, kf_spec_param *p, const kf_yaml_node *va
         if (kf_schema_read(s->r, KF_SCOPE_VIEW, KF_SCOPE_COUNT, value, p->src, &p->view))
             p->name = p->view.tensor.v;
         if (p->view.transposed.v && p->rank < 2)
-            bad_name(s->r, p->view.transposed.src.loc,
-                     "'%.*s' is a vector; it cannot be transposed", KF_STR_ARG(p->key));
+            kf_reject(s->r, KF_E0116, p->view.transposed.src.loc,
+                      "'%.*s' is a vector; it cannot be transposed", KF_STR_ARG(p->key));
     } else if (value->kind == KF_YAML_SCALAR && value->text.len > 0) {
         p->name = value->text;
     } else {
-        bad_name(s->r, value->loc, "not a checkpoint name");
+        kf_reject(s->r, KF_E0116, value->loc, "not a checkpoint name");
     }
 }
 
@@ -168,15 +165,17 @@ static int64_t part_rows(kf_spec_scope *s, const kf_block *b, const kf_spec_para
     const kf_spec_param *part = param_by_word(b, word);
     kf_loc loc = p->view.packed.src.loc;
     if (part == NULL)
-        bad_name(s->r, loc, "this block has no parameter '%.*s'", KF_STR_ARG(word));
+        kf_reject(s->r, KF_E0116, loc, "this block has no parameter '%.*s'", KF_STR_ARG(word));
     else if (part->rank != p->rank || part->dim[1] != p->dim[1])
-        bad_name(s->r, loc, "'%.*s' and '%.*s' do not fit one tensor", KF_STR_ARG(p->key),
-                 KF_STR_ARG(part->key));
+        kf_reject(s->r, KF_E0116, loc, "'%.*s' and '%.*s' do not fit one tensor",
+                  KF_STR_ARG(p->key), KF_STR_ARG(part->key));
     else if (!same_view(p, part))
-        bad_name(s->r, loc, "'%.*s' does not say the same of this tensor", KF_STR_ARG(part->key));
+        kf_reject(s->r, KF_E0116, loc, "'%.*s' does not say the same of this tensor",
+                  KF_STR_ARG(part->key));
     else if (part->dim[0] % p->view.groups.v != 0)
-        bad_name(s->r, p->view.groups.src.loc, "%lld rows of '%.*s' are no %lld equal groups",
-                 (long long)part->dim[0], KF_STR_ARG(part->key), (long long)p->view.groups.v);
+        kf_reject(s->r, KF_E0116, p->view.groups.src.loc,
+                  "%lld rows of '%.*s' are no %lld equal groups", (long long)part->dim[0],
+                  KF_STR_ARG(part->key), (long long)p->view.groups.v);
     else
         return part->dim[0] / p->view.groups.v;
     return 0;
@@ -199,8 +198,9 @@ static bool place_part(kf_spec_scope *s, const kf_block *b, kf_spec_param *p)
         rows += part;
     }
     p->tensor_rows = rows * p->view.groups.v;
-    return times == 1 || bad_name(s->r, p->view.packed.src.loc, "'packed' has '%s' %u times",
-                                  kf_param_infos[p->role].word, times);
+    return times == 1 ||
+           kf_reject(s->r, KF_E0116, p->view.packed.src.loc, "'packed' has '%s' %u times",
+                     kf_param_infos[p->role].word, times);
 }
 
 bool kf_scope_place_parts(kf_spec_scope *s, kf_block *b)

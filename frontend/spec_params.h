@@ -32,6 +32,10 @@ static inline kf_src kf_src_at(const kf_yaml_node *node)
     return (kf_src){node->loc, node->origin};
 }
 
+/** Reports, and is false. */
+bool kf_reject(kf_reader *r, kf_diag_code code, kf_loc loc, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
+
 /** Adds a parameter of |b|; |why|: the keys that imply the size. */
 void kf_scope_add_matrix(kf_spec_scope *s, kf_block *b, kf_param_role role, int64_t d0,
                          const char *why0, int64_t d1, const char *why1);
@@ -47,5 +51,10 @@ bool kf_scope_check_unique(kf_spec_scope *s);
 /** Puts the rows of |map| (weight_names; may be NULL) into |s|. */
 bool kf_scope_open_names(kf_reader *r, const kf_yaml_node *map, kf_spec_scope *s);
 bool kf_scope_check_names_used(kf_reader *r, const kf_spec_scope *s);
+
+/** Blocks of spec_attention.c: each takes rows of b->in_dim and sets b->out_dim. */
+bool kf_read_attention(kf_spec_scope *s, kf_block *b, const kf_yaml_node *map);
+bool kf_read_cross(kf_spec_scope *s, kf_block *b, const kf_yaml_node *map);
+bool kf_read_bias(kf_spec_scope *s, kf_block *b, const kf_yaml_node *map);
 
 #endif

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* spec_read - blocks from nodes: every check of the model itself, shapes and names of parameters.
  *
- * Their parameters are spec_params.c. Widths flow through a sequence as tokens will; a block whose
- * input does not fit what comes before is an error here, so that nothing behind the Spec has to
- * doubt it.
+ * Their parameters are spec_params.c, attention is spec_attention.c. Widths flow through a sequence
+ * as tokens will; a block whose input does not fit what comes before is an error here, so that
+ * nothing behind the Spec has to doubt it.
  */
 #include "frontend/spec_read.h"
 
@@ -29,20 +29,6 @@ static const char *const unsupported_words[] = {
 #define MAX_SCOPE_BLOCKS 1024u
 
 /* ---- the kinds of blocks; each takes rows of b->in_dim and sets b->out_dim ------------------- */
-
-static bool inconsistent(kf_reader *r, kf_loc loc, const char *fmt, ...)
-    __attribute__((format(printf, 3, 4)));
-
-static bool inconsistent(kf_reader *r, kf_loc loc, const char *fmt, ...)
-{
-    va_list ap;
-    va_start(ap, fmt);
-    kf_sbuf b = {.arena = r->arena};
-    kf_sbuf_vprintf(&b, fmt, ap);
-    va_end(ap);
-    kf_diag_add(r->diags, KF_E0107, loc, "%.*s", KF_STR_ARG(kf_sbuf_view(&b)));
-    return false;
-}
 
 /** The decoder's embedding may be the encoder's. */
 static bool tie_embedding(kf_spec_scope *s, kf_block *b)
@@ -82,8 +68,8 @@ static bool read_position_embedding(kf_spec_scope *s, kf_block *b, const kf_yaml
     if (u->positions.v == 0)
         u->positions.v = limit->v + u->offset.v;
     if (u->positions.v < limit->v + u->offset.v)
-        return inconsistent(
-            s->r, u->positions.src.loc,
+        return kf_reject(
+            s->r, KF_E0107, u->positions.src.loc,
             "a table of %lld positions for max_position_embeddings %lld and offset %lld",
             (long long)u->positions.v, (long long)limit->v, (long long)u->offset.v);
     kf_scope_add_matrix(s, b, KF_PARAM_TABLE, u->positions.v, "max_position_embeddings", b->in_dim,
@@ -136,8 +122,8 @@ static bool read_linear(kf_spec_scope *s, kf_block *b, const kf_yaml_node *map)
             return false;
         }
         if (b->out_dim != r->spec->vocab_size.v || b->in_dim != r->spec->hidden_size.v)
-            return inconsistent(
-                r, u->tied.src.loc,
+            return kf_reject(
+                r, KF_E0107, u->tied.src.loc,
                 "the embedding's table is [%lld, %lld], this linear needs [%lld, %lld]",
                 (long long)r->spec->vocab_size.v, (long long)r->spec->hidden_size.v,
                 (long long)b->out_dim, (long long)b->in_dim);
@@ -192,178 +178,8 @@ static bool read_poly_norm(kf_spec_scope *s, kf_block *b, const kf_yaml_node *ma
 static bool check_nested(kf_reader *r, const kf_sv_int *nested, int64_t inner)
 {
     return nested->v <= inner ||
-           inconsistent(r, nested->src.loc, "nested %lld exceeds intermediate_size %lld",
-                        (long long)nested->v, (long long)inner);
-}
-
-/** scaling: of rope; |u| holds what the rest of rope said. */
-static bool read_scaling(kf_reader *r, const kf_yaml_node *map, kf_spec_rope *u, kf_src owner)
-{
-    static const char *const later[] = {"dynamic", "yarn",  "longrope",    "su",
-                                        "ntk",     "mrope", "proportional"};
-    const kf_yaml_node *type = map != NULL ? kf_yaml_get(map, "type") : NULL;
-    for (size_t i = 0; type != NULL && i < sizeof later / sizeof *later; i++) {
-        if (!kf_str_eq_c(type->text, later[i]) || type->kind != KF_YAML_SCALAR)
-            continue;
-        kf_diag_add(r->diags, KF_E0405, type->loc, "rope scaling '%s' is not supported", later[i]);
-        return false;
-    }
-    if (map == NULL) /* the defaults of the mapping, without its required key */
-        return true;
-    if (!kf_schema_read(r, KF_SCOPE_SCALING, KF_SCOPE_COUNT, map, owner, u))
-        return false;
-    if (u->type.v != KF_ROPE_LLAMA3)
-        return true;
-    if (!kf_src_given(u->original_max_position_embeddings.src)) {
-        kf_diag_add(r->diags, KF_E0104, type->loc,
-                    "scaling 'llama3' needs the key 'original_max_position_embeddings'");
-        return false;
-    }
-    if (u->low_freq_factor.v >= u->high_freq_factor.v)
-        return inconsistent(r, type->loc, "low_freq_factor %g is not below high_freq_factor %g",
-                            u->low_freq_factor.v, u->high_freq_factor.v);
-    return true;
-}
-
-static bool find_rotated(kf_reader *r, kf_loc loc, int64_t head_dim, kf_spec_rope *u)
-{
-    if (kf_src_given(u->dim.src) && u->dim.src.origin == u->fraction.src.origin) {
-        kf_diag_add(r->diags, KF_E0115, u->dim.src.loc, "rope has 'dim' and 'fraction'");
-        return false;
-    }
-    /* One of the two is a family's default or config.json's: the other was said instead of it. */
-    if (u->dim.src.origin > u->fraction.src.origin)
-        u->fraction = (kf_sv_num){1, {KF_NO_LOC, KF_ORIGIN_NONE}};
-    else
-        u->dim.src.origin = KF_ORIGIN_NONE;
-    bool by_dim = kf_src_given(u->dim.src);
-    double rotated = by_dim ? (double)u->dim.v : floor((double)head_dim * u->fraction.v);
-    if (by_dim && (u->dim.v > head_dim || u->dim.v % 2 != 0))
-        return inconsistent(r, u->dim.src.loc, "rope rotates pairs: %lld of head_dim %lld",
-                            (long long)u->dim.v, (long long)head_dim);
-    if (rotated < 2 || fmod(rotated, 2) != 0)
-        return inconsistent(r, kf_src_given(u->fraction.src) ? u->fraction.src.loc : loc,
-                            "rope rotates pairs: head_dim %lld * fraction %g gives %g dimensions",
-                            (long long)head_dim, u->fraction.v, rotated);
-    u->rotated_dim = (uint32_t)rotated;
-    return true;
-}
-
-static bool read_rope(kf_reader *r, const kf_yaml_node *node, int64_t head_dim, kf_spec_rope *u)
-{
-    bool is_none =
-        node == NULL || (node->kind == KF_YAML_SCALAR && kf_str_eq_c(node->text, "none"));
-    u->factor.v = 1;
-    if (is_none) {
-        if (node != NULL)
-            u->present.src = kf_src_at(node);
-        return true;
-    }
-    u->present = (kf_sv_bool){true, kf_src_at(node)};
-    const kf_yaml_node *scaling = kf_yaml_get(node, "scaling");
-    if (!kf_schema_read(r, KF_SCOPE_ROPE, KF_SCOPE_COUNT, node, u->present.src, u) ||
-        !read_scaling(r, scaling, u, u->present.src))
-        return false;
-    return find_rotated(r, node->loc, head_dim, u);
-}
-
-static bool derive_heads(kf_reader *r, kf_block *b)
-{
-    kf_spec_attention *u = &b->u.attention;
-    int64_t heads = u->num_attention_heads.v;
-    if (u->num_key_value_heads.v == 0)
-        u->num_key_value_heads.v = heads;
-    if (heads % u->num_key_value_heads.v != 0)
-        return inconsistent(r, u->num_key_value_heads.src.loc,
-                            "num_attention_heads %lld is not divisible by num_key_value_heads %lld",
-                            (long long)heads, (long long)u->num_key_value_heads.v);
-    if (u->head_dim.v == 0) {
-        if (b->in_dim % heads != 0)
-            return inconsistent(r, u->num_attention_heads.src.loc,
-                                "hidden_size %lld is not divisible by num_attention_heads %lld",
-                                (long long)b->in_dim, (long long)heads);
-        u->head_dim.v = b->in_dim / heads;
-    }
-    if (heads * u->head_dim.v > INT32_MAX)
-        return inconsistent(r, u->num_attention_heads.src.loc,
-                            "num_attention_heads %lld * head_dim %lld exceeds 2147483647",
-                            (long long)heads, (long long)u->head_dim.v);
-    if (!kf_src_given(u->scale.src))
-        u->scale.v = 1 / sqrt((double)u->head_dim.v);
-    return true;
-}
-
-static void add_attention_params(kf_spec_scope *s, kf_block *b)
-{
-    static const char *const q_why = "num_attention_heads * head_dim";
-    static const char *const kv_why = "num_key_value_heads * head_dim";
-    const kf_spec_attention *u = &b->u.attention;
-    int64_t width = b->in_dim, q = u->num_attention_heads.v * u->head_dim.v;
-    int64_t kv = u->num_key_value_heads.v * u->head_dim.v;
-    kf_scope_add_matrix(s, b, KF_PARAM_Q, q, q_why, width, "hidden_size");
-    kf_scope_add_matrix(s, b, KF_PARAM_K, kv, kv_why, width, "hidden_size");
-    kf_scope_add_matrix(s, b, KF_PARAM_V, kv, kv_why, width, "hidden_size");
-    kf_scope_add_matrix(s, b, KF_PARAM_O, width, "hidden_size", q, q_why);
-    if (u->qkv_bias.v) {
-        kf_scope_add_vector(s, b, KF_PARAM_Q_BIAS, q, q_why);
-        kf_scope_add_vector(s, b, KF_PARAM_K_BIAS, kv, kv_why);
-        kf_scope_add_vector(s, b, KF_PARAM_V_BIAS, kv, kv_why);
-    }
-    if (u->o_bias.v)
-        kf_scope_add_vector(s, b, KF_PARAM_O_BIAS, width, "hidden_size");
-    if (u->qk_norm.v == KF_QK_NORM_RMS) {
-        kf_scope_add_vector(s, b, KF_PARAM_Q_NORM, u->head_dim.v, "head_dim");
-        kf_scope_add_vector(s, b, KF_PARAM_K_NORM, u->head_dim.v, "head_dim");
-    }
-    if (u->sinks.v)
-        kf_scope_add_vector(s, b, KF_PARAM_SINKS, u->num_attention_heads.v, "num_attention_heads");
-}
-
-static bool read_attention(kf_spec_scope *s, kf_block *b, const kf_yaml_node *map)
-{
-    kf_reader *r = s->r;
-    kf_spec_attention *u = &b->u.attention;
-    if (!kf_schema_read(r, KF_SCOPE_ATTENTION, KF_SCOPE_COUNT, map, b->src, u) ||
-        !derive_heads(r, b))
-        return false;
-    kf_expr_env env = {(uint32_t)u->num_attention_heads.v, r->spec->kind != KF_MODEL_DECODER};
-    bool ok = read_rope(r, kf_yaml_get(map, "rope"), u->head_dim.v, &u->rope);
-    ok = kf_read_expr(r, map, "mask", KF_EXPR_MASK, env, &u->mask) && ok;
-    ok = kf_read_expr(r, map, "score", KF_EXPR_SCORE, env, &u->score) && ok;
-    ok = kf_read_expr(r, map, "prob", KF_EXPR_PROB, env, &u->prob) && ok;
-    if (u->sinks.v && u->normaliser.v == KF_NORMALISE_NONE) {
-        kf_diag_add(r->diags, KF_E0107, u->sinks.src.loc,
-                    "sinks are logits of a softmax; normaliser is none");
-        ok = false;
-    }
-    add_attention_params(s, b);
-    b->out_dim = b->in_dim;
-    return ok;
-}
-
-static bool read_cross(kf_spec_scope *s, kf_block *b, const kf_yaml_node *map)
-{
-    if (!kf_schema_read(s->r, KF_SCOPE_CROSS, KF_SCOPE_COUNT, map, b->src, &b->u.attention) ||
-        !derive_heads(s->r, b))
-        return false;
-    add_attention_params(s, b);
-    return true;
-}
-
-static bool read_bias(kf_spec_scope *s, kf_block *b, const kf_yaml_node *map)
-{
-    kf_spec_bias *u = &b->u.bias;
-    if (!kf_schema_read(s->r, KF_SCOPE_BIAS, KF_SCOPE_COUNT, map, b->src, u))
-        return false;
-    int64_t side = u->bidirectional.v ? u->buckets.v / 2 : u->buckets.v;
-    if (u->buckets.v % (u->bidirectional.v ? 4 : 2) != 0 || u->max_distance.v <= side / 2)
-        return inconsistent(s->r, b->src.loc,
-                            "%lld buckets up to distance %lld: half of those of a side are for "
-                            "single distances, below max_distance",
-                            (long long)u->buckets.v, (long long)u->max_distance.v);
-    kf_scope_add_matrix(s, b, KF_PARAM_TABLE, u->buckets.v, "buckets", u->num_attention_heads.v,
-                        "num_attention_heads");
-    return true;
+           kf_reject(r, KF_E0107, nested->src.loc, "nested %lld exceeds intermediate_size %lld",
+                     (long long)nested->v, (long long)inner);
 }
 
 static bool read_glu(kf_spec_scope *s, kf_block *b, const kf_yaml_node *map)
@@ -479,8 +295,9 @@ static bool find_blocks(kf_reader *r, kf_spec_repeat *u)
         ok = find_block(r, u->block.v[i], u->block.src.loc, &index[i]) && ok;
     u->block_index = index;
     if (ok && (u->block.n == 0 || u->times.v % u->block.n != 0))
-        return inconsistent(r, u->times.src.loc, "%lld blocks are no whole number of rounds of %u",
-                            (long long)u->times.v, u->block.n);
+        return kf_reject(r, KF_E0107, u->times.src.loc,
+                         "%lld blocks are no whole number of rounds of %u", (long long)u->times.v,
+                         u->block.n);
     return ok;
 }
 
@@ -574,9 +391,9 @@ static bool read_body(kf_spec_scope *s, kf_block *b, const kf_yaml_node *node)
     case KF_BLOCK_TYPES:
         return read_types(s, b, map);
     case KF_BLOCK_CROSS:
-        return read_cross(s, b, map);
+        return kf_read_cross(s, b, map);
     case KF_BLOCK_BIAS:
-        return read_bias(s, b, map);
+        return kf_read_bias(s, b, map);
     case KF_BLOCK_POOL:
         return kf_schema_read(s->r, KF_SCOPE_POOL, KF_SCOPE_COUNT, map, b->src, &b->u.pool);
     case KF_BLOCK_LINEAR:
@@ -588,7 +405,7 @@ static bool read_body(kf_spec_scope *s, kf_block *b, const kf_yaml_node *node)
     case KF_BLOCK_POLY_NORM:
         return read_poly_norm(s, b, map);
     case KF_BLOCK_ATTENTION:
-        return read_attention(s, b, map);
+        return kf_read_attention(s, b, map);
     case KF_BLOCK_GLU:
         return read_glu(s, b, map);
     case KF_BLOCK_MLP:
