@@ -474,7 +474,7 @@ static bool same_view(kf_attention_match *m)
 static bool match(kf_attention_match *m)
 {
     kf_attention_work w = {KF_NO_EL, KF_NO_EL, KF_NO_EL, KF_NO_EL};
-    const kf_el_node *value, *key, *query;
+    const kf_el_node *value = NULL, *key = NULL, *query = NULL;
     fraction f;
 
     if (look_at(m->t.e, m->t.element).other_axis)

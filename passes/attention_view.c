@@ -138,7 +138,7 @@ typedef struct order {
 
 static kf_value view(kf_graph *g, kf_value v, const kf_els *e, const order *o, kf_loc loc)
 {
-    kf_dim dim[KF_MAX_RANK];
+    kf_dim dim[KF_MAX_RANK] = {{0}};
 
     for (uint8_t i = 0; i < o->n; i++)
         dim[i] = e->atom[o->atom[i]];

@@ -5,9 +5,12 @@
 #include "ir/text.h"
 #include "tests/graphs/calls.h"
 #include "tests/graphs/compiled.h"
+#include "tests/unit/support.h"
 
 #include <math.h>
 #include <stdio.h>
+
+enum { SHUFFLED = 12 };
 
 typedef struct checker {
     kf_arena *arena;
@@ -230,6 +233,19 @@ static bool check_single_passes(checker *k, const fused *all)
     return true;
 }
 
+/* Passes in an order that nobody chose. */
+static bool check_shuffled(checker *k)
+{
+    uint64_t state = k->how->seed;
+    kf_sbuf list = {.arena = k->arena};
+
+    for (int i = 0; i < SHUFFLED; i++)
+        kf_sbuf_printf(&list, "%s%s", i ? "," : "",
+                       kf_pass_infos[random_u64(&state) % KF_PASS_COUNT].name);
+    return run_form(k, &(fused_how){.passes = list.ptr, .texts = &k->texts, .record = true},
+                    list.ptr);
+}
+
 static bool check_fused(checker *k)
 {
     fused f = fused_run(k->m, &(fused_how){.texts = &k->texts, .record = true});
@@ -239,7 +255,7 @@ static bool check_fused(checker *k)
         counters_add_passes(k->c, &f.cx, &f.runs);
         counters_add_module(k->c, f.m, false);
     }
-    ok = ok && check_rewritten(k) && check_single_passes(k, &f);
+    ok = ok && check_rewritten(k) && check_single_passes(k, &f) && check_shuffled(k);
     fused_drop(&f);
     return ok;
 }

@@ -2,7 +2,7 @@
 /* forms - one module in all its forms, through the evaluator.
  *
  * Forms: unfused, fused, with norms rewritten, behind each pass alone, behind the pipeline without
- * each pass. The f64 evaluator of the module as written is the truth. Every form must agree with it
+ * each pass, behind passes in any order. The f64 evaluator of the module as written is the truth. Every form must agree with it
  * in f64 to 1e-9 of the largest output, and in the rounded evaluator hold the 2x rule: RMS error at
  * most twice the larger of the written module's and the unfused form's, plus 1e-5 of the largest
  * output. After every pass the verifier accepts the module and its text reads back as itself.

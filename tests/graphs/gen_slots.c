@@ -80,7 +80,7 @@ static expr wrapped(maker *k, expr e, gen_wrap w)
 static expr call(maker *k, kf_fn fn, const expr *in)
 {
     expr v[3] = {{0}};
-    range r[3];
+    range r[3] = {{0}};
 
     for (uint32_t i = 0; i < kf_fn_infos[fn].arity; i++)
         r[i] = in[i].r;

@@ -169,7 +169,7 @@ kf_value gen_fn(gen *g, kf_fn fn, const kf_value *in)
 {
     uint32_t arity = kf_fn_infos[fn].arity;
     kf_value v[3];
-    range r[3];
+    range r[3] = {{0}};
 
     for (uint32_t i = 0; i < arity; i++)
         r[i] = g->range[in[i]];
