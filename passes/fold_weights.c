@@ -101,6 +101,25 @@ static kf_reason why_not_gain(const site *s, kf_value x, kf_value rows)
     return KF_REASON_NONE;
 }
 
+/* Who is in the way of folding into every reader of |rows|: what else reads them, or the weight. */
+static kf_str in_the_way(const site *s, kf_reason why, kf_value rows)
+{
+    const kf_graph *g = s->g;
+
+    for (uint32_t i = 0; i < g->nodes.len; i++) {
+        const kf_node *r = &g->nodes.data[i];
+        bool reads = false;
+        for (uint32_t j = 0; j < r->n_in; j++)
+            reads |= r->op != KF_OP_NONE && r->in[j] == rows;
+        bool fits = is_reader(g, i, rows) && kf_node_is_linear(g, r);
+        if (reads && !fits && why == KF_REASON_F0202)
+            return kf_strf(s->cx->scratch, "'%s' reads what it makes", kf_op_infos[r->op].name);
+        if (fits && why != KF_REASON_F0202 && why_not_scaled(s, r->in[1]) == why)
+            return kf_strf(s->cx->scratch, "%%%.*s", KF_STR_ARG(name_of(s, r->in[1])));
+    }
+    return why == KF_REASON_F0202 ? KF_STR("the rows leave the function") : (kf_str){0};
+}
+
 static bool fold_gain(const site *s)
 {
     kf_graph *g = s->g;
@@ -112,8 +131,8 @@ static bool fold_gain(const site *s)
     kf_str title = name_of(s, gain);
     kf_reason why = why_not_gain(s, x, rows);
     if (why) {
-        kf_report_refused(s->cx, g, s->n.loc, why, (kf_str){0}, "gain %%%.*s -> weights",
-                          KF_STR_ARG(title));
+        kf_report_refused(s->cx, g, s->n.loc, why, in_the_way(s, why, rows),
+                          "gain %%%.*s -> weights", KF_STR_ARG(title));
         return false;
     }
     if (!kf_report_fused(s->cx, g, s->n.loc, "gain %%%.*s -> weights", KF_STR_ARG(title)))
@@ -142,7 +161,8 @@ static bool fold_bias(const site *s)
     kf_str title = name_of(s, bias);
     bool fits = kf_dim_eq(kf_value_type(g, bias)->dim[0], kf_value_type(g, x)->dim[1]);
     if (linear_readers(s, rows) != s->uses[rows] || !fits) {
-        kf_report_refused(s->cx, g, s->n.loc, fits ? KF_REASON_F0202 : KF_REASON_F0204, (kf_str){0},
+        kf_reason why = fits ? KF_REASON_F0202 : KF_REASON_F0204;
+        kf_report_refused(s->cx, g, s->n.loc, why, in_the_way(s, why, rows),
                           "bias %%%.*s -> weights", KF_STR_ARG(title));
         return false;
     }
