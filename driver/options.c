@@ -162,7 +162,7 @@ static bool add_operand(kf_diags *d, kf_verb verb, const char *word, kf_options 
 bool kf_options_parse(kf_arena *arena, kf_diags *d, kf_verb verb, int argc, char **argv,
                       kf_options *out)
 {
-    bool passes_on = verb == KF_VERB_run || verb == KF_VERB_bench, ok = true;
+    bool passes_on = strstr(verbs[verb].operands, "[...]") != NULL, ok = true;
     bool behind = false; /* "--": what follows is a command */
 
     *out = (kf_options){.seed = 1};
@@ -173,6 +173,7 @@ bool kf_options_parse(kf_arena *arena, kf_diags *d, kf_verb verb, int argc, char
               : is_option ? parse_option(arena, d, verb, argc, argv, &i, out)
                           : add_operand(d, verb, argv[i], out);
         if (behind || (passes_on && out->operand)) {
+            i += !behind && i + 1 < argc && !strcmp(argv[i + 1], "--");
             out->rest = argv + i + 1;
             out->n_rest = argc - i - 1;
             break;

@@ -22,7 +22,7 @@ typedef struct kf_options {
     /* operands */
     const char *operand; /* SPEC, DIR, EXE, FILE.kir or CODE */
     const char *second;  /* weights random SPEC: the SPEC; diff A B: B */
-    char **rest;         /* run, bench: what follows the operand; reduce: what follows -- */
+    char **rest;         /* run, embed, bench: what follows the operand; reduce: what follows -- */
     int n_rest;
 } kf_options;
 
