@@ -12,6 +12,7 @@
  */
 #include "passes/attention_match.h"
 
+#include "ir/phase.h"
 #include "passes/match.h"
 
 #include <math.h>
@@ -387,8 +388,27 @@ kf_value kf_attention_row_number(const kf_attention_match *m, kf_el x, kf_atom *
     return n->value;
 }
 
-/* |v| holds the sequences of the rows as the call numbers them: what the function stores keys by. The
- * op looks lengths and pages up by it; a comparison with other numbers asks for less. */
+/* Argument |k| of |g| is none of the inputs of a call but its `seq`: entries have them by name. */
+static bool may_be_seq(const kf_graph *g, uint32_t k)
+{
+    kf_input_id input = kf_input_find(g->values.data[g->args.data[k]].name);
+    bool called = false, may = true;
+
+    KF_EACH_FUNC(g->module, caller)
+    for (uint32_t i = 0; i < caller->nodes.len; i++) {
+        const kf_node *n = &caller->nodes.data[i];
+        if (n->op != KF_OP_repeat || !kf_str_eq(KF_ATTR_OF(n, repeat)->callee, g->name))
+            continue;
+        called = true;
+        may = may && k >= KF_ATTR_OF(n, repeat)->iter && kf_value_is_arg(caller, n->in[k]) &&
+              may_be_seq(caller, caller->values.data[n->in[k]].def);
+    }
+    return called ? may : input == KF_INPUT_ID_seq || input == KF_INPUT_ID_COUNT;
+}
+
+/* |v| holds the sequences of the rows as the call numbers them: what the function stores keys by,
+ * or an argument where it stores none. The op looks lengths and pages up by it; a comparison with
+ * other numbers asks for less. */
 static bool is_seq(const kf_graph *g, kf_value v)
 {
     bool stores = false;
@@ -399,7 +419,7 @@ static bool is_seq(const kf_graph *g, kf_value v)
             return true;
         stores |= n->op == KF_OP_kv_append;
     }
-    return !stores && kf_value_is_arg(g, v);
+    return !stores && kf_value_is_arg(g, v) && may_be_seq(g, g->values.data[v].def);
 }
 
 typedef struct own {
