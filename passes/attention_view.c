@@ -200,9 +200,9 @@ kf_value kf_attention_result(kf_graph *g, const kf_attention_match *m, kf_value 
     for (uint8_t d = 0; d < t.rank; d++)
         for (uint8_t i = 0; i < m->t.dims.n[d]; i++)
             to.atom[to.n++] = m->t.dims.digit[d][i];
-    a = permuted(g, view(g, a, e, &from, loc), &from, &to, loc);
-    a = kf_node_reshape(g, a, t.rank, t.dim, loc);
+    /* In front of the views, which then meet those of the reader; the kernel takes a number. */
     if (m->outside != 1)
         a = kf_node_2(g, KF_OP_mul, a, kf_node_const(g, m->outside, loc), loc);
-    return a;
+    a = permuted(g, view(g, a, e, &from, loc), &from, &to, loc);
+    return kf_node_reshape(g, a, t.rank, t.dim, loc);
 }
