@@ -159,6 +159,29 @@ static bool add_operand(kf_diags *d, kf_verb verb, const char *word, kf_options 
     return true;
 }
 
+/* Options that take a word of a closed set. */
+static bool check_words(kf_diags *d, const kf_options *out)
+{
+    const struct {
+        const char *name, *value, *words[4]; /* ends at NULL */
+    } closed[] = {{"color", out->color, {"auto", "always", "never"}},
+                  {"diagnostics", out->diagnostics, {"text", "json"}}};
+    bool all = true;
+
+    for (size_t i = 0; i < sizeof closed / sizeof closed[0]; i++) {
+        const char *const *w = closed[i].words;
+        while (closed[i].value && *w && strcmp(*w, closed[i].value))
+            w++;
+        if (!closed[i].value || *w)
+            continue;
+        w = closed[i].words;
+        kf_diag_add(d, KF_E0803, KF_NO_LOC, "--%s takes %s%s%s or %s, not '%s'", closed[i].name,
+                    w[0], w[2] ? ", " : "", w[2] ? w[1] : "", w[2] ? w[2] : w[1], closed[i].value);
+        all = false;
+    }
+    return all;
+}
+
 bool kf_options_parse(kf_arena *arena, kf_diags *d, kf_verb verb, int argc, char **argv,
                       kf_options *out)
 {
@@ -179,6 +202,7 @@ bool kf_options_parse(kf_arena *arena, kf_diags *d, kf_verb verb, int argc, char
             break;
         }
     }
+    ok &= check_words(d, out);
     bool wanted = verbs[verb].operands[0] && !out->help && !out->version && !out->help_passes;
     if (ok && wanted && (!out->operand || (takes_two(verb) && !out->second))) {
         kf_diag_add(d, KF_E0804, KF_NO_LOC, "usage: kerf %s [options] %s", verbs[verb].name,

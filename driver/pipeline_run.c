@@ -6,6 +6,8 @@
 #include "base/fs.h"
 #include "codegen/cpu/arch.h"
 #include "codegen/target_cpu.h"
+#include "driver/load.h"
+#include "driver/verbs.h"
 #include "frontend/build_graph.h"
 #include "ir/text.h"
 #include "ir/verify.h"
@@ -104,7 +106,7 @@ static uint32_t overrides(kf_compilation *c, kf_override *out, uint32_t max)
     for (const char *s = c->opt->set; s && *s;) {
         size_t len = override_length(s);
         const char *eq = memchr(s, '=', len);
-        if (!eq) {
+        if (!eq || eq == s || eq + 1 == s + len) {
             kf_diag_add(c->diags, KF_E0803, KF_NO_LOC, "--set takes KEY=VALUE, not '%.*s'",
                         (int)len, s);
             return n;
@@ -121,12 +123,25 @@ static uint32_t overrides(kf_compilation *c, kf_override *out, uint32_t max)
     return n;
 }
 
+/* What is no description, but may be taken for one. */
+static bool is_other(kf_compilation *c, const char *path)
+{
+    const char *what = kf_is_executable(path) ? "an executable"
+                       : kf_is_kir(path)      ? "textual IR"
+                                              : NULL;
+
+    if (what)
+        kf_diag_add(c->diags, KF_E0804, KF_NO_LOC,
+                    "%s is %s; a description or a directory is wanted here", path, what);
+    return what != NULL;
+}
+
 bool kf_compilation_load(kf_compilation *c, const char *path)
 {
     kf_override set[MAX_OVERRIDES + 1]; /* and --dtype */
     uint32_t n = overrides(c, set, MAX_OVERRIDES);
 
-    if (kf_diags_errors(c->diags))
+    if (kf_diags_errors(c->diags) || is_other(c, path))
         return false;
     c->spec = kf_spec_load(c->arena, c->diags, path, set, n);
     if (!c->spec)
