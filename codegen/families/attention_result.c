@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* attention_result - what stands behind an attention in its region: functions of its elements, and
- * norms over the elements of a head, all of which a pair has.
+/* attention_result - what stands behind an attention in its region: functions of its elements,
+ * norms over the elements of a head, all of which a pair has, and partial statistics of rows whose
+ * blocks lie within heads.
  *
- *   for each norm:  its accumulators over the head
- *   for d..:        the result's elements, maps of norms with these accumulators
+ *   for each norm:       its accumulators over the head
+ *   for d..:             the result's elements, maps of norms with these accumulators
+ *   for each statistic:  its blocks of the head
  */
 #include "base/check.h"
 #include "codegen/families/attention_impl.h"
@@ -41,8 +43,43 @@ static bool match_norm(const kf_graph *g, const kf_node *n, const kf_node *x, co
     return true;
 }
 
+/* Partial statistics of the row, whose blocks are parts of a head. */
+static bool is_head_stat(const kf_graph *g, const kf_node *n, const kf_node *x)
+{
+    return x->op == KF_OP_row_stat && keeps_elements(g, n, x->in[0]) &&
+           kf_value_type(g, n->out[0])->dim[2].size % KF_ATTR_OF(x, row_stat)->block == 0;
+}
+
+static bool is_stat(const kf_graph *g, kf_value v)
+{
+    return kf_value_is(g, v, KF_OP_row_stat) != NULL;
+}
+
+/* The result that holds the rows. */
+static uint32_t rows_result(const kf_graph *g)
+{
+    uint32_t i = 0;
+    while (i < g->results.len && is_stat(g, g->results.data[i]))
+        i++;
+    return i;
+}
+
+/* Results are rows, and statistics beside them. */
+static bool match_stored(const kf_graph *g, const bool *behind, kf_sbuf *why)
+{
+    uint32_t n_rows = 0;
+    for (uint32_t i = 0; i < g->results.len; i++) {
+        if (!behind[g->results.data[i]])
+            return kf_refuse(why, "a result of an attention region is made from the attention");
+        n_rows += !is_stat(g, g->results.data[i]);
+    }
+    if (n_rows != 1)
+        return kf_refuse(why, "an attention region gives one value");
+    return true;
+}
+
 /* What stands behind the attention is done element by element, as results are stored, but for the
- * accumulators of norms. */
+ * accumulators of norms and for statistics, which nothing in the region reads. */
 bool kf_att_match_results(const kf_graph *g, const kf_node *n, kf_arena *scratch, kf_sbuf *why)
 {
     const bool *behind = kf_dependents(g, n->out[0], scratch);
@@ -50,6 +87,8 @@ bool kf_att_match_results(const kf_graph *g, const kf_node *n, kf_arena *scratch
     for (uint32_t i = 0; i < g->nodes.len; i++) {
         const kf_node *x = &g->nodes.data[i];
         if (x == n || !behind[x->out[0]])
+            continue;
+        if (is_head_stat(g, n, x))
             continue;
         if (x->op == KF_OP_row_reduce) {
             if (!match_norm(g, n, x, behind, &n_norms, why))
@@ -59,12 +98,7 @@ bool kf_att_match_results(const kf_graph *g, const kf_node *n, kf_arena *scratch
         if (!keeps_elements(g, n, x->out[0]))
             return kf_refuse(why, "the rows change behind attention");
     }
-    for (uint32_t i = 0; i < g->results.len; i++)
-        if (!behind[g->results.data[i]])
-            return kf_refuse(why, "a result of an attention region is made from the attention");
-    if (g->results.len != 1)
-        return kf_refuse(why, "an attention region gives one value");
-    return true;
+    return match_stored(g, behind, why);
 }
 
 /* ---- results --------------------------------------------------------------------------------- */
@@ -150,7 +184,8 @@ static void finish_span(kf_att *t, kb_value pair, int64_t lo, int64_t hi, uint32
     kb_loop loop;
     if (lo == hi)
         return;
-    const kf_value result = t->e->body->results.data[0];
+    const uint32_t number = rows_result(t->e->body);
+    const kf_value result = t->e->body->results.data[number];
     const kf_type *type = kf_value_type(t->e->body, result);
     kf_coord ix[KF_MAX_RANK] = {kf_coord_uniform(kf_att_row(t, pair), 1)};
     kb_loop_begin(b, &loop, kb_i64(b, lo), kb_i64(b, hi), lanes, 0, NULL);
@@ -161,7 +196,7 @@ static void finish_span(kf_att *t, kb_value pair, int64_t lo, int64_t hi, uint32
     t->out = (kf_att_out){.pair = pair, .d = loop.iv, .lanes = lanes};
     kb_value value = kf_pw_value(&t->pw, result, ix);
     kb_value row = kb_muli(b, ix[0].v, kf_type_static_elems(type));
-    kf_pw_store(&t->pw, type->dtype, value, type->dtype, kf_result_ptr(t->e, 0),
+    kf_pw_store(&t->pw, type->dtype, value, type->dtype, kf_result_ptr(t->e, number),
                 kf_coord_add(b, kf_coord_uniform(row, 1), at));
     kf_pw_release(&t->pw, mark);
     kb_loop_end(b, &loop, NULL);
@@ -170,17 +205,41 @@ static void finish_span(kf_att *t, kb_value pair, int64_t lo, int64_t hi, uint32
 /* Whether what stands behind the attention can be computed in vectors. */
 static bool finishes_in_vectors(kf_att *t)
 {
-    const kf_value result = t->e->body->results.data[0];
+    const kf_value result = t->e->body->results.data[rows_result(t->e->body)];
     kf_coord ix[KF_MAX_RANK] = {kf_coord_uniform(NULL, 1)};
     row_coords(NULL, kf_value_type(t->e->body, result), row_ramp(t, NULL, t->lanes), ix);
     return kf_pw_feasible(&t->pw, result, ix);
 }
 
+/* Result |number|, a statistic: its blocks of the pair's head. */
+static void finish_stat(kf_att *t, uint32_t number, kb_value pair, kb_value row)
+{
+    kb *b = t->b;
+    kb_loop loop;
+    const kf_graph *g = t->e->body;
+    const kf_value result = g->results.data[number];
+    const kf_type *type = kf_value_type(g, result);
+    const int64_t blocks = t->z.dim / KF_ATTR_OF(kf_value_node(g, result), row_stat)->block;
+    t->out = (kf_att_out){.pair = pair};
+    kb_loop_begin(b, &loop, kb_i64(b, 0), kb_i64(b, blocks), 1, 0, NULL);
+    const uint32_t mark = kf_pw_mark(&t->pw);
+    kb_value block = kb_add(b, kb_muli(b, kf_att_head(t, pair), blocks), loop.iv);
+    const kf_coord ix[2] = {kf_coord_uniform(row, 1), kf_coord_uniform(block, 1)};
+    kb_value at = kb_add(b, kb_muli(b, row, type->dim[1].size), block);
+    kf_pw_store(&t->pw, type->dtype, kf_pw_value(&t->pw, result, ix), type->dtype,
+                kf_result_ptr(t->e, number), kf_coord_uniform(at, 1));
+    kf_pw_release(&t->pw, mark);
+    kb_loop_end(b, &loop, NULL);
+}
+
 void kf_att_finish(kf_att *t, kb_value pair, kb_value row)
 {
-    (void)row;
+    const kf_graph *g = t->e->body;
     start_norms(t, pair);
     const int64_t whole = finishes_in_vectors(t) ? t->z.dim / t->lanes * t->lanes : 0;
     finish_span(t, pair, 0, whole, t->lanes);
     finish_span(t, pair, whole, t->z.dim, 1);
+    for (uint32_t i = 0; i < g->results.len; i++)
+        if (is_stat(g, g->results.data[i]))
+            finish_stat(t, i, pair, row);
 }

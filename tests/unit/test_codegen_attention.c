@@ -232,6 +232,34 @@ static void test_norms(void **state)
     }
 }
 
+/* Statistics of the rows that are stored, in blocks within heads. */
+static void test_stats(void **state)
+{
+    (void)state;
+    for (uint32_t i = 0; i < 4; i++) {
+        const form f = {2, 2, 32, KF_DTYPE_f32, NULL, CAUSAL, NULL, NULL, false, false};
+        kf_case c = kf_case_begin(2, i < 2 ? 20 : 2, 1, 620);
+        kf_case_call call;
+        c.past[0] = c.past[1] = 300;
+        c.rows_hi = i < 2 ? 512 : 8;
+        c.atol = 1e-4;
+        kf_value gate = kf_case_arg(&c, KF_DTYPE_f32, 2, (kf_dim[]){N, S(128)}, "gate");
+        kf_value out = attend(&c, &f, &call);
+        out = i & 1 ? norm_of(&c, out, f.d, true) : out;
+        out = kf_node_reshape(c.body, out, 2, (kf_dim[]){N, S(128)}, KF_NO_LOC);
+        out = kf_node_2(c.body, KF_OP_mul, out, gate, KF_NO_LOC);
+        kf_attr_row_stat sums = {.acc = {1, {KF_ACC_sum_sq}}, .block = 32};
+        kf_attr_row_stat devs = {.acc = {2, {KF_ACC_sum, KF_ACC_sum_dev}}, .block = 16};
+        kf_graph_add_result(c.body,
+                            kf_node_add(c.body, KF_OP_row_stat, &sums, 1, &out, NULL, KF_NO_LOC));
+        kf_graph_add_result(c.body, out);
+        kf_graph_add_result(c.body,
+                            kf_node_add(c.body, KF_OP_row_stat, &devs, 1, &out, NULL, KF_NO_LOC));
+        kf_case_run(&c, KF_FAMILY_attention);
+        kf_case_end(&c);
+    }
+}
+
 /* A norm of all heads of a row: no tile has them. */
 static void test_wide_norm(void **state)
 {
@@ -345,7 +373,8 @@ int main(void)
         cmocka_unit_test(test_forms),   cmocka_unit_test(test_mixed_forms),
         cmocka_unit_test(test_results), cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_norms),   cmocka_unit_test(test_wide_norm),
-        cmocka_unit_test(test_reach),   cmocka_unit_test(test_chunks),
+        cmocka_unit_test(test_stats),   cmocka_unit_test(test_reach),
+        cmocka_unit_test(test_chunks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
