@@ -10,6 +10,7 @@
 static const kf_config_key keys[] = {
     {"original_max_position_embeddings", KF_CONFIG_HARMLESS, NULL}, /* of a rope scaling */
     {"attention_bias", KF_CONFIG_NEUTRAL, "false"},
+    {"auto_map", KF_CONFIG_HARMLESS, NULL}, /* the authors' copy of modeling_phi3.py */
     {0},
 };
 
