@@ -4,7 +4,8 @@
  *   acc[lanes] = init; for c in 0, lanes, ..: acc = step(acc, x[c..])     vectors of the row
  *   acc = reduce(acc);  for the remaining c:  acc = step(acc, x[c])       one by one
  *
- * An accumulator that needs another (sum_exp of max) takes a second sweep.
+ * An accumulator that needs another (sum_exp of max) takes a second sweep. argmax does not: it goes
+ * along with max, so that no element is computed twice and could be found unequal to itself.
  */
 #include "base/check.h"
 #include "codegen/fn_emit.h"
@@ -21,42 +22,62 @@ typedef struct sweep {
     kf_coord at[KF_MAX_RANK];
 } sweep;
 
-static bool in_sweep(const sweep *s, uint32_t i)
+static bool needs_whole_row(kf_acc acc)
 {
-    return (kf_acc_infos[s->accs.acc[i]].needs != KF_ACC_none) == s->second;
+    return kf_acc_infos[acc].needs != KF_ACC_none && acc != KF_ACC_argmax;
 }
 
-static kb_value needed(const sweep *s, uint32_t i)
+static bool in_sweep(const sweep *s, uint32_t i)
+{
+    return needs_whole_row(s->accs.acc[i]) == s->second;
+}
+
+static uint32_t needed(const sweep *s, uint32_t i)
 {
     for (uint32_t j = 0; j < i; j++)
         if (s->accs.acc[j] == kf_acc_infos[s->accs.acc[i]].needs)
-            return s->done[j];
+            return j;
     KF_ASSERT(false, "an accumulator stands before the one it needs");
 }
 
-static kb_value step(const sweep *s, uint32_t i, kb_value acc, kb_value v)
+/* The columns of this step as numbers. */
+static kb_value column_numbers(const sweep *s, uint32_t lanes)
+{
+    kb *b = s->pw->b;
+    kb_value first = kb_trunc(b, s->at[s->axis].v, KB_I32);
+    if (lanes > 1)
+        first = kb_add(b, kb_splat(b, first, lanes), kb_iota(b, KB_I32, lanes));
+    return kb_sitofp(b, first);
+}
+
+/* Accumulator |i| after the element |v|; |acc|: all of the sweep before it. */
+static kb_value step(const sweep *s, uint32_t i, const kb_value *acc, kb_value v)
 {
     kb *b = s->pw->b;
     const uint32_t lanes = kb_lanes_of(v);
     switch (s->accs.acc[i]) {
     case KF_ACC_max:
-        return kb_fmax(b, v, acc);
+        return kb_fmax(b, v, acc[i]);
     case KF_ACC_min:
-        return kb_fmin(b, v, acc);
+        return kb_fmin(b, v, acc[i]);
     case KF_ACC_sum:
-        return kb_fadd(b, acc, v);
+        return kb_fadd(b, acc[i], v);
     case KF_ACC_sum_sq:
-        return kb_fma(b, v, v, acc);
+        return kb_fma(b, v, v, acc[i]);
+    case KF_ACC_argmax: /* a later one of the same size is not greater; nor is NaN */
+        return kb_select(b, kb_fcmp(b, KB_GT, v, acc[needed(s, i)]), column_numbers(s, lanes),
+                         acc[i]);
     case KF_ACC_sum_exp: {
-        kb_value m = needed(s, i), none = kb_fcmp(b, KB_EQ, m, kb_f32(b, 1, -__builtin_inff()));
+        kb_value m = s->done[needed(s, i)];
+        kb_value none = kb_fcmp(b, KB_EQ, m, kb_f32(b, 1, -__builtin_inff()));
         m = kb_splat(b, kb_select(b, none, kb_f32(b, 1, 0.0f), m), lanes);
         kb_value arg = kb_fsub(b, v, m);
-        return kb_fadd(b, acc, kf_emit_fn(b, KF_FN_exp, &arg));
+        return kb_fadd(b, acc[i], kf_emit_fn(b, KF_FN_exp, &arg));
     }
     case KF_ACC_sum_dev: {
-        kb_value mean = kb_fdiv(b, needed(s, i), kb_sitofp(b, s->size));
+        kb_value mean = kb_fdiv(b, s->done[needed(s, i)], kb_sitofp(b, s->size));
         kb_value d = kb_fsub(b, v, kb_splat(b, mean, lanes));
-        return kb_fma(b, d, d, acc);
+        return kb_fma(b, d, d, acc[i]);
     }
     default:
         break;
@@ -64,15 +85,32 @@ static kb_value step(const sweep *s, uint32_t i, kb_value acc, kb_value v)
     KF_ASSERT(false, "accumulator out of range");
 }
 
-static kb_value across_lanes(kb *b, kf_acc acc, kb_value v)
+static kb_value least(kb *b, kb_value v)
 {
-    if (kb_lanes_of(v) == 1)
-        return v;
-    if (acc == KF_ACC_max)
-        return kb_reduce_fmax(b, v);
-    if (acc == KF_ACC_min)
-        return kb_fneg(b, kb_reduce_fmax(b, kb_fneg(b, v)));
-    return kb_reduce_fadd(b, v);
+    return kb_fneg(b, kb_reduce_fmax(b, kb_fneg(b, v)));
+}
+
+/* The lanes of accumulator |i| as one number; |row|: the numbers of those before it. */
+static kb_value across_lanes(const sweep *s, uint32_t i, const kb_value *acc, const kb_value *row)
+{
+    kb *b = s->pw->b;
+    const uint32_t lanes = kb_lanes_of(acc[i]);
+    if (lanes == 1)
+        return acc[i];
+    switch (s->accs.acc[i]) {
+    case KF_ACC_max:
+        return kb_reduce_fmax(b, acc[i]);
+    case KF_ACC_min:
+        return least(b, acc[i]);
+    case KF_ACC_argmax: { /* the first of the lanes that hold the largest */
+        const uint32_t m = needed(s, i);
+        kb_value best = kb_fcmp(b, KB_EQ, acc[m], kb_splat(b, row[m], lanes));
+        kb_value none = kb_f32(b, lanes, (float)kf_acc_infos[KF_ACC_argmax].init);
+        return least(b, kb_select(b, best, acc[i], none));
+    }
+    default:
+        return kb_reduce_fadd(b, acc[i]);
+    }
 }
 
 /* acc = step(acc, x[lo..hi)), |lanes| at a time. */
@@ -90,10 +128,11 @@ static void sweep_span(sweep *s, kb_value lo, kb_value hi, uint32_t lanes, kb_va
     s->at[s->axis] = kf_coord_ramp(l.iv, lanes, lanes);
     kb_value v = kf_pw_number(s->pw, s->x, s->at, lanes);
     for (uint32_t i = 0, j = 0; i < s->accs.n; i++)
-        if (in_sweep(s, i)) {
-            carried[j] = step(s, i, l.carried[j], v);
-            j++;
-        }
+        if (in_sweep(s, i))
+            acc[i] = l.carried[j++];
+    for (uint32_t i = 0, j = 0; i < s->accs.n; i++)
+        if (in_sweep(s, i))
+            carried[j++] = step(s, i, acc, v);
     kf_pw_release(s->pw, mark);
     kb_loop_end(b, &l, carried);
     for (uint32_t i = 0, j = 0; i < s->accs.n; i++)
@@ -110,7 +149,7 @@ static kb_value round_down(kb *b, kb_value v, uint32_t lanes)
 static void sweep_row(sweep *s, kb_value lo, kb_value hi, uint32_t lanes)
 {
     kb *b = s->pw->b;
-    kb_value acc[KF_MAX_ACCS];
+    kb_value acc[KF_MAX_ACCS], row[KF_MAX_ACCS];
     for (uint32_t i = 0; i < s->accs.n; i++)
         acc[i] = kb_f32(b, lanes, (float)kf_acc_infos[s->accs.acc[i]].init);
     kb_value whole = lanes > 1 ? kb_add(b, lo, round_down(b, kb_sub(b, hi, lo), lanes)) : hi;
@@ -118,12 +157,12 @@ static void sweep_row(sweep *s, kb_value lo, kb_value hi, uint32_t lanes)
     int64_t from = 0, to = 1;
     const bool known = kb_is_const(whole, &from) && kb_is_const(hi, &to);
     for (uint32_t i = 0; i < s->accs.n; i++)
-        acc[i] = across_lanes(b, s->accs.acc[i], acc[i]);
+        row[i] = across_lanes(s, i, acc, row);
     if (lanes > 1 && !(known && from == to))
-        sweep_span(s, whole, hi, 1, acc);
+        sweep_span(s, whole, hi, 1, row);
     for (uint32_t i = 0; i < s->accs.n; i++)
         if (in_sweep(s, i))
-            s->done[i] = acc[i];
+            s->done[i] = row[i];
 }
 
 static uint32_t sweep_lanes(sweep *s, uint32_t align)
@@ -140,7 +179,7 @@ static void run_sweeps(sweep *s, kb_value lo, kb_value hi, uint32_t align)
     const uint32_t lanes = sweep_lanes(s, align);
     bool any[2] = {false, false};
     for (uint32_t i = 0; i < s->accs.n; i++)
-        any[kf_acc_infos[s->accs.acc[i]].needs != KF_ACC_none] = true;
+        any[needs_whole_row(s->accs.acc[i])] = true;
     for (uint32_t i = 0; i < 2; i++) {
         s->second = i == 1;
         if (any[i])
@@ -236,10 +275,30 @@ kb_value kf_pw_row_reduce(kf_pw *pw, const kf_node *n, const kf_coord *ix)
     return kf_emit_num(pw->b, kf_emit_slot(pw->b, attr->map, params, load_capture, &c));
 }
 
+/* Of the statistics of the same blocks the one that |n|'s accumulators are the beginning of and that
+ * goes on furthest: its sweeps give them all. */
+static const kf_node *widest_stat(const kf_graph *g, const kf_node *n)
+{
+    const kf_attr_row_stat *a = KF_ATTR_OF(n, row_stat);
+    const kf_node *widest = n;
+    for (uint32_t i = 0; i < g->nodes.len; i++) {
+        const kf_node *m = &g->nodes.data[i];
+        if (m->op != KF_OP_row_stat || m->in[0] != n->in[0])
+            continue;
+        const kf_attr_row_stat *b = KF_ATTR_OF(m, row_stat);
+        bool begins = b->block == a->block && b->acc.n > KF_ATTR_OF(widest, row_stat)->acc.n;
+        for (uint32_t k = 0; begins && k < a->acc.n; k++)
+            begins = a->acc.acc[k] == b->acc.acc[k];
+        widest = begins ? m : widest;
+    }
+    return widest;
+}
+
 kb_value kf_pw_row_stat(kf_pw *pw, const kf_node *n, const kf_coord *ix)
 {
     kb *b = pw->b;
-    const kf_attr_row_stat *attr = KF_ATTR_OF(n, row_stat);
+    const kf_node *all = widest_stat(pw->g, n);
+    const kf_attr_row_stat *attr = KF_ATTR_OF(all, row_stat);
     sweep s = {.pw = pw, .x = n->in[0], .accs = attr->acc, .axis = 1, .at = {ix[0]}};
     if (!row_known(pw, ix, 2)) {
         s.at[1] = kf_coord_later();
@@ -247,12 +306,17 @@ kb_value kf_pw_row_stat(kf_pw *pw, const kf_node *n, const kf_coord *ix)
             kf_pw_prepare(pw, n->in[0], s.at);
         return NULL;
     }
-    kb_value lo = kb_muli(b, ix[1].v, attr->block);
-    kb_value size = kf_pw_dim(pw, kf_value_type(pw->g, n->in[0])->dim[1]);
-    kb_value hi = kb_min(b, kb_addi(b, lo, attr->block), size);
-    s.size = kb_sub(b, hi, lo);
-    run_sweeps(&s, lo, hi, (uint32_t)attr->block);
-    return s.done[attr->acc.n - 1];
+    const kf_pw_memo *m = kf_pw_find(pw, all->out[0], KF_PW_ACCS, ix, 2);
+    if (!m) {
+        kb_value lo = kb_muli(b, ix[1].v, attr->block);
+        kb_value size = kf_pw_dim(pw, kf_value_type(pw->g, n->in[0])->dim[1]);
+        kb_value hi = kb_min(b, kb_addi(b, lo, attr->block), size);
+        s.size = kb_sub(b, hi, lo);
+        run_sweeps(&s, lo, hi, (uint32_t)attr->block);
+        kf_pw_remember(pw, all->out[0], KF_PW_ACCS, ix, 2, attr->acc.n, s.done);
+        m = &pw->memo.data[pw->memo.len - 1];
+    }
+    return m->out[KF_ATTR_OF(n, row_stat)->acc.n - 1];
 }
 
 /* ---- products of two activations ------------------------------------------------------------- */

@@ -53,44 +53,30 @@ bool kf_fn_wants_pred(kf_fn fn, uint32_t i)
 }
 
 const kf_acc_info kf_acc_infos[KF_ACC_COUNT] = {
-#define ACC(name, needs, init, step, merge, summary) {#name, KF_ACC_##needs, init, summary},
+#define ACC(name, needs, init, step, joined, summary)                                              \
+    {#name, KF_ACC_##needs, init, KF_ACC_##joined, summary},
 #include "ir/acc.def"
 #undef ACC
 };
 
-#define ACC(name, needs, init, step, merge, summary)                                               \
-    static double acc_step_##name(double s, double v, double m, double n)                          \
+#define ACC(name, needs, init, step, joined, summary)                                              \
+    static double acc_step_##name(double s, double v, double m, double n, double c)                \
     {                                                                                              \
-        (void)m, (void)n;                                                                          \
+        (void)m, (void)n, (void)c;                                                                 \
         return step;                                                                               \
-    }                                                                                              \
-    static double acc_merge_##name(double s, double t)                                             \
-    {                                                                                              \
-        return merge;                                                                              \
     }
 #include "ir/acc.def"
 #undef ACC
 
-static double (*const acc_step[KF_ACC_COUNT])(double, double, double, double) = {
-#define ACC(name, needs, init, step, merge, summary) acc_step_##name,
+static double (*const acc_step[KF_ACC_COUNT])(double, double, double, double, double) = {
+#define ACC(name, needs, init, step, joined, summary) acc_step_##name,
 #include "ir/acc.def"
 #undef ACC
 };
 
-static double (*const acc_merge[KF_ACC_COUNT])(double, double) = {
-#define ACC(name, needs, init, step, merge, summary) acc_merge_##name,
-#include "ir/acc.def"
-#undef ACC
-};
-
-double kf_acc_step(kf_acc acc, double s, double v, double m, double n)
+double kf_acc_step(kf_acc acc, double s, double v, double m, double n, double c)
 {
-    return acc_step[acc](s, v, m, n);
-}
-
-double kf_acc_merge(kf_acc acc, double s, double t)
-{
-    return acc_merge[acc](s, t);
+    return acc_step[acc](s, v, m, n, c);
 }
 
 bool kf_acc_find(kf_str name, kf_acc *out_acc)

@@ -35,7 +35,7 @@ double kf_fn_eval(kf_fn fn, double a, double b, double c);
 
 typedef enum kf_acc {
     KF_ACC_none = -1,
-#define ACC(name, needs, init, step, merge, summary) KF_ACC_##name,
+#define ACC(name, needs, init, step, joined, summary) KF_ACC_##name,
 #include "ir/acc.def"
 #undef ACC
     KF_ACC_COUNT
@@ -45,14 +45,14 @@ typedef struct kf_acc_info {
     const char *name;
     kf_acc needs; /* must stand earlier in the list, or KF_ACC_none */
     double init;
+    kf_acc joined; /* over partial results gives that of the row, or KF_ACC_none */
     const char *summary;
 } kf_acc_info;
 
 extern const kf_acc_info kf_acc_infos[KF_ACC_COUNT];
 bool kf_acc_find(kf_str name, kf_acc *out_acc);
-/** One step: |s| so far, element |v|, needed accumulator |m|, row length |n|. */
-double kf_acc_step(kf_acc acc, double s, double v, double m, double n);
-double kf_acc_merge(kf_acc acc, double s, double t);
+/** One step: |s| so far, element |v| in column |c|, needed accumulator |m|, row length |n|. */
+double kf_acc_step(kf_acc acc, double s, double v, double m, double n, double c);
 
 #define KF_MAX_ACCS 4
 typedef struct kf_accs {

@@ -187,11 +187,11 @@ static bool normalise(attention *t, const row *r, double *out_sum)
     if (t->sink && !kf_eval_slot_run(t->sink, p, 1, &sink))
         return false;
     for (int64_t k = 0; k < r->keys; k++)
-        top = t->visible[k] != 0 ? kf_acc_step(KF_ACC_max, top, t->s[k], 0, 0) : top;
-    top = kf_acc_step(KF_ACC_max, top, sink, 0, 0);
-    double sum = kf_acc_step(KF_ACC_sum_exp, 0, sink, top, 0);
+        top = t->visible[k] != 0 ? kf_acc_step(KF_ACC_max, top, t->s[k], 0, 0, 0) : top;
+    top = kf_acc_step(KF_ACC_max, top, sink, 0, 0, 0);
+    double sum = kf_acc_step(KF_ACC_sum_exp, 0, sink, top, 0, 0);
     for (int64_t k = 0; k < r->keys; k++) {
-        t->s[k] = kf_acc_step(KF_ACC_sum_exp, 0, t->s[k], top, 0);
+        t->s[k] = kf_acc_step(KF_ACC_sum_exp, 0, t->s[k], top, 0, 0);
         sum += t->visible[k] != 0 ? t->s[k] : 0;
     }
     *out_sum = sum;

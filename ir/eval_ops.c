@@ -202,13 +202,14 @@ bool kf_eval_matmul(kf_eval_call *c)
 
 /* ---- row reductions -------------------------------------------------------------------------- */
 
-#define ACC(name, needs, init, step, merge, summary)                                               \
-    static double reduce_##name(const double *x, double m, double n, int64_t count)                \
+#define ACC(name, needs, init, step, joined, summary)                                              \
+    static double reduce_##name(const double *x, double m, int64_t first, int64_t count)           \
     {                                                                                              \
-        double s = init;                                                                           \
+        double s = init, n = (double)count;                                                        \
         (void)m, (void)n;                                                                          \
         for (int64_t i = 0; i < count; i++) {                                                      \
-            double v = x[i];                                                                       \
+            double v = x[i], c = (double)(first + i);                                              \
+            (void)c;                                                                               \
             s = step;                                                                              \
         }                                                                                          \
         return s;                                                                                  \
@@ -216,14 +217,15 @@ bool kf_eval_matmul(kf_eval_call *c)
 #include "ir/acc.def"
 #undef ACC
 
-static double (*const reduce[KF_ACC_COUNT])(const double *, double, double, int64_t) = {
-#define ACC(name, needs, init, step, merge, summary) reduce_##name,
+static double (*const reduce[KF_ACC_COUNT])(const double *, double, int64_t, int64_t) = {
+#define ACC(name, needs, init, step, joined, summary) reduce_##name,
 #include "ir/acc.def"
 #undef ACC
 };
 
-/* All accumulators of a row, in order: a later one may need an earlier one. */
-static void reduce_row(const kf_accs *accs, const double *x, int64_t n, double *out)
+/* All accumulators over |n| elements of a row from column |first| on, in order: a later one may need
+ * an earlier one. */
+static void reduce_row(const kf_accs *accs, const double *x, int64_t first, int64_t n, double *out)
 {
     for (uint8_t i = 0; i < accs->n; i++) {
         double needed = 0;
@@ -231,7 +233,7 @@ static void reduce_row(const kf_accs *accs, const double *x, int64_t n, double *
             if (accs->acc[j] == kf_acc_infos[accs->acc[i]].needs)
                 needed = out[j];
         }
-        out[i] = reduce[accs->acc[i]](x, needed, (double)n, n);
+        out[i] = reduce[accs->acc[i]](x + first, needed, first, n);
     }
 }
 
@@ -247,7 +249,7 @@ bool kf_eval_row_reduce(kf_eval_call *c)
     for (int64_t r = 0; r < rows; r++) {
         double acc[KF_MAX_ACCS + 1];
         kf_eval_vec p[KF_MAX_ACCS + 2] = {{x->data + r * n, 1}};
-        reduce_row(&a->acc, x->data + r * n, n, acc);
+        reduce_row(&a->acc, x->data + r * n, 0, n, acc);
         for (uint8_t i = 0; i < a->acc.n; i++)
             p[1 + i] = (kf_eval_vec){&acc[i], 0};
         p[1 + a->acc.n] = (kf_eval_vec){column, 1};
@@ -273,7 +275,7 @@ bool kf_eval_row_stat(kf_eval_call *c)
         for (int64_t b = 0; b < blocks; b++) {
             int64_t first = b * a->block, count = n - first < a->block ? n - first : a->block;
             double acc[KF_MAX_ACCS];
-            reduce_row(&a->acc, x->data + r * n + first, count, acc);
+            reduce_row(&a->acc, x->data + r * n, first, count, acc);
             out->data[r * blocks + b] = acc[a->acc.n - 1];
         }
     }

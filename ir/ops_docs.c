@@ -126,7 +126,7 @@ static const char *const fn_formulas[] = {
 };
 
 static const char *const acc_formulas[][2] = {
-#define ACC(name, needs, init, step, merge, summary) {#init, #step},
+#define ACC(name, needs, init, step, joined, summary) {#init, #step},
 #include "ir/acc.def"
 #undef ACC
 };
@@ -146,10 +146,11 @@ static void write_functions(kf_sbuf *out)
         cell(out, info->summary);
         kf_sbuf_c(out, " |\n");
     }
-    kf_sbuf_c(out, "\n## Accumulators of rows (`ir/acc.def`)\n\n"
-                   "s is the value so far, v the element, m the accumulator needed, n the length "
-                   "of the row.\n\n"
-                   "| name | needs | starts as | becomes | meaning |\n|---|---|---|---|---|\n");
+    kf_sbuf_c(out,
+              "\n## Accumulators of rows (`ir/acc.def`)\n\n"
+              "s is the value so far, v the element, c its column, m the accumulator needed, n "
+              "the length of the row.\n\n"
+              "| name | needs | starts as | becomes | meaning |\n|---|---|---|---|---|\n");
     for (int acc = 0; acc < KF_ACC_COUNT; acc++) {
         const kf_acc_info *info = &kf_acc_infos[acc];
         kf_sbuf_printf(out, "| `%s` | %s | `%s` | `", info->name,

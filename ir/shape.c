@@ -342,8 +342,13 @@ bool kf_shape_matmul(kf_shape_query *q)
     return kf_shape_result(q, t);
 }
 
-static bool check_accs(kf_shape_query *q, const kf_accs *accs)
+/* Columns are counted in f32. */
+enum { MAX_COUNTED_COLUMNS = 1 << 24 };
+
+static bool check_accs(kf_shape_query *q, const kf_accs *accs, kf_dim columns)
 {
+    int64_t n = columns.sym ? q->m->syms.data[columns.sym - 1].hi : columns.size;
+
     for (uint8_t i = 0; i < accs->n; i++) {
         kf_acc needs = kf_acc_infos[accs->acc[i]].needs;
         bool found = needs == KF_ACC_none;
@@ -355,6 +360,9 @@ static bool check_accs(kf_shape_query *q, const kf_accs *accs)
         if (!found)
             return kf_shape_fail(q, "accumulator %s needs %s before it",
                                  kf_acc_infos[accs->acc[i]].name, kf_acc_infos[needs].name);
+        if (accs->acc[i] == KF_ACC_argmax && n > MAX_COUNTED_COLUMNS)
+            return kf_shape_fail(q, "argmax of %" PRId64 " columns; at most %d can be counted", n,
+                                 MAX_COUNTED_COLUMNS);
     }
     return true;
 }
@@ -365,7 +373,7 @@ bool kf_shape_row_reduce(kf_shape_query *q)
     if (q->n_in < 1 || kf_shape_operand(q, 0)->rank < 1)
         return kf_shape_fail(q, "needs an operand with a last axis");
     const kf_type *x = kf_shape_operand(q, 0);
-    if (!kf_shape_want_float(q, 0, "x") || !check_accs(q, &a->acc))
+    if (!kf_shape_want_float(q, 0, "x") || !check_accs(q, &a->acc, x->dim[x->rank - 1]))
         return false;
     if (a->acc.n == 0 && !a->map)
         return kf_shape_fail(q, "needs an accumulator or a map");
@@ -393,7 +401,7 @@ bool kf_shape_row_stat(kf_shape_query *q)
     if (!kf_shape_want_rank(q, 0, "x", 2) || !kf_shape_want_float(q, 0, "x"))
         return false;
     const kf_type *x = kf_shape_operand(q, 0);
-    if (!check_accs(q, &a->acc))
+    if (!check_accs(q, &a->acc, x->dim[1]))
         return false;
     if (a->acc.n == 0)
         return kf_shape_fail(q, "needs an accumulator");

@@ -176,6 +176,19 @@ def reductions():
          "map(v, a, b) { sub(a, b) } : f32[4,1] return %0 }", [x], [(x.amax(-1) - x.amin(-1))[:, None]])
     case("row_sum", "func @f(%x: f32[4,70]) -> (f32[4,1]) { %0 = row_reduce %x {acc = [sum]} : f32[4,1] return %0 }",
          [x], [x.sum(-1, keepdim=True)])
+    z = x.clone()
+    z[:, 66] = z.amax(-1)  # with several largest elements
+    z[2], z[3, :40] = -INF, -INF
+    tops = [(z > -INF) & (z == z.amax(-1, keepdim=True))]
+    tops += [(p > -INF) & (p == p.amax(-1, keepdim=True)) for p in z.split(32, dim=1)]
+    assert (tops[0].sum(-1) > 1).sum() >= 2
+    columns = [torch.arange(70.0), *torch.arange(70.0).split(32)]
+    first = [torch.where(t, c, INF).amin(-1, keepdim=True) for t, c in zip(tops, columns)]
+    case("argmax", "func @f(%x: f32[4,70]) -> (f32[4,1]) { %0 = row_reduce %x {acc = [max, argmax]} : f32[4,1] "
+         "return %0 }", [z], first[:1])
+    case("row_stat_argmax", "func @f(%x: f32[4,70]) -> (f32[4,3]) "
+         "{ %0 = row_stat %x {acc = [max, argmax], block = 32} : f32[4,3] return %0 }",
+         [z], [torch.cat(first[1:], dim=1)])
     parts = torch.stack([(p ** 2).sum(-1) for p in x.split(32, dim=1)], dim=1)
     case("row_stat", "func @f(%x: f32[4,70]) -> (f32[4,3]) "
          "{ %0 = row_stat %x {acc = [sum_sq], block = 32} : f32[4,3] return %0 }", [x], [parts])

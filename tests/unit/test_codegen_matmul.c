@@ -2,6 +2,7 @@
 /* matmul regions against the evaluator: prologues, epilogues, statistics and caches. */
 #include "tests/unit/codegen_case.h"
 
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -113,6 +114,48 @@ static void test_residual_statistic(void **state)
                 kf_graph_add_result(c.body, x1);
                 kf_graph_add_result(
                     c.body, kf_node_add(c.body, KF_OP_row_stat, stat, 1, &x1, NULL, KF_NO_LOC));
+                kf_case_run(&c, KF_FAMILY_matmul);
+                kf_case_end(&c);
+            }
+}
+
+static void add_stat(kf_case *c, kf_value x, kf_accs acc, int64_t block)
+{
+    kf_attr_row_stat *stat = KF_ATTR_NEW(c->arena, row_stat);
+    stat->acc = acc;
+    stat->block = block;
+    kf_graph_add_result(c->body,
+                        kf_node_add(c->body, KF_OP_row_stat, stat, 1, &x, NULL, KF_NO_LOC));
+}
+
+/* A head that leaves what is largest in each block of its logits and where. Every seventh row of the
+ * weight is the same, so there are ties everywhere; the bias makes one column NaN, a block of them
+ * and its end -inf, and one row of A makes NaN of all. */
+static void test_choice(void **state)
+{
+    (void)state;
+    enum { K = 24, MOST = 300, ROWS = 70, PERIOD = 7 };
+    static double w[MOST * K], bias[MOST], x[ROWS * K];
+    for (int64_t i = 0; i < MOST * K; i++)
+        w[i] = (double)((i / K % PERIOD * 37 + i % K * 11) % 17 - 8) / 8;
+    for (int64_t i = 0; i < MOST; i++)
+        bias[i] = i == 3 ? NAN : i >= 60 && i < 130 ? -INFINITY : 0;
+    for (int64_t i = 0; i < ROWS * K; i++)
+        x[i] = i / K == 1 && i % K == 5 ? NAN : (double)((i * i + 3 * i) % 23 - 11) / 4;
+    for (uint32_t a = 0; a < 2; a++)
+        for (uint32_t r = 0; r < 4; r++)
+            for (int64_t n = 64; n <= MOST; n += 59) {
+                kf_case c = begin(a, row_counts[r], 0);
+                kf_value at = kf_case_arg(&c, KF_DTYPE_f32, 2, (kf_dim[]){N, S(K)}, "a");
+                kf_value weight =
+                    kf_case_weight(&c, r % 2 ? KF_DTYPE_bf16 : KF_DTYPE_f32, n, K, "w");
+                kf_value b = kf_case_arg(&c, KF_DTYPE_f32, 1, (kf_dim[]){S(n)}, "b");
+                const double *given[] = {x, w, bias};
+                memcpy(c.given, given, sizeof given);
+                kf_value y = node2(&c, KF_OP_add, times(&c, at, weight), b);
+                kf_graph_add_result(c.body, y);
+                add_stat(&c, y, (kf_accs){1, {KF_ACC_max}}, 64);
+                add_stat(&c, y, (kf_accs){2, {KF_ACC_max, KF_ACC_argmax}}, 64);
                 kf_case_run(&c, KF_FAMILY_matmul);
                 kf_case_end(&c);
             }
@@ -376,15 +419,11 @@ static void test_config(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_plain),
-        cmocka_unit_test(test_residual_statistic),
-        cmocka_unit_test(test_gated),
-        cmocka_unit_test(test_qkv),
-        cmocka_unit_test(test_contiguous),
-        cmocka_unit_test(test_head),
-        cmocka_unit_test(test_prologue_scale_and_post_norm),
-        cmocka_unit_test(test_config),
-        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_plain),  cmocka_unit_test(test_residual_statistic),
+        cmocka_unit_test(test_choice), cmocka_unit_test(test_gated),
+        cmocka_unit_test(test_qkv),    cmocka_unit_test(test_contiguous),
+        cmocka_unit_test(test_head),   cmocka_unit_test(test_prologue_scale_and_post_norm),
+        cmocka_unit_test(test_config), cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

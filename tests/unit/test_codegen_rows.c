@@ -203,6 +203,40 @@ static void test_statistics(void **state)
     kf_case_end(&c);
 }
 
+/* The first largest element of whole rows and of blocks, with ties, NaN and -inf; a row of nothing
+ * else has none. */
+static void test_argmax(void **state)
+{
+    (void)state;
+    enum { ROWS = 9, WIDTH = 100 };
+    static double x[ROWS * WIDTH];
+    static const int64_t blocks[] = {64, 32, 5};
+    for (int64_t i = 0; i < ROWS * WIDTH; i++)
+        x[i] = (double)((i / WIDTH + 7) * i % 13);
+    for (int64_t i = 0; i < WIDTH; i++) {
+        x[2 * WIDTH + i] = i % 3 ? -INFINITY : NAN;
+        x[3 * WIDTH + i] = i == 98 ? -7 : -INFINITY;
+        x[4 * WIDTH + i] = i < 70 ? NAN : x[4 * WIDTH + i];
+    }
+    const kf_accs accs = {2, {KF_ACC_max, KF_ACC_argmax}};
+    for (uint32_t a = 0; a < 2; a++) {
+        kf_case c = kf_case_begin(1, ROWS, 1, ROWS);
+        c.arch = archs[a];
+        kf_value v = kf_case_arg(&c, KF_DTYPE_f32, 2, (kf_dim[]){N, S(WIDTH)}, "x");
+        c.given[0] = x;
+        kf_graph_add_result(c.body, row_reduce(&c, v, accs, NULL, false, KF_NO_VALUE));
+        for (uint32_t i = 0; i < 3; i++) {
+            kf_attr_row_stat *stat = KF_ATTR_NEW(c.arena, row_stat);
+            stat->acc = accs;
+            stat->block = blocks[i];
+            kf_graph_add_result(c.body,
+                                kf_node_add(c.body, KF_OP_row_stat, stat, 1, &v, NULL, KF_NO_LOC));
+        }
+        kf_case_run(&c, KF_FAMILY_row_reduce);
+        kf_case_end(&c);
+    }
+}
+
 /* Index ops on top of each other, with vectors that do and do not fit the dims. */
 static void test_index_maps(void **state)
 {
@@ -421,10 +455,10 @@ int main(void)
         cmocka_unit_test(test_every_function), cmocka_unit_test(test_elementwise),
         cmocka_unit_test(test_rms_norm),       cmocka_unit_test(test_in_place),
         cmocka_unit_test(test_softmax),        cmocka_unit_test(test_statistics),
-        cmocka_unit_test(test_index_maps),     cmocka_unit_test(test_embedding),
-        cmocka_unit_test(test_gather_pairs),   cmocka_unit_test(test_rope),
-        cmocka_unit_test(test_contract),       cmocka_unit_test(test_cache),
-        cmocka_unit_test(test_many_operands),
+        cmocka_unit_test(test_argmax),         cmocka_unit_test(test_index_maps),
+        cmocka_unit_test(test_embedding),      cmocka_unit_test(test_gather_pairs),
+        cmocka_unit_test(test_rope),           cmocka_unit_test(test_contract),
+        cmocka_unit_test(test_cache),          cmocka_unit_test(test_many_operands),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
