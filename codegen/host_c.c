@@ -392,9 +392,13 @@ static void emit_phases_table(const emitter *e, const uint32_t *calls)
         const kf_plan_phase *ph = &e->p->phases.data[i];
         kf_str name = phase_name(e, ph);
         kf_sbuf_printf(e->out,
-                       "    {\"%.*s\", %s, %" PRId64 ", %" PRId64 ", %u, %.*s, %" PRId64 "},\n",
+                       "    {\"%.*s\", %s, %" PRId64 ", %" PRId64 ", %u, %.*s, %" PRId64 ", ",
                        KF_STR_ARG(name), kf_phase_find(ph->name)->kind, ph->rows_lo, ph->rows_hi,
                        calls[i], KF_STR_ARG(name), ph->buffers.data[ph->logits].offset);
+        if (ph->next < ph->buffers.len)
+            kf_sbuf_printf(e->out, "%" PRId64 "},\n", ph->buffers.data[ph->next].offset);
+        else
+            kf_sbuf_c(e->out, "KF_NO_NEXT},\n");
     }
     kf_sbuf_c(e->out, "};\n");
 }

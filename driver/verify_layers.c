@@ -196,6 +196,29 @@ static double kernel_bound(const kf_type *t)
                                        : 0;
 }
 
+static bool has_argmax(const kf_node *n)
+{
+    const kf_accs *accs = n->op == KF_OP_row_stat     ? &KF_ATTR_OF(n, row_stat)->acc
+                          : n->op == KF_OP_row_reduce ? &KF_ATTR_OF(n, row_reduce)->acc
+                                                      : NULL;
+
+    for (uint8_t i = 0; accs && i < accs->n; i++)
+        if (accs->acc[i] == KF_ACC_argmax)
+            return true;
+    return false;
+}
+
+/* Result |r| of a region tells which column is the largest: of nearly equal ones, rounding decides. How
+ * large it is stands in another result. */
+static bool is_choice(const kf_node *region, uint32_t r)
+{
+    const kf_node *n = result_node(region, r);
+
+    while (n && n->n_in && !has_argmax(n) && (n->op == KF_OP_convert || kf_op_is_fn(n->op)))
+        n = kf_value_node(region->body, n->in[n->op == KF_OP_select ? 1 : 0]);
+    return n && has_argmax(n);
+}
+
 static void compare_kernel(void *user, const kf_graph *g, uint32_t layer, const kf_node *n,
                            const kf_tensor *const *in, const kf_tensor *out,
                            const int64_t *sym_values)
@@ -218,7 +241,8 @@ static void compare_kernel(void *user, const kf_graph *g, uint32_t layer, const 
     bound[n->n_out] = 4e-5; /* of a cache */
     for (uint32_t r = 0; r <= n->n_out; r++) {
         if (r < n->n_out) {
-            nmse[r] = out[r].kv ? 0 : kf_nmse(got[r].data, out[r].data, out[r].n);
+            nmse[r] =
+                out[r].kv || is_choice(n, r) ? 0 : kf_nmse(got[r].data, out[r].data, out[r].n);
             bound[r] = kernel_bound(kf_value_type(g, n->out[r]));
         }
         if (differs(&w->kernel, g, layer, n, nmse[r], bound[r]))

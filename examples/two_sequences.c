@@ -24,14 +24,6 @@ static void on_log(void *user, kf_log_level level, const char *text)
     fprintf(stderr, "%s\n", text);
 }
 
-static int32_t likeliest(const float *logits, uint32_t n)
-{
-    int32_t best = 0;
-    for (uint32_t i = 1; i < n; i++)
-        best = logits[i] > logits[best] ? (int32_t)i : best;
-    return best;
-}
-
 static kf_status grow(kf_engine *engine, kf_session *session)
 {
     static const char *const prompts[2] = {"ROMEO:\n", "First Citizen:\nBefore we proceed"};
@@ -39,10 +31,8 @@ static kf_status grow(kf_engine *engine, kf_session *session)
     size_t n[2], len;
     kf_append next[2];
     char text[MAX_TEXT];
-    kf_limits limits;
     kf_status status = KF_OK;
 
-    kf_engine_limits(engine, &limits);
     for (uint32_t i = 0; i < 2 && status == KF_OK; i++) {
         status = kf_encode(engine, prompts[i], strlen(prompts[i]), ids[i], MAX_IDS - STEPS, &n[i]);
         next[i] = (kf_append){i, (uint32_t)n[i], ids[i], 1, NULL};
@@ -50,7 +40,7 @@ static kf_status grow(kf_engine *engine, kf_session *session)
     for (int step = 0; step < STEPS && status == KF_OK; step++) {
         status = kf_session_step(session, next, 2); /* first both prompts, then a token of each */
         for (uint32_t i = 0; i < 2 && status == KF_OK; i++) {
-            ids[i][n[i]] = likeliest(kf_session_logits(session, i), limits.vocab_size);
+            ids[i][n[i]] = kf_session_next(session, i);
             next[i] = (kf_append){i, 1, &ids[i][n[i]++], 1, NULL};
         }
     }

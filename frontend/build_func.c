@@ -415,6 +415,25 @@ static kf_value wanted_rows(kf_graph_builder *b, kf_value x, kf_value rows)
     return kf_node_2(b->g, KF_OP_gather, x, rows, kf_build_loc(b, b->spec->head->src.loc));
 }
 
+/* The likeliest token behind each row of |logits|: the first of the largest; 0 where nothing can be
+ * compared. */
+static kf_value likeliest(kf_graph_builder *b, kf_value logits)
+{
+    static const char *const names[] = {"v", "m", "i"};
+    kf_loc loc = kf_build_loc(b, b->spec->head->src.loc);
+    kf_attr_row_reduce *attr = KF_ATTR_NEW(b->arena, row_reduce);
+    kf_slot_builder *sb = kf_slot_builder_create(b->arena, 3, names, 0);
+    uint32_t i = kf_slot_param(sb, 2), n = kf_slot_const(sb, (double)b->spec->vocab_size.v);
+    uint32_t found = kf_slot_fn(sb, KF_FN_lt, i, n, 0);
+
+    attr->acc = (kf_accs){2, {KF_ACC_max, KF_ACC_argmax}};
+    attr->map = kf_slot_finish(sb, kf_slot_fn(sb, KF_FN_select, found, i, kf_slot_const(sb, 0)));
+    kf_value next = kf_node_add(b->g, KF_OP_row_reduce, attr, 1, &logits, NULL, loc);
+    kf_dim one[] = {kf_value_type(b->g, next)->dim[0], kf_dim_static(1)};
+    kf_type ids = kf_type_tensor(KF_DTYPE_i32, 2, one);
+    return kf_node_add(b->g, KF_OP_convert, NULL, 1, &next, &ids, loc);
+}
+
 /* An entry for |stack| with its inputs and caches; returns the token ids, or KF_NO_VALUE after
  * reporting. */
 static kf_value begin_entry(kf_graph_builder *b, const char *name, kf_blocks stack,
@@ -462,7 +481,10 @@ static bool build_entry(kf_graph_builder *b, const char *name)
     kf_blocks rest = {b->spec->model.block + split, b->spec->model.n - split};
     kf_value x = kf_build_blocks(b, first, ids);
     x = wanted_rows(b, x, rows);
-    kf_graph_add_result(b->g, kf_build_blocks(b, rest, x));
+    x = kf_build_blocks(b, rest, x);
+    kf_graph_add_result(b->g, x);
+    if (b->spec->kind != KF_MODEL_ENCODER)
+        kf_graph_add_result(b->g, likeliest(b, x));
     add_cache_results(b);
     return kf_diags_errors(b->diags) == 0;
 }

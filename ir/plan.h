@@ -78,7 +78,14 @@ typedef struct kf_plan_phase {
     KF_VEC(kf_plan_step) steps;
     int64_t pool_bytes;
     uint32_t logits; /* buffer that holds f32[R, vocab] at the end */
+    uint32_t next; /* buffer that holds i32[R, 1] at the end, their likeliest tokens; UINT32_MAX */
 } kf_plan_phase;
+
+/** True for a buffer that is read after the call. */
+static inline bool kf_plan_phase_keeps(const kf_plan_phase *ph, uint32_t buffer)
+{
+    return buffer == ph->logits || buffer == ph->next;
+}
 
 /** A packed weight: made by |recipe| for each of |layers| layers (names relative to |prefix|, "{i}"
  * is the layer, see kf_layer_hole), stored with type.layout. */

@@ -386,11 +386,18 @@ static bool read_steps(plan_reader *r)
     return kf_lex_expect(r->lx, "}");
 }
 
+/* The buffer that |name| said would follow. */
+static bool resolve_kept(plan_reader *r, kf_token at, kf_str name, uint32_t *out)
+{
+    FIND(r->ph->buffers, name, *out)
+    return *out < r->ph->buffers.len || unknown(r, at.loc, "buffer", name);
+}
+
 static bool read_phase(plan_reader *r)
 {
-    kf_plan_phase ph = {.pool_bytes = 0};
+    kf_plan_phase ph = {.next = UINT32_MAX};
     kf_lexer *lx = r->lx;
-    kf_str name;
+    kf_str name, next;
     token_list shared = {0};
     if (!kf_lex_name(lx, &name) || !kf_lex_expect(lx, "rows") ||
         !kf_lex_int(lx, 0, max_bytes, &ph.rows_lo) || !kf_lex_expect(lx, "..") ||
@@ -399,7 +406,11 @@ static bool read_phase(plan_reader *r)
         return false;
     ph.name = kf_str_dup(r->p->arena, name);
     kf_token logits = lx->tok;
-    if (!kf_lex_name(lx, &name) || !kf_lex_expect(lx, "{"))
+    if (!kf_lex_name(lx, &name))
+        return false;
+    bool chooses = kf_lex_accept(lx, "next");
+    kf_token chosen = lx->tok;
+    if ((chooses && !kf_lex_name(lx, &next)) || !kf_lex_expect(lx, "{"))
         return false;
     kf_vec_push(r->p->arena, &r->p->phases, ph);
     r->ph = &r->p->phases.data[r->p->phases.len - 1];
@@ -407,9 +418,9 @@ static bool read_phase(plan_reader *r)
         if (!read_buffer(r, &shared))
             return false;
     }
-    FIND(r->ph->buffers, name, r->ph->logits)
-    if (r->ph->logits == r->ph->buffers.len)
-        return unknown(r, logits.loc, "buffer", name);
+    if (!resolve_kept(r, logits, name, &r->ph->logits) ||
+        (chooses && !resolve_kept(r, chosen, next, &r->ph->next)))
+        return false;
     return resolve_shares(r, &shared) && read_steps(r);
 }
 

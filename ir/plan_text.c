@@ -133,6 +133,10 @@ static void print_phase(const kf_plan *p, const kf_plan_phase *ph, uint32_t flag
     kf_sbuf_printf(out, " rows %" PRId64 "..%" PRId64 " pool %" PRId64 " logits ", ph->rows_lo,
                    ph->rows_hi, ph->pool_bytes);
     print_operand(p, ph, (kf_operand){KF_SPACE_BUFFER, ph->logits}, out);
+    if (ph->next < ph->buffers.len) {
+        kf_sbuf_c(out, " next ");
+        print_operand(p, ph, (kf_operand){KF_SPACE_BUFFER, ph->next}, out);
+    }
     kf_sbuf_c(out, " {\n");
     for (uint32_t i = 0; i < ph->buffers.len; i++) {
         const kf_buffer *b = &ph->buffers.data[i];

@@ -13,7 +13,7 @@
  *             shares the other's storage and is first written by the launch that reads the other
  *             last
  *   weights   bytes are those of the padded layout; recipe and type agree
- *   logits    is a buffer f32[.., ..]
+ *   logits    is a buffer f32[.., ..]; next, if given, i32[.., 1] of as many rows
  *
  * Lifetimes are computed here anew, not taken from the pass that placed the buffers.
  */
@@ -290,6 +290,19 @@ static void check_overlaps(checker *c, const life *lives)
     }
 }
 
+static void check_next(checker *c, const kf_plan_phase *ph, life *lives)
+{
+    if (ph->next >= ph->buffers.len || !lives[ph->next].used) {
+        error(c, "the next tokens are never written");
+        return;
+    }
+    const kf_type *t = &ph->buffers.data[ph->next].type, *of = &ph->buffers.data[ph->logits].type;
+    if (t->dtype != KF_DTYPE_i32 || t->rank != 2 || !kf_dim_eq(t->dim[0], of->dim[0]) ||
+        !kf_dim_eq(t->dim[1], kf_dim_static(1)))
+        error(c, "the next tokens are no i32, one for each row of logits");
+    extend(&lives[ph->next], ph->launches.len, ph->launches.len);
+}
+
 /* The bucket's rows bound tokens, and with them sequences and wanted rows. */
 static void upper_bounds(const checker *c, int64_t *out)
 {
@@ -328,6 +341,8 @@ static void check_buffers(checker *c)
     if (t->dtype != KF_DTYPE_f32 || t->rank != 2)
         error(c, "the logits are no f32 matrix");
     extend(&lives[ph->logits], ph->launches.len, ph->launches.len); /* read after the call */
+    if (ph->next != UINT32_MAX)
+        check_next(c, ph, lives);
     check_overlaps(c, lives);
 }
 

@@ -74,6 +74,27 @@ static bool matches(kf_selection *s, kf_pass_ctx *cx)
     return kf_region_family(cx->target, body, &why) != KF_FAMILY_COUNT;
 }
 
+/* Functions of partial statistics and of what is finished from them: they join the blocks of a row, of
+ * which no tile has all. */
+static bool *find_joins(const kf_graph *g, const kf_recompute *r, kf_arena *scratch)
+{
+    bool *joins = KF_NEW_N(scratch, bool, g->nodes.len);
+
+    for (uint32_t i = 0; i < g->nodes.len; i++) {
+        const kf_node *n = &g->nodes.data[i];
+        bool only = n->op != KF_OP_NONE && kf_op_is_fn(n->op), finished = false;
+        for (uint32_t j = 0; only && j < n->n_in; j++) {
+            const kf_node *def = kf_value_node(g, n->in[j]);
+            size_t k = def ? (size_t)(def - g->nodes.data) : 0;
+            bool of_row = def && (r->row_value[k] || joins[k]);
+            only = of_row || (def && (def->op == KF_OP_row_stat || def->op == KF_OP_const));
+            finished |= of_row;
+        }
+        joins[i] = only && finished;
+    }
+    return joins;
+}
+
 /* False if no kernel of the target takes the root. */
 static bool form(kf_graph *g, uint32_t root, kf_pass_ctx *cx)
 {
@@ -92,9 +113,9 @@ static bool form(kf_graph *g, uint32_t root, kf_pass_ctx *cx)
     }
     if (!matches(&s, cx))
         return false; /* form_regions says so, if it cannot help either */
-    bool *skip = KF_NEW_N(cx->scratch, bool, g->nodes.len);
+    bool *skip = find_joins(g, &s.recompute, cx->scratch);
     for (uint32_t i = 0; i < g->nodes.len; i++)
-        skip[i] = prologue[i] || s.recompute.row_value[i] || s.recompute.again[i];
+        skip[i] = skip[i] || prologue[i] || s.recompute.row_value[i] || s.recompute.again[i];
     kf_selection_grow(&s, skip, cx);
     kf_graph *body = kf_selection_body(&s, &operands, &results);
     kf_family family = kf_region_family(cx->target, body, &why);

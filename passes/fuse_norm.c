@@ -42,10 +42,7 @@
  * Needs uses. Keeps nothing. Terminates: each step removes a norm.
  */
 #include "passes/recompute.h"
-
-/** Columns per partial statistic. A matmul's column tile that leaves statistics covers whole
- * blocks. */
-enum { STAT_BLOCK = 64, STAT_BLOCK_LEAST = 16 };
+#include "passes/separate.h"
 
 /** One use of the norm by a matmul: |node| reads it, through the product |gain| or directly. */
 typedef struct reader {
@@ -74,58 +71,6 @@ static bool is_result(const kf_graph *g, kf_value v)
     return false;
 }
 
-/* ---- statistics ------------------------------------------------------------------------------ */
-
-/* Rows gathered from a producer keep its statistic: gather (row_stat y) rather than row_stat
- * (gather y). */
-static kf_value partial_stat(kf_graph *g, kf_value x, kf_accs acc, int64_t block, kf_loc loc)
-{
-    const kf_node *rows = kf_value_is(g, x, KF_OP_gather);
-
-    if (rows && !kf_value_is_param(g, rows->in[0]) && kf_value_type(g, rows->in[1])->rank == 1) {
-        kf_value ids = rows->in[1];
-        kf_value stat = partial_stat(g, rows->in[0], acc, block, loc);
-        return kf_node_2(g, KF_OP_gather, stat, ids, loc);
-    }
-    kf_attr_row_stat *attr = KF_ATTR_NEW(g->module->arena, row_stat);
-    attr->acc = acc;
-    attr->block = block;
-    return kf_node_add(g, KF_OP_row_stat, attr, 1, &x, NULL, loc);
-}
-
-static kf_value finish(kf_graph *g, kf_value stat, kf_accs acc, const kf_slot *map, kf_loc loc)
-{
-    kf_attr_row_reduce *attr = KF_ATTR_NEW(g->module->arena, row_reduce);
-
-    attr->acc = acc;
-    attr->map = map;
-    return kf_node_add(g, KF_OP_row_reduce, attr, 1, &stat, NULL, loc);
-}
-
-static const kf_accs sum_only = {1, {KF_ACC_sum}};
-static const kf_accs sum_and_dev = {2, {KF_ACC_sum, KF_ACC_sum_dev}};
-
-/* The accumulator over the whole row, from partial ones. */
-static kf_value finished_acc(kf_graph *g, kf_value x, kf_acc acc, int64_t block, kf_loc loc)
-{
-    if (acc != KF_ACC_sum_dev)
-        return finish(g, partial_stat(g, x, (kf_accs){1, {acc}}, block, loc), sum_only, NULL, loc);
-    kf_value inside = partial_stat(g, x, sum_and_dev, block, loc);
-    kf_value sums = partial_stat(g, x, sum_only, block, loc);
-    kf_value between = finish(g, sums, sum_and_dev, NULL, loc);
-    kf_value part = kf_node_const(g, 1.0 / (double)block, loc);
-    between = kf_node_2(g, KF_OP_mul, between, part, loc);
-    return kf_node_2(g, KF_OP_add, finish(g, inside, sum_only, NULL, loc), between, loc);
-}
-
-static bool has_acc(const kf_accs *accs, kf_acc acc)
-{
-    for (uint8_t i = 0; i < accs->n; i++)
-        if (accs->acc[i] == acc)
-            return true;
-    return false;
-}
-
 static bool known_accs(const kf_accs *accs)
 {
     bool known = accs->n > 0;
@@ -134,16 +79,6 @@ static bool known_accs(const kf_accs *accs)
         known = known && (accs->acc[i] == KF_ACC_sum || accs->acc[i] == KF_ACC_sum_sq ||
                           accs->acc[i] == KF_ACC_sum_dev);
     return known;
-}
-
-/* Equal blocks where deviations are merged; a last block may be shorter for sums. 0: none. */
-static int64_t block_of(const kf_accs *accs, int64_t columns)
-{
-    int64_t block = STAT_BLOCK;
-
-    while (has_acc(accs, KF_ACC_sum_dev) && columns % block)
-        block /= 2;
-    return block < STAT_BLOCK_LEAST ? 0 : block;
 }
 
 /* ---- form 1 ---------------------------------------------------------------------------------- */
@@ -185,8 +120,8 @@ static void rewrite_scale(kf_graph *g, const decision *d)
 {
     const kf_node norm = g->nodes.data[d->node];
     kf_value x = norm.in[0];
-    kf_value stat = partial_stat(g, x, (kf_accs){1, {KF_ACC_sum_sq}}, STAT_BLOCK, norm.loc);
-    kf_value r = finish(g, stat, sum_only, d->scale, norm.loc);
+    kf_value stat = kf_partial_stat(g, x, (kf_accs){1, {KF_ACC_sum_sq}}, KF_STAT_BLOCK, norm.loc);
+    kf_value r = kf_join_stat(g, stat, (kf_accs){1, {KF_ACC_sum}}, d->scale, norm.loc);
 
     for (uint32_t i = 0; i < d->uses.len; i++) {
         const reader *u = &d->uses.data[i];
@@ -287,51 +222,6 @@ static bool collect_again(const kf_graph *g, kf_value v, uint32_t depth, kf_aren
     return true;
 }
 
-/* Quotients by a row value become products with its reciprocal: one division a row. */
-static kf_value expand_fn(kf_graph *g, kf_fn fn, uint32_t n_args, const kf_value *arg, kf_loc loc)
-{
-    const kf_type *by = n_args == 2 ? kf_value_type(g, arg[1]) : NULL;
-
-    if (fn == KF_FN_div && by->rank == 2 && kf_dim_eq(by->dim[1], kf_dim_static(1)) &&
-        !kf_dim_eq(kf_value_type(g, arg[0])->dim[1], kf_dim_static(1)))
-        return kf_node_2(g, KF_OP_mul, arg[0], kf_node_1(g, KF_OP_recip, arg[1], loc), loc);
-    return kf_node_add(g, (kf_op)fn, NULL, n_args, arg, NULL, loc);
-}
-
-/* The map as ops over the rows, finished accumulators and captured vectors. */
-static void rewrite_rows(kf_graph *g, const decision *d, kf_arena *scratch)
-{
-    const kf_node n = g->nodes.data[d->node];
-    const kf_attr_row_reduce *attr = KF_ATTR_OF(&n, row_reduce);
-    const kf_slot *map = attr->map;
-    kf_value *made = KF_NEW_N(scratch, kf_value, map->n_insts);
-
-    for (uint32_t i = 0; i < map->n_insts; i++) {
-        const kf_slot_inst *in = &map->inst[i];
-        kf_value arg[KF_SLOT_MAX_ARGS] = {0};
-        for (uint32_t k = 0; k < in->n_args; k++)
-            arg[k] = made[in->arg[k]];
-        switch (in->op) {
-        case KF_SLOT_CONST:
-            made[i] = kf_node_const(g, in->value, n.loc);
-            break;
-        case KF_SLOT_PARAM:
-            made[i] = in->index == 0 || in->index > attr->acc.n
-                          ? n.in[0]
-                          : finished_acc(g, n.in[0], attr->acc.acc[in->index - 1], d->block, n.loc);
-            break;
-        case KF_SLOT_LOAD:
-            made[i] = n.in[n.n_in - map->captures + in->index];
-            break;
-        case KF_SLOT_FN:
-            made[i] = expand_fn(g, in->fn, in->n_args, arg, n.loc);
-            break;
-        }
-    }
-    kf_graph_replace(g, n.out[0], made[map->n_insts - 1]);
-    g->nodes.data[d->node].op = KF_OP_NONE;
-}
-
 /* ---- decisions ------------------------------------------------------------------------------- */
 
 static bool report(kf_graph *g, kf_loc loc, uint32_t n, const uint32_t *node, kf_pass_ctx *cx)
@@ -355,7 +245,7 @@ static kf_reason decide(const kf_graph *g, const kf_node *n, kf_pass_ctx *cx, de
 
     if (!known_accs(&attr->acc) || !attr->map || kf_dim_is_static(x->dim[0]))
         return KF_REASON_F0201;
-    if (has_acc(&attr->acc, KF_ACC_sum) && has_acc(&attr->acc, KF_ACC_sum_sq))
+    if (kf_accs_have(&attr->acc, KF_ACC_sum) && kf_accs_have(&attr->acc, KF_ACC_sum_sq))
         return KF_REASON_F0208;
     bool scales = attr->acc.n == 1 && attr->acc.acc[0] == KF_ACC_sum_sq && n->n_in == 1 &&
                   kf_slot_row_scale(cx->arena, attr->map, &out->scale);
@@ -365,7 +255,7 @@ static kf_reason decide(const kf_graph *g, const kf_node *n, kf_pass_ctx *cx, de
         return KF_REASON_NONE;
     }
     out->scale = NULL;
-    out->block = block_of(&attr->acc, x->dim[1].size);
+    out->block = kf_stat_block(&attr->acc, x->dim[1].size);
     if (!map_is_cheap(g, n))
         return KF_REASON_F0201;
     if (!collect_again(g, n->out[0], NORM_DEPTH, cx->scratch, readers_of, &other) ||
@@ -417,7 +307,7 @@ bool kf_pass_fuse_norm(kf_module *m, kf_pass_ctx *cx)
             if (found.data[i].scale)
                 rewrite_scale(g, &found.data[i]);
             else
-                rewrite_rows(g, &found.data[i], cx->scratch);
+                kf_separate(g, found.data[i].node, found.data[i].block, cx->scratch);
         }
         if (found.len) {
             kf_graph_sort(g);

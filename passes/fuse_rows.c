@@ -8,6 +8,8 @@
  *               the same pass over the rows: embedding and first statistic, residual and norm,
  *               chains of scalar functions; or is a statistic, for others of the same rows. What is
  *               made for the region alone joins it, too: rows of a second table.
+ *               A row value of rows that nothing else reads is finished with them; the others are
+ *               finished by each reader.
  * Why here      after contractions have taken their neighbours.
  * Needs topological order. Keeps nothing. Terminates: each step makes a region of two or more ops.
  */
@@ -49,9 +51,34 @@ static void join_statistics(kf_selection *s, kf_pass_ctx *cx)
         with.owned[i] = true;
         kf_selection_pull_cheap(&with, cx);
         kf_graph *body = kf_selection_body(&with, &operands, &results);
-        if (kf_region_family(cx->target, body, &why) != KF_FAMILY_COUNT)
+        if (!kf_selection_waits_for_itself(&with, cx->scratch) &&
+            kf_region_family(cx->target, body, &why) != KF_FAMILY_COUNT)
             *s = with;
     }
+}
+
+/* Row values whose rows would be stored for them alone: of functions that only they read, and functions
+ * of such values. */
+static bool *find_own_values(const kf_graph *g, const kf_recompute *r, kf_arena *scratch)
+{
+    bool *own = KF_NEW_N(scratch, bool, g->nodes.len);
+    const uint32_t *uses = kf_graph_use_counts(g, scratch);
+
+    for (uint32_t i = 0; i < g->nodes.len; i++) {
+        const kf_node *n = &g->nodes.data[i];
+        double c;
+        own[i] = n->op != KF_OP_NONE && r->row_value[i];
+        for (uint32_t j = 0; own[i] && j < n->n_in; j++) {
+            const kf_node *def = kf_value_node(g, n->in[j]);
+            size_t k = def ? (size_t)(def - g->nodes.data) : 0;
+            if (n->op == KF_OP_row_reduce)
+                own[i] = def && kf_op_is_fn(def->op) && kf_node_is_loose(def) && !r->again[k] &&
+                         uses[n->in[j]] == 1;
+            else
+                own[i] = kf_value_const(g, n->in[j], &c) || (def && own[k]);
+        }
+    }
+    return own;
 }
 
 /* One region from node |root| on; false if it stays alone. */
@@ -63,8 +90,9 @@ static bool form(kf_graph *g, uint32_t root, kf_pass_ctx *cx)
     kf_sbuf why = {.arena = cx->scratch};
     const kf_node n = g->nodes.data[root];
 
+    const bool *own = find_own_values(g, &s.recompute, cx->scratch);
     for (uint32_t i = 0; i < g->nodes.len; i++)
-        skip[i] = s.recompute.row_value[i] || s.recompute.again[i];
+        skip[i] = (s.recompute.row_value[i] && !own[i]) || s.recompute.again[i];
     kf_selection_pull_cheap(&s, cx);
     join_statistics(&s, cx);
     kf_selection_grow(&s, skip, cx);

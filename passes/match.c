@@ -214,6 +214,9 @@ static kf_kind reduction_kind(const kf_node *n)
 {
     const kf_attr_row_reduce *attr = KF_ATTR_OF(n, row_reduce);
 
+    for (uint8_t i = 0; !attr->keep && i < attr->acc.n; i++)
+        if (attr->acc.acc[i] == KF_ACC_argmax)
+            return KF_KIND_choice;
     return !attr->keep                      ? KF_KIND_statistic
            : attr->acc.acc[0] == KF_ACC_max ? KF_KIND_softmax
                                             : KF_KIND_norm;

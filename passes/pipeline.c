@@ -17,7 +17,7 @@ const kf_pass_id kf_pipeline[] = {
     /* 3. One function per phase; from here on prefill and decode may differ. */
     P(phases),
     /* 4. Weight algebra, then norms: both look at norm -> gain -> matmul. */
-    P(merge_weights), P(fold_weights), P(rewrite_norms), P(fuse_norm), P(cse), P(dce), P(carry_stats), P(cse), P(dce),
+    P(merge_weights), P(fold_weights), P(rewrite_norms), P(fuse_norm), P(fuse_reduce), P(cse), P(dce), P(carry_stats), P(cse), P(dce),
     /* 5. Matmuls of one input become one; the gated pair first, for it interleaves its weights. */
     P(fuse_gated), P(fuse_horizontal), P(canonicalize), P(cse), P(dce),
     /* 6. Storage order of weights, which decides what one kernel can do. */
@@ -39,6 +39,7 @@ static const kf_pass_order orders[] = {
     {P(rewrite_norms), P(fuse_norm), "statistics are those of the norms that remain"},
     {P(fold_weights), P(fuse_norm), "a folded gain is a column scale less in the prologue"},
     {P(fuse_norm), P(fuse_gated), "the row scale must stand behind gate and up before they are joined"},
+    {P(fuse_norm), P(fuse_reduce), "the statistics of norms are its own"},
     {P(fuse_norm), P(carry_stats), "carrying moves the statistics that fuse_norm makes"},
     {P(fuse_gated), P(fuse_horizontal), "gate and up are interleaved, not laid side by side"},
     {P(fuse_horizontal), P(layout), "joined weights get one layout"},

@@ -83,7 +83,9 @@ static span *lifetimes(const kf_plan *p, const kf_plan_phase *ph)
             if (la->operand[o].space == KF_SPACE_BUFFER)
                 touch(&life[la->operand[o].index], l);
     }
-    touch(&life[ph->logits], ph->launches.len); /* read after the call */
+    for (uint32_t b = 0; b < ph->buffers.len; b++)
+        if (kf_plan_phase_keeps(ph, b))
+            touch(&life[b], ph->launches.len);
     widen_over_loops(ph, life);
     widen_carried(p, ph, life);
     return life;

@@ -254,6 +254,16 @@ static bool reads_any(const kf_node *n, const bool *set)
     return false;
 }
 
+bool kf_selection_waits_for_itself(const kf_selection *s, kf_arena *scratch)
+{
+    const frontier f = find_frontier(s, scratch);
+
+    for (uint32_t i = 0; i < s->g->nodes.len; i++)
+        if (selected(s, &s->g->nodes.data[i]) && reads_any(&s->g->nodes.data[i], f.waits))
+            return true;
+    return false;
+}
+
 /* Contractions are roots of their own regions and are never swallowed. */
 static bool absorbable(const kf_selection *s, uint32_t index, const bool *skip, const frontier *f)
 {

@@ -20,6 +20,9 @@ kf_selection kf_selection_new(kf_graph *g, uint32_t root, kf_arena *scratch);
 
 kf_selection kf_selection_copy(const kf_selection *s, kf_arena *scratch);
 
+/** True if a part of the selection reads what is computed from a stored result of another. */
+bool kf_selection_waits_for_itself(const kf_selection *s, kf_arena *scratch);
+
 /** The body that the selection would have. Constants that it reads are copied into it.
  * |out_operands| are the values of g that become operands, |out_results| those of g that become
  * results, in order. */

@@ -418,6 +418,17 @@ static void bind_inputs(scheduler *s, frame *f)
     }
 }
 
+/* The second result is the likeliest token behind each row of the first. */
+static bool chooses(const kf_graph *g)
+{
+    if (g->results.len < 2 || !kf_value_node(g, g->results.data[1]))
+        return false;
+    const kf_type *t = kf_value_type(g, g->results.data[1]);
+    const kf_type *logits = kf_value_type(g, g->results.data[0]);
+    return t->kind == KF_TYPE_TENSOR && t->dtype == KF_DTYPE_i32 && t->rank == 2 &&
+           kf_dim_eq(t->dim[0], logits->dim[0]) && kf_dim_eq(t->dim[1], kf_dim_static(1));
+}
+
 static void schedule_phase(scheduler *s, const kf_graph *g, kf_str name, int64_t lo, int64_t hi)
 {
     kf_vec_push(s->arena, &s->p->phases,
@@ -429,6 +440,7 @@ static void schedule_phase(scheduler *s, const kf_graph *g, kf_str name, int64_t
     kf_operand logits = f.at[g->results.data[0]];
     KF_ASSERT(logits.space == KF_SPACE_BUFFER, "the first result of an entry is computed");
     s->phase->logits = logits.index;
+    s->phase->next = chooses(g) ? f.at[g->results.data[1]].index : UINT32_MAX;
 }
 
 static bool regions_match(const kf_graph *g, const kf_target *target, kf_sbuf *why)

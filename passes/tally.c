@@ -99,7 +99,7 @@ static crossing cross(const once *o, const kf_plan_step *st, uint32_t buffer)
 
 static bool read_later(const once *o, uint32_t buffer)
 {
-    bool behind = false, later = buffer == o->ph->logits;
+    bool behind = false, later = kf_plan_phase_keeps(o->ph, buffer);
 
     for (uint32_t s = 0; s < o->ph->steps.len; s++) {
         const kf_plan_step *st = &o->ph->steps.data[s];

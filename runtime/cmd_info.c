@@ -129,6 +129,11 @@ static kf_status check_probe(const kf_cli *c, double *out_nmse)
         norm += (double)stored[i] * stored[i];
     }
     *out_nmse = norm > 0 ? error / norm : error;
+    int32_t next = kf_session_next(c->session, 0);
+    for (uint32_t i = 0; next >= 0 && i < p.n_logits; i++)
+        if (now[i] > now[next])
+            return kf_fail(&c->log, KF_ERR_VERIFY,
+                           "token %d was chosen, but the logit of %u is larger", next, i);
     if (!(*out_nmse <= PROBE_MAX_NMSE))
         return kf_fail(&c->log, KF_ERR_VERIFY,
                        "logits differ from the stored ones: NMSE %.3g > %.0e", *out_nmse,

@@ -262,12 +262,13 @@ static kf_status step(batch *b)
         s->n_waiting -= s->n_now;
         if (s->n_waiting > 0)
             continue;
-        const float *logits = kf_session_logits(b->c->session, row++);
+        const float *logits = kf_session_logits(b->c->session, row);
+        int32_t likeliest = kf_session_next(b->c->session, row++);
         b->last_logits = logits;
         if (s->n_wanted == 0)
             s->is_done = true;
         else
-            KF_TRY(take_token(b, s, kf_sampler_pick(&s->sampler, logits)));
+            KF_TRY(take_token(b, s, kf_sampler_pick(&s->sampler, logits, likeliest)));
     }
     return KF_OK;
 }

@@ -108,6 +108,13 @@ kf_status kf_session_prefill(kf_session *session, uint32_t sequence, const int32
  * there is no such row. */
 const float *kf_session_logits(const kf_session *session, uint32_t row);
 
+/** The likeliest token behind row |row| of the last step: the id of its largest logit, of equal ones the
+ * smallest, 0 if no logit is larger than -inf; NaN is never chosen. It was chosen beside the last
+ * product and costs nothing here: this is greedy decoding. Whatever else decides (penalties,
+ * temperature, top-k, ...) is the caller's, from kf_session_logits. Like these it may be read by
+ * the thread that the session belongs to. -1 if there is no such row, or rows are no logits. */
+int32_t kf_session_next(const kf_session *session, uint32_t row);
+
 /** Positions that |sequence| holds. */
 uint32_t kf_session_length(const kf_session *session, uint32_t sequence);
 

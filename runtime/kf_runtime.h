@@ -21,7 +21,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define KF_ABI_VERSION 2u
+#define KF_ABI_VERSION 3u
 
 /* One of the threads that walk a phase function; what a call computes. Opaque to emitted C. */
 typedef struct kf_worker kf_worker;
@@ -112,7 +112,11 @@ typedef struct kf_phase {
     kf_phase_fn fn;
     uint64_t logits_offset; /* bytes into the pool; f32 [R, logits_stride] when the call ends; [S,
                                logits_stride] if the model's rows are pooled */
+    uint64_t next_offset;   /* the same; i32 [R], the likeliest token behind each row; KF_NO_NEXT
+                               where rows are no logits */
 } kf_phase;
+
+#define KF_NO_NEXT UINT64_MAX
 
 /* ---- Weights and state ----------------------------------------------------------------------- */
 

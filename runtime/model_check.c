@@ -88,6 +88,19 @@ static kf_status check_logits(const kf_model *m, const kf_phase *p, const kf_log
     return KF_OK;
 }
 
+/* Decoders choose; what an encoder gives is not chosen from. */
+static kf_status check_next(const kf_model *m, const kf_phase *p, const kf_logger *log)
+{
+    uint64_t rows = p->rows_hi < m->max_rows ? p->rows_hi : m->max_rows;
+    if ((p->kind == KF_PHASE_ENCODE) != (p->next_offset == KF_NO_NEXT))
+        return bad(log, "the next tokens of a decoder missing, or given by an encoder", p->name);
+    if (p->kind != KF_PHASE_ENCODE &&
+        (p->next_offset % sizeof(int32_t) != 0 || p->next_offset > m->pool_bytes ||
+         rows * sizeof(int32_t) > m->pool_bytes - p->next_offset))
+        return bad(log, "next tokens outside the pool", p->name);
+    return KF_OK;
+}
+
 static kf_status check_phases(const kf_model *m, const kf_logger *log)
 {
     uint32_t covered[KF_PHASE_ENCODE + 1] = {0}; /* buckets of the kind hold 1..covered */
@@ -98,6 +111,7 @@ static kf_status check_phases(const kf_model *m, const kf_logger *log)
         /* The rows of an encoder beside a decoder are not shown. */
         if (p->kind != KF_PHASE_ENCODE || m->kind == KF_KIND_ENCODER)
             KF_TRY(check_logits(m, p, log));
+        KF_TRY(check_next(m, p, log));
         if (p->rows_lo <= covered[p->kind] + 1 && p->rows_hi > covered[p->kind])
             covered[p->kind] = p->rows_hi;
     }

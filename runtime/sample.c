@@ -41,59 +41,24 @@ void kf_sampler_accept(kf_sampler *s, int32_t id)
         s->seen[id] = 1;
 }
 
+static int penalises(const kf_sampler *s)
+{
+    return s->how.repeat_penalty != 1.0f && s->how.repeat_penalty > 0.0f;
+}
+
 static float penalised(const kf_sampler *s, const float *logits, uint32_t id)
 {
     float v = logits[id];
     float penalty = s->how.repeat_penalty;
-    if (!s->seen[id] || penalty == 1.0f || penalty <= 0.0f)
+    if (!penalises(s) || !s->seen[id])
         return v;
     return v > 0 ? v / penalty : v * penalty;
 }
 
-/* Independent maxima, which compilers keep in vectors; NaN is never greater. */
-enum { MAX_LANES = 32 };
-
-static float largest(const float *logits, uint32_t n)
-{
-    float lane[MAX_LANES];
-    uint32_t whole = n / MAX_LANES * MAX_LANES;
-    for (uint32_t j = 0; j < MAX_LANES; j++)
-        lane[j] = -INFINITY;
-    for (uint32_t i = 0; i < whole; i += MAX_LANES)
-        for (uint32_t j = 0; j < MAX_LANES; j++)
-            lane[j] = logits[i + j] > lane[j] ? logits[i + j] : lane[j];
-    for (uint32_t i = whole; i < n; i++)
-        lane[0] = logits[i] > lane[0] ? logits[i] : lane[0];
-    for (uint32_t j = 1; j < MAX_LANES; j++)
-        lane[0] = lane[j] > lane[0] ? lane[j] : lane[0];
-    return lane[0];
-}
-
-/* The first place of |v|, or 0. */
-static uint32_t first_equal(const float *logits, uint32_t n, float v)
-{
-    uint32_t i = 0;
-    for (; i + MAX_LANES <= n; i += MAX_LANES) {
-        int any = 0;
-        for (uint32_t j = 0; j < MAX_LANES; j++)
-            any |= logits[i + j] == v;
-        if (any)
-            break;
-    }
-    while (i < n && logits[i] != v)
-        i++;
-    return i < n ? i : 0;
-}
-
-/* The first of the largest. Without penalties the logits are what is compared: they are many, so
- * they are looked at in two fast passes. */
-static int32_t pick_best(const kf_sampler *s, const float *logits, float *out_value)
+/* The first of the largest penalised logits. */
+static int32_t best_penalised(const kf_sampler *s, const float *logits)
 {
     int32_t best = 0;
-    if (s->how.repeat_penalty == 1.0f || s->how.repeat_penalty <= 0.0f) {
-        *out_value = largest(logits, s->vocab_size);
-        return (int32_t)first_equal(logits, s->vocab_size, *out_value);
-    }
     float value = -INFINITY;
     for (uint32_t i = 0; i < s->vocab_size; i++) {
         float v = penalised(s, logits, i);
@@ -102,7 +67,6 @@ static int32_t pick_best(const kf_sampler *s, const float *logits, float *out_va
             best = (int32_t)i;
         }
     }
-    *out_value = value;
     return best;
 }
 
@@ -185,11 +149,13 @@ static const kf_candidate *filter(const kf_sampler *s, uint32_t n, uint32_t *out
     return from;
 }
 
-int32_t kf_sampler_pick(kf_sampler *s, const float *logits)
+int32_t kf_sampler_pick(kf_sampler *s, const float *logits, int32_t likeliest)
 {
-    float best_value;
-    int32_t best = pick_best(s, logits, &best_value);
-    if (s->how.temperature <= 0 || !isfinite(best_value))
+    int32_t best = penalises(s) ? best_penalised(s, logits) : likeliest;
+    if (s->how.temperature <= 0)
+        return best;
+    float best_value = penalised(s, logits, (uint32_t)best);
+    if (!isfinite(best_value))
         return best;
     uint32_t n = 0;
     for (uint32_t i = 0; i < s->vocab_size; i++) {

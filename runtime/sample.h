@@ -3,6 +3,9 @@
  *
  * Order of the filters, as in Hugging Face transformers: repetition penalty, temperature, top-k,
  * top-p, min-p. Ties go to the smaller id. The same seed and logits give the same token.
+ * The likeliest token of a row is not looked for here: the model has chosen it beside its last
+ * product. Temperature 0 without repetition penalty takes it and reads no logits; the other filters
+ * read the whole row.
  */
 #ifndef KF_RUNTIME_SAMPLE_H
 #define KF_RUNTIME_SAMPLE_H
@@ -50,7 +53,8 @@ void kf_sampler_init(kf_sampler *s, const kf_sampling *how, uint64_t stream, uin
 /** Tells the penalty that |id| is in the text. */
 void kf_sampler_accept(kf_sampler *s, int32_t id);
 
-/** The next id; NaN logits are never picked. |logits| is not changed. */
-int32_t kf_sampler_pick(kf_sampler *s, const float *logits);
+/** The next id; NaN logits are never picked. |likeliest| is the id of the row's largest logit, as by
+ *  kf_session_next. |logits| is not changed. */
+int32_t kf_sampler_pick(kf_sampler *s, const float *logits, int32_t likeliest);
 
 #endif

@@ -41,6 +41,7 @@ struct kf_session {
     int32_t *input[KF_INPUT_COUNT];
     uint32_t n_rows; /* logits of the last step, from |logits| */
     const float *logits;
+    const int32_t *next; /* NULL where the phase chooses none */
 };
 
 static bool has_memory(const kf_model *m)
@@ -409,6 +410,9 @@ static void run_step(kf_session *s, const kf_append *appends, uint32_t n, const 
         s->table[t->table].seqs[appends[i].sequence].length += appends[i].n_tokens;
     s->n_rows = rows;
     s->logits = (const float *)(const void *)(s->pool + phase->logits_offset);
+    s->next = NULL;
+    if (phase->next_offset != KF_NO_NEXT)
+        s->next = (const int32_t *)(const void *)(s->pool + phase->next_offset);
 }
 
 kf_status kf_session_step(kf_session *s, const kf_append *appends, uint32_t n)
@@ -460,6 +464,11 @@ kf_status kf_session_prefill(kf_session *s, uint32_t sequence, const int32_t *to
 const float *kf_session_logits(const kf_session *s, uint32_t row)
 {
     return row < s->n_rows ? s->logits + (size_t)row * s->engine->model->logits_stride : NULL;
+}
+
+int32_t kf_session_next(const kf_session *s, uint32_t row)
+{
+    return row < s->n_rows && s->next ? s->next[row] : -1;
 }
 
 uint32_t kf_session_length(const kf_session *s, uint32_t sequence)

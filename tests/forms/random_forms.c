@@ -418,11 +418,13 @@ static int read_ids(char (*ids)[N_IDS], const char *fmt, ...)
     return f && pclose(f) == 0 ? lines : -1;
 }
 
-/* Three prompts in one batch give the ids that each gives alone. */
+/* Three prompts in one batch give the ids that each gives alone; what the model chooses is the best of
+ * all its logits, which top-k looks for. */
 static bool batch_agrees(const char *dir)
 {
     static const char *const prompts[N_PROMPTS] = {"1,2,3,4,5", "7", "9,8,7,6,5,4,3,2,1,0,11"};
     char path[1024], batch[N_PROMPTS][N_IDS] = {""}, alone[N_PROMPTS][N_IDS] = {""};
+    char best[N_PROMPTS][N_IDS] = {""};
 
     snprintf(path, sizeof path, "%s/batch.jsonl", dir);
     FILE *f = fopen(path, "w");
@@ -432,14 +434,18 @@ static bool batch_agrees(const char *dir)
         fprintf(f, "{\"ids\": [%s], \"n\": 6}\n", prompts[i]);
     fclose(f);
     bool ok = read_ids(batch, "exec %s/fused run --jsonl %s --temp 0 --ignore-eos -q 2>/dev/null",
+                       dir, path) == N_PROMPTS &&
+              read_ids(best,
+                       "exec %s/fused run --jsonl %s --temp 1 --top-k 1 --ignore-eos -q "
+                       "2>/dev/null",
                        dir, path) == N_PROMPTS;
     for (int i = 0; ok && i < N_PROMPTS; i++) {
         ok = read_ids(alone + i,
                       "exec %s/fused run --ids %s -n 6 --temp 0 --ignore-eos --json 2>/dev/null",
                       dir, prompts[i]) == 1 &&
-             *alone[i] && !strcmp(batch[i], alone[i]);
+             *alone[i] && !strcmp(batch[i], alone[i]) && !strcmp(batch[i], best[i]);
         if (!ok)
-            printf("prompt %d: in a batch %s, alone %s\n", i, batch[i], alone[i]);
+            printf("prompt %d: in a batch %s, alone %s, best %s\n", i, batch[i], alone[i], best[i]);
     }
     return ok;
 }

@@ -18,18 +18,24 @@ static range acc_range(kf_acc acc, range v, double n)
         return (range){n * v.lo, n * v.hi, false};
     case KF_ACC_sum_exp:
         return (range){1, n, false};
+    case KF_ACC_argmax:
+        return (range){0, n - 1, false};
     default: /* sums of squares */
         return (range){0, n * most * most, false};
     }
 }
 
-/* A random list that acc.def allows: what an accumulator needs stands before it. */
-static kf_accs random_accs(gen *g)
+/* A random list that acc.def allows: what an accumulator needs stands before it. Which element is the
+ * largest is for exact values to tell. */
+static kf_accs random_accs(gen *g, bool exact)
 {
     kf_accs a = {0};
 
     for (uint32_t tries = 1 + gen_pick(g, 3); tries > 0 && a.n + 1 < KF_MAX_ACCS; tries--) {
-        kf_acc acc = (kf_acc)gen_pick(g, KF_ACC_COUNT), needs = kf_acc_infos[acc].needs;
+        kf_acc acc = (kf_acc)gen_pick(g, KF_ACC_COUNT);
+        if (acc == KF_ACC_argmax && !exact)
+            acc = KF_ACC_max;
+        kf_acc needs = kf_acc_infos[acc].needs;
         bool has = false, has_needed = needs == KF_ACC_none;
         for (uint8_t i = 0; i < a.n; i++) {
             has |= a.acc[i] == acc;
@@ -44,6 +50,28 @@ static kf_accs random_accs(gen *g)
     return a;
 }
 
+/* The largest column of a product, told apart by a bias that weighs more than what forms round
+ * differently. */
+static kf_value choice(gen *g, kf_value x)
+{
+    static const int64_t widths[] = {20, 64, 100, 200};
+    kf_attr_row_reduce *a = KF_ATTR_NEW(g->arena, row_reduce);
+    int64_t n = widths[gen_pick(g, 4)];
+    kf_value y = gen_linear(g, x, n), bias = gen_vector(g, n);
+    double most = g->range[y].hi;
+
+    bias = gen_node(g, KF_OP_mul, NULL, 2, (kf_value[]){bias, gen_const(g, 8 * most)},
+                    (range){0, 12 * most, false});
+    y = gen_node(g, KF_OP_add, NULL, 2, (kf_value[]){y, bias},
+                 (range){-13 * most, 13 * most, false});
+    a->acc = (kf_accs){2, {KF_ACC_max, KF_ACC_argmax}};
+    kf_value at =
+        gen_node(g, KF_OP_row_reduce, a, 1, &y, acc_range(KF_ACC_argmax, g->range[y], (double)n));
+    at = gen_node(g, KF_OP_mul, NULL, 2, (kf_value[]){at, gen_const(g, 1.0 / (double)n)},
+                  (range){0, 1, false});
+    return gen_fn(g, KF_FN_add, (kf_value[]){x, at});
+}
+
 /* A reduction with a random map, sometimes over captured vectors; without keep one value a row. */
 kf_value gen_reduce(gen *g, kf_value x)
 {
@@ -54,7 +82,9 @@ kf_value gen_reduce(gen *g, kf_value x)
     kf_value in[3] = {x, 0, 0};
     range out = {0};
 
-    a->acc = random_accs(g);
+    if (t.rank == 2 && gen_chance(g, 20))
+        return choice(g, x);
+    a->acc = random_accs(g, g->range[x].exact);
     a->keep = gen_chance(g, 65);
     gen_slot s = {.name = {"v"}, .param = {g->range[x]}, .length = n, .depth = 1 + gen_pick(g, 3)};
     s.param[0].exact = false;

@@ -17,7 +17,8 @@ enum {
     STAT_OFFSET = PART_OFFSET + MINI_TOKENS * 4 * 4,
     LOGITS_OFFSET = STAT_OFFSET + 256,
     STRIDE = MINI_VOCAB + 16,
-    POOL_BYTES = LOGITS_OFFSET + MINI_ROWS * STRIDE * 4
+    NEXT_OFFSET = LOGITS_OFFSET + MINI_ROWS * STRIDE * 4,
+    POOL_BYTES = NEXT_OFFSET + MINI_ROWS * 4
 };
 
 _Atomic unsigned mini_decode_walks, mini_prefill_walks;
@@ -111,6 +112,17 @@ static void k_head(const kf_kernel_args *args, uint32_t tile, void *scratch)
     }
 }
 
+/* logits -> next; one row a tile */
+static void k_choose(const kf_kernel_args *args, uint32_t tile, void *scratch)
+{
+    const float *logits = (const float *)args->ptr[0] + tile * STRIDE;
+    int32_t *next = args->ptr[1];
+    (void)scratch;
+    next[tile] = 0;
+    for (int32_t v = 1; v < MINI_VOCAB; v++)
+        next[tile] = logits[v] > logits[next[tile]] ? v : next[tile];
+}
+
 /* ---- Launches -------------------------------------------------------------------------------- */
 
 static const kf_operand o_embed[] = {{KF_SPACE_INPUT, KF_INPUT_IDS, 0, 0},
@@ -134,6 +146,8 @@ static const kf_operand o_head[] = {{KF_SPACE_BUFFER, 0, X_OFFSET, 0},
                                     {KF_SPACE_WEIGHT, 0, 0, 0},
                                     {KF_SPACE_INPUT, KF_INPUT_LOGIT_ROWS, 0, 0},
                                     {KF_SPACE_BUFFER, 0, LOGITS_OFFSET, 0}};
+static const kf_operand o_choose[] = {{KF_SPACE_BUFFER, 0, LOGITS_OFFSET, 0},
+                                      {KF_SPACE_BUFFER, 0, NEXT_OFFSET, 0}};
 
 #define LAUNCH(num, fn, n, ...)                                                                    \
     static const kf_launch l_##fn = {.name = #fn,                                                  \
@@ -152,6 +166,7 @@ LAUNCH(1, append, 6, {1, 1, {{KF_DIM_TOKENS, 1}}});
 LAUNCH(2, attend, 5, {1, 1, {{KF_DIM_TOKENS, 1}}});
 LAUNCH(3, stat, 4, {4, 0, {{0, 0}}});
 LAUNCH(4, head, 4, {4, 1, {{KF_DIM_ROWS, 1}}});
+LAUNCH(5, choose, 2, {1, 1, {{KF_DIM_ROWS, 1}}});
 
 static void all_launches(kf_worker *w)
 {
@@ -162,6 +177,7 @@ static void all_launches(kf_worker *w)
         kf_tiles(w, &l_stat, layer);
     }
     kf_tiles(w, &l_head, 0);
+    kf_tiles(w, &l_choose, 0);
 }
 
 static void decode(kf_worker *w, const kf_step *s)
@@ -189,11 +205,12 @@ static const kf_weight weights[] = {
     {"layers.{i}.w", KF_ELEM_F32, MINI_LAYERS, w_at, W_BYTES, W_BYTES, 1.0f, 0.1f, NULL},
 };
 static const kf_kv_state kv[] = {{"kv", MINI_LAYERS, PAGE, PAGE_BYTES, 0}};
-static const kf_launch *const launches[] = {&l_embed, &l_append, &l_attend, &l_stat, &l_head};
+static const kf_launch *const launches[] = {&l_embed, &l_append, &l_attend,
+                                            &l_stat,  &l_head,   &l_choose};
 static const kf_phase phases[] = {
-    {"decode_r1", KF_PHASE_DECODE, 1, 1, 8, decode, LOGITS_OFFSET},
-    {"decode_r4", KF_PHASE_DECODE, 2, 4, 8, decode, LOGITS_OFFSET},
-    {"prefill", KF_PHASE_PREFILL, 1, MINI_TOKENS, 8, prefill, LOGITS_OFFSET},
+    {"decode_r1", KF_PHASE_DECODE, 1, 1, 9, decode, LOGITS_OFFSET, NEXT_OFFSET},
+    {"decode_r4", KF_PHASE_DECODE, 2, 4, 9, decode, LOGITS_OFFSET, NEXT_OFFSET},
+    {"prefill", KF_PHASE_PREFILL, 1, MINI_TOKENS, 9, prefill, LOGITS_OFFSET, NEXT_OFFSET},
 };
 static const int32_t eos[] = {63};
 
@@ -224,6 +241,6 @@ const kf_model mini_model = {
     .phases = phases,
     .n_weights = 2,
     .n_kv = 1,
-    .n_launches = 5,
+    .n_launches = 6,
     .n_phases = 3,
 };

@@ -188,6 +188,10 @@ static void test_every_row_of_logits(void **state)
     for (uint32_t i = 0; i < MINI_ROWS; i++)
         take_row(s, i, rows[i]);
     assert_null(kf_session_logits(s, MINI_ROWS));
+    assert_int_equal(kf_session_next(s, MINI_ROWS), -1);
+    for (uint32_t i = 0; i < MINI_ROWS; i++)
+        for (int v = 0; v < MINI_VOCAB; v++)
+            assert_true(rows[i][v] <= rows[i][kf_session_next(s, i)]);
     for (uint32_t i = 0; i < MINI_ROWS; i++) {
         kf_append b = {0, 1, text + i, 1, NULL};
         assert_int_equal(kf_session_step(s, &b, 1), KF_OK);
@@ -294,6 +298,15 @@ static void test_options_out_of_bounds(void **state)
     m = mini_model;
     m.pool_bytes = m.phases[0].logits_offset;
     assert_int_equal(kf_open(&m, &o, &e), KF_ERR_UNSUPPORTED);
+    for (int i = 0; i < 2; i++) {
+        const uint64_t next[] = {mini_model.pool_bytes - 4, KF_NO_NEXT};
+        kf_phase phases[3];
+        m = mini_model;
+        memcpy(phases, m.phases, sizeof phases);
+        phases[2].next_offset = next[i]; /* behind the pool; none at all */
+        m.phases = phases;
+        assert_int_equal(kf_open(&m, &o, &e), KF_ERR_UNSUPPORTED);
+    }
     m = mini_model;
     m.n_phases = 2; /* decode only */
     assert_int_equal(kf_open(&m, &o, &e), KF_ERR_UNSUPPORTED);
