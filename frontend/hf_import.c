@@ -197,6 +197,26 @@ static bool is_neutral(const kf_yaml_node *value, const char *neutral)
     return false;
 }
 
+/** A key of the description from one of config.json; two names of it have to agree. */
+static void copy_key(importer *m, pair_list *list, const char *name, const kf_yaml_pair *pair)
+{
+    for (uint32_t i = 0; i < list->len; i++) {
+        const kf_yaml_node *have = list->data[i].value;
+        if (!kf_str_eq_c(list->data[i].key->text, name))
+            continue;
+        if (have->kind == KF_YAML_SCALAR && pair->value->kind == KF_YAML_SCALAR &&
+            kf_str_eq(have->text, pair->value->text))
+            return;
+        kf_diag *e =
+            kf_diag_add(m->r->diags, KF_E0107, pair->key->loc, "'%.*s' gives %s another value",
+                        KF_STR_ARG(pair->key->text), name);
+        kf_diag_note(m->r->diags, e, have->loc, "the first one is here");
+        m->ok = false;
+        return;
+    }
+    add_pair(m, list, name, pair->value);
+}
+
 static void apply_key(importer *m, const kf_config_key *row, const kf_yaml_pair *pair)
 {
     const char *name = row->arg != NULL ? row->arg : row->key;
@@ -204,9 +224,9 @@ static void apply_key(importer *m, const kf_config_key *row, const kf_yaml_pair 
     switch (row->action) {
     case KF_CONFIG_COPY:
         if (!is_null(pair->value) && strncmp(name, "rope.", 5) == 0)
-            add_pair(m, &m->rope, name + 5, pair->value);
+            copy_key(m, &m->rope, name + 5, pair);
         else if (!is_null(pair->value))
-            add_pair(m, &m->out, name, pair->value);
+            copy_key(m, &m->out, name, pair);
         return;
     case KF_CONFIG_GENERATION:
         if (!is_null(pair->value))
