@@ -17,13 +17,13 @@
 #include <string.h>
 
 /* Kernels arrive in SSA form, vectorised, unrolled and without calls: what is left is clean-up,
- * address arithmetic and loop-invariant motion. default<O2> gives the same inner loops and takes
- * twice as long; gvn and indvars, a third of what this would be with them, change no loop. */
+ * address arithmetic and loop-invariant motion. What default<O2>, or gvn, indvars and combining
+ * before and after all this, add to it are less than 0.1% of the executed instructions and twice
+ * the time. */
 #define COMBINE "instcombine<no-verify-fixpoint>"
 static const char default_pipeline[] =
-    "function(early-cse<memssa>," COMBINE ",simplifycfg,loop-simplify,lcssa,"
-    "loop-mssa(loop-rotate,licm)," COMBINE ",early-cse<memssa>,loop-mssa(licm),dse,"
-    "simplifycfg," COMBINE ")";
+    "function(early-cse<memssa>,simplifycfg,loop-simplify,lcssa,loop-mssa(loop-rotate,licm)"
+    "," COMBINE ",early-cse<memssa>,loop-mssa(licm),dse,simplifycfg)";
 
 struct kf_llvm {
     kf_llvm_options options;
