@@ -118,9 +118,10 @@ static void catch_faults(void)
     stack_t alternative = {.ss_sp = stack, .ss_size = sizeof stack};
     struct sigaction mine = {.sa_handler = on_fault,
                              .sa_flags = (int)(SA_ONSTACK | SA_RESETHAND | SA_NODEFER)};
+    struct sigaction segv;
 
-    if (sigaltstack(&alternative, NULL) != 0)
-        return;
+    if (sigaction(SIGSEGV, NULL, &segv) == 0 && segv.sa_handler == SIG_DFL)
+        sigaltstack(&alternative, NULL); /* else there is a stack of theirs */
     for (size_t i = 0; i < sizeof faults / sizeof *faults; i++) {
         struct sigaction now;
         if (sigaction(faults[i], NULL, &now) == 0 && now.sa_handler == SIG_DFL)
