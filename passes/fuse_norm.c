@@ -287,7 +287,7 @@ static void find_norms(kf_graph *g, kf_pass_ctx *cx, decisions *out)
         if (why == KF_REASON_NONE && read.len == 0)
             continue; /* dead */
         if (why != KF_REASON_NONE)
-            kf_report_refused(cx, g, n->loc, why, (kf_str){0}, "norm -> matmul");
+            kf_report_node_refused(cx, g, n, why, KF_STR("norm -> matmul"));
         else if (report(g, n->loc, read.len, read.data, cx))
             kf_vec_push(cx->scratch, out, d);
         else

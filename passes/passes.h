@@ -122,6 +122,9 @@ kf_str kf_candidate_file(const kf_module *m, const kf_candidate *c);
 void kf_report_withdraw(kf_pass_ctx *cx, uint32_t from);
 void kf_report_refused(kf_pass_ctx *cx, const kf_graph *g, kf_loc loc, kf_reason reason,
                        kf_str detail, const char *fmt, ...) __attribute__((format(printf, 6, 7)));
+/** The same for node |n|, which a later pass may take all the same. */
+void kf_report_node_refused(kf_pass_ctx *cx, const kf_graph *g, const kf_node *n, kf_reason reason,
+                            kf_str subject);
 
 typedef bool (*kf_pass_fn)(kf_module *m, kf_pass_ctx *cx);
 

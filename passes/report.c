@@ -146,6 +146,14 @@ void kf_report_refused(kf_pass_ctx *cx, const kf_graph *g, kf_loc loc, kf_reason
     log_candidate(cx, g, c);
 }
 
+void kf_report_node_refused(kf_pass_ctx *cx, const kf_graph *g, const kf_node *n, kf_reason reason,
+                            kf_str subject)
+{
+    kf_candidate c = {.loc = n->loc, .reason = reason, .serial = n->serial, .subject = subject};
+
+    log_candidate(cx, g, c);
+}
+
 void kf_report_withdraw(kf_pass_ctx *cx, uint32_t from)
 {
     for (uint32_t i = from; i < cx->candidates.len; i++) {
