@@ -176,26 +176,32 @@ static int emit_share(void *user, uint32_t child)
     return status;
 }
 
-bool kf_kernels_llvm(const kf_compilation *c, kf_sbuf *out)
+/* Into the module of |ll|, or reported with a reproducer. */
+static bool emit_reported(kf_llvm *ll, const kf_compilation *c, const kf_kernel *k)
 {
     kf_sbuf why = {.arena = c->scratch};
-    kf_llvm *ll = open_backend(c, c->scratch, c->plan->name.ptr, false);
 
-    if (!ll)
-        return false;
-    for (uint32_t i = 0; i < c->plan->kernels.len; i++) {
-        const kf_kernel *k = &c->plan->kernels.data[i];
-        if (kf_kernel_emit(ll, c->scratch, c->target, c->plan, k, &why))
-            continue;
-        kf_diag_add(c->diags, KF_E0602, KF_NO_LOC, "kernel %.*s: %.*s", KF_STR_ARG(k->name),
-                    KF_STR_ARG(kf_sbuf_view(&why)));
-        kf_crash_leave(c);
-        return false;
+    if (kf_kernel_emit(ll, c->scratch, c->target, c->plan, k, &why))
+        return true;
+    kf_diag_add(c->diags, KF_E0602, KF_NO_LOC, "kernel %.*s: %.*s", KF_STR_ARG(k->name),
+                KF_STR_ARG(kf_sbuf_view(&why)));
+    kf_crash_leave(c);
+    return false;
+}
+
+bool kf_kernels_llvm(const kf_compilation *c, kf_sbuf *out)
+{
+    kf_llvm *ll = open_backend(c, c->scratch, c->plan->name.ptr, false);
+    bool ok = ll != NULL;
+
+    for (uint32_t i = 0; ok && i < c->plan->kernels.len; i++)
+        ok = emit_reported(ll, c, &c->plan->kernels.data[i]);
+    if (ok) {
+        kf_llvm_optimize(ll);
+        kf_sbuf_str(out, kf_llvm_print(ll, c->scratch));
     }
-    kf_llvm_optimize(ll);
-    kf_sbuf_str(out, kf_llvm_print(ll, c->scratch));
     kf_llvm_destroy(ll);
-    return true;
+    return ok;
 }
 
 /* ---- children -------------------------------------------------------------------------------- */
