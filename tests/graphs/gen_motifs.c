@@ -72,7 +72,8 @@ static kf_value choice(gen *g, kf_value x)
     return gen_fn(g, KF_FN_add, (kf_value[]){x, at});
 }
 
-/* A reduction with a random map, sometimes over captured vectors; without keep one value a row. */
+/* A reduction with a random map, sometimes over captured vectors; without keep one value a row. Rows
+ * of one value are added to |x|: a norm of such rows is nothing but rounding. */
 kf_value gen_reduce(gen *g, kf_value x)
 {
     static const char *const acc_names[] = {"a", "b", "c", "d"};
@@ -109,10 +110,11 @@ kf_value gen_reduce(gen *g, kf_value x)
         a->map = NULL;
     if (!a->map)
         out = acc_range(a->acc.acc[a->acc.n - 1], g->range[x], (double)n);
+    bool varies = a->keep && a->map && kf_slot_uses_param(a->map, 0);
     kf_value v = gen_node(g, KF_OP_row_reduce, a, 1u + s.n_captures, in, out);
     if (fmax(fabs(out.lo), fabs(out.hi)) > 20)
         v = gen_fn(g, KF_FN_tanh, &v);
-    return a->keep ? v : gen_fn(g, KF_FN_add, (kf_value[]){x, v});
+    return varies ? v : gen_fn(g, KF_FN_add, (kf_value[]){x, v});
 }
 
 /* ---- norms ----------------------------------------------------------------------------------- */
