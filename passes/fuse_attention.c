@@ -40,9 +40,8 @@ static const kf_node *only_user(const kf_graph *g, kf_value v)
 {
     const kf_node *user = NULL;
 
-    for (uint32_t i = 0; i < g->results.len; i++)
-        if (g->results.data[i] == v)
-            return NULL;
+    if (kf_value_is_result(g, v))
+        return NULL;
     for (uint32_t i = 0; i < g->nodes.len; i++) {
         const kf_node *n = &g->nodes.data[i];
         for (uint32_t k = 0; k < n->n_in; k++) {
@@ -131,14 +130,6 @@ static void rewrite(kf_graph *g, kf_attention_match *m)
     kf_graph_replace(g, m->root, kf_attention_result(g, m, a, loc));
 }
 
-static bool sums_exp(const kf_accs *accs)
-{
-    for (uint8_t i = 0; i < accs->n; i++)
-        if (accs->acc[i] == KF_ACC_sum_exp)
-            return true;
-    return false;
-}
-
 /* True if |v| is made of exponentials by scalar work, row reductions and views. */
 static bool is_exponential(const kf_graph *g, kf_value v, uint32_t depth)
 {
@@ -146,8 +137,8 @@ static bool is_exponential(const kf_graph *g, kf_value v, uint32_t depth)
 
     if (!n || depth == 0)
         return false;
-    if (n->op == KF_OP_exp ||
-        (n->op == KF_OP_row_reduce && sums_exp(&KF_ATTR_OF(n, row_reduce)->acc)))
+    if (n->op == KF_OP_exp || (n->op == KF_OP_row_reduce &&
+                               kf_accs_have(&KF_ATTR_OF(n, row_reduce)->acc, KF_ACC_sum_exp)))
         return true;
     bool through = is_view(n) || kf_op_is_fn(n->op) || n->op == KF_OP_row_reduce;
     for (uint32_t i = 0; through && i < n->n_in; i++)

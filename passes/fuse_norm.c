@@ -63,14 +63,6 @@ typedef struct decision {
 
 typedef KF_VEC(decision) decisions;
 
-static bool is_result(const kf_graph *g, kf_value v)
-{
-    for (uint32_t i = 0; i < g->results.len; i++)
-        if (g->results.data[i] == v)
-            return true;
-    return false;
-}
-
 static bool known_accs(const kf_accs *accs)
 {
     bool known = accs->n > 0;
@@ -95,7 +87,7 @@ static kf_value column_gain(const kf_graph *g, const kf_node *n, kf_value rows)
 /* Collects matmuls that read |v|; false if anything else does. */
 static bool collect(const kf_graph *g, kf_value v, kf_value gain, kf_arena *a, readers *out)
 {
-    if (is_result(g, v))
+    if (kf_value_is_result(g, v))
         return false;
     for (uint32_t i = 0; i < g->nodes.len; i++) {
         const kf_node *n = &g->nodes.data[i];
@@ -200,7 +192,7 @@ enum { NORM_DEPTH = 8 };
 static bool collect_again(const kf_graph *g, kf_value v, uint32_t depth, kf_arena *a,
                           node_list *linear, node_list *other)
 {
-    if (is_result(g, v) || depth == 0)
+    if (kf_value_is_result(g, v) || depth == 0)
         return false;
     for (uint32_t i = 0; i < g->nodes.len; i++) {
         const kf_node *n = &g->nodes.data[i];

@@ -16,6 +16,22 @@ bool kf_value_is_arg(const kf_graph *g, kf_value v)
     return g->values.data[v].kind == KF_VALUE_ARG;
 }
 
+bool kf_value_is_result(const kf_graph *g, kf_value v)
+{
+    for (uint32_t i = 0; i < g->results.len; i++)
+        if (g->results.data[i] == v)
+            return true;
+    return false;
+}
+
+bool kf_accs_have(const kf_accs *accs, kf_acc acc)
+{
+    for (uint8_t i = 0; i < accs->n; i++)
+        if (accs->acc[i] == acc)
+            return true;
+    return false;
+}
+
 const kf_recipe *kf_value_recipe(const kf_graph *g, kf_value v)
 {
     return g->recipes.data[g->values.data[v].def];
@@ -214,9 +230,8 @@ static kf_kind reduction_kind(const kf_node *n)
 {
     const kf_attr_row_reduce *attr = KF_ATTR_OF(n, row_reduce);
 
-    for (uint8_t i = 0; !attr->keep && i < attr->acc.n; i++)
-        if (attr->acc.acc[i] == KF_ACC_argmax)
-            return KF_KIND_choice;
+    if (!attr->keep && kf_accs_have(&attr->acc, KF_ACC_argmax))
+        return KF_KIND_choice;
     return !attr->keep                      ? KF_KIND_statistic
            : attr->acc.acc[0] == KF_ACC_max ? KF_KIND_softmax
                                             : KF_KIND_norm;

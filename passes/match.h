@@ -15,6 +15,8 @@
 bool kf_module_has_model_dims(const kf_module *m);
 bool kf_value_is_param(const kf_graph *g, kf_value v);
 bool kf_value_is_arg(const kf_graph *g, kf_value v);
+bool kf_value_is_result(const kf_graph *g, kf_value v);
+bool kf_accs_have(const kf_accs *accs, kf_acc acc);
 /** The recipe of a parameter. */
 const kf_recipe *kf_value_recipe(const kf_graph *g, kf_value v);
 

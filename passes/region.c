@@ -55,9 +55,8 @@ static bool used_outside(const kf_selection *s, kf_value v)
 {
     const kf_graph *g = s->g;
 
-    for (uint32_t i = 0; i < g->results.len; i++)
-        if (g->results.data[i] == v)
-            return true;
+    if (kf_value_is_result(g, v))
+        return true;
     for (uint32_t i = 0; i < g->nodes.len; i++) {
         const kf_node *n = &g->nodes.data[i];
         if (n->op == KF_OP_NONE || s->owned[i])

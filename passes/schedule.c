@@ -246,9 +246,8 @@ static frame new_frame(scheduler *s, const kf_graph *g, kf_str scope, kf_str pre
 
 static bool used_after(const kf_graph *g, kf_value v, const kf_node *after)
 {
-    for (uint32_t i = 0; i < g->results.len; i++)
-        if (g->results.data[i] == v)
-            return true;
+    if (kf_value_is_result(g, v))
+        return true;
     for (uint32_t i = (uint32_t)(after - g->nodes.data) + 1; i < g->nodes.len; i++)
         for (uint32_t j = 0; j < g->nodes.data[i].n_in; j++)
             if (g->nodes.data[i].in[j] == v)

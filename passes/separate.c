@@ -5,14 +5,6 @@
 /* Blocks of less leave more statistics than they are worth. */
 enum { STAT_BLOCK_LEAST = 16 };
 
-bool kf_accs_have(const kf_accs *accs, kf_acc acc)
-{
-    for (uint8_t i = 0; i < accs->n; i++)
-        if (accs->acc[i] == acc)
-            return true;
-    return false;
-}
-
 bool kf_accs_can_join(const kf_accs *accs)
 {
     bool can = accs->n > 0;

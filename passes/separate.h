@@ -19,8 +19,6 @@
  * blocks. */
 enum { KF_STAT_BLOCK = 64 };
 
-bool kf_accs_have(const kf_accs *accs, kf_acc acc);
-
 /** True if each of |accs| follows from partial ones. */
 bool kf_accs_can_join(const kf_accs *accs);
 

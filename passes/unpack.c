@@ -35,14 +35,6 @@ typedef struct parts {
     kf_reason why; /* NONE while every reader is known */
 } parts;
 
-static bool is_result(const kf_graph *g, kf_value v)
-{
-    for (uint32_t i = 0; i < g->results.len; i++)
-        if (g->results.data[i] == v)
-            return true;
-    return false;
-}
-
 static int64_t product_of(const kf_type *t, uint32_t from, uint32_t to)
 {
     int64_t n = 1;
@@ -105,7 +97,7 @@ static void add_part(parts *p, uint32_t node)
 /* Slices below |v|, which holds the columns of the product in order. */
 static void find_parts(parts *p, kf_value v, uint32_t depth)
 {
-    if (is_result(p->g, v) || depth == 0)
+    if (kf_value_is_result(p->g, v) || depth == 0)
         refuse(p, KF_REASON_F0203);
     for (uint32_t i = 0; i < p->g->nodes.len && depth > 0; i++) {
         const kf_node *n = &p->g->nodes.data[i];
