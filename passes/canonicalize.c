@@ -431,10 +431,8 @@ static bool canonicalize_graph(kf_graph *g, kf_arena *scratch)
         for (uint32_t i = 0; i < g->nodes.len; i++)
             if (g->nodes.data[i].op != KF_OP_NONE)
                 again |= apply_rules(g, i);
-        if (again) {
-            kf_graph_sort(g);
+        if (again)
             kf_graph_compact(g);
-        }
         progress |= again;
     }
     for (uint32_t i = 0; i < g->nodes.len; i++)

@@ -107,7 +107,6 @@ static void widen_call(const call *c, uint32_t iter, uint32_t x_arg, const kf_at
             kf_graph_replace(g, n->out[0], first + iter);
     }
     g->nodes.data[c->node].op = KF_OP_NONE;
-    kf_graph_sort(g);
     kf_graph_compact(g);
 }
 
@@ -147,7 +146,6 @@ static bool carry(const call *c, uint32_t n_calls, uint32_t stat_node, uint32_t 
     if (!kf_report_fused(cx, g, stat.loc, "statistic %%%.*s -> layer", KF_STR_ARG(name)))
         return false;
     widen_callee(g, iter, x_arg, stat_node);
-    kf_graph_sort(g);
     kf_graph_compact(g);
     widen_call(c, iter, x_arg, stat.attr);
     return true;

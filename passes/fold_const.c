@@ -59,10 +59,8 @@ bool kf_pass_fold_const(kf_module *m, kf_pass_ctx *cx)
                 any |= g->nodes.data[i].op != KF_OP_NONE && fold_node(g, i);
             folded |= any;
         }
-        if (folded) {
-            kf_graph_sort(g);
+        if (folded)
             kf_graph_compact(g);
-        }
         progress |= folded;
     }
     return progress;

@@ -338,7 +338,6 @@ bool kf_pass_fold_weights(kf_module *m, kf_pass_ctx *cx)
     KF_EACH_FUNC(m, g)
     while (fold_one(g, cx)) {
         progress = true;
-        kf_graph_sort(g);
         kf_graph_compact(g);
     }
     return progress;

@@ -97,7 +97,6 @@ static bool try_gated(kf_graph *g, uint32_t index, kf_pass_ctx *cx)
         return false;
     int64_t columns = kf_value_type(g, a->in[1])->dim[0].size;
     kf_merge_matmuls(g, 2, l.node, (uint32_t)(columns / block_of(columns)));
-    kf_graph_sort(g);
     kf_graph_compact(g);
     return true;
 }

@@ -114,7 +114,6 @@ static bool try_join(kf_graph *g, uint32_t index, kf_pass_ctx *cx)
                          KF_STR_ARG(what)))
         return false;
     kf_merge_matmuls(g, n, node, groups_of(g, n, node));
-    kf_graph_sort(g);
     kf_graph_compact(g);
     return true;
 }

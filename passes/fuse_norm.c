@@ -301,10 +301,8 @@ bool kf_pass_fuse_norm(kf_module *m, kf_pass_ctx *cx)
             else
                 kf_separate(g, found.data[i].node, found.data[i].block, cx->scratch);
         }
-        if (found.len) {
-            kf_graph_sort(g);
+        if (found.len)
             kf_graph_compact(g);
-        }
         progress |= found.len > 0;
     }
     return progress;

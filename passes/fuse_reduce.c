@@ -106,10 +106,8 @@ bool kf_pass_fuse_reduce(kf_module *m, kf_pass_ctx *cx)
         uint32_t n = g->nodes.len; /* what is added has statistics as operands */
         for (uint32_t i = 0; i < n; i++)
             changed |= try_separate(g, i, cx);
-        if (changed) {
-            kf_graph_sort(g);
+        if (changed)
             kf_graph_compact(g);
-        }
         progress |= changed;
     }
     return progress;

@@ -206,7 +206,6 @@ static bool try_merge(kf_graph *g, uint32_t index, kf_pass_ctx *cx)
         y = kf_node_2(g, KF_OP_add, y, kf_graph_param_of(g, m.shift, m.shift_name, n.loc), n.loc);
     kf_graph_replace(g, n.out[0], y);
     g->nodes.data[index].op = KF_OP_NONE;
-    kf_graph_sort(g);
     kf_graph_compact(g);
     return true;
 }

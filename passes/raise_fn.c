@@ -197,10 +197,8 @@ bool kf_pass_raise_fn(kf_module *m, kf_pass_ctx *cx)
             if (n->op != KF_OP_NONE && is_smooth(n))
                 changed |= try_raise(g, i, cx);
         }
-        if (changed) {
-            kf_graph_sort(g);
+        if (changed)
             kf_graph_compact(g);
-        }
         progress |= changed;
     }
     return progress;

@@ -405,7 +405,6 @@ static bool raise_one(kf_graph *g, kf_pass_ctx *cx)
                                      : n->op != KF_OP_row_reduce && try_raise(g, i, cx);
         if (!raised)
             continue;
-        kf_graph_sort(g);
         kf_graph_compact(g);
         return true;
     }

@@ -171,7 +171,6 @@ void kf_selection_commit(const kf_selection *s, kf_family family, kf_str name, k
             g->nodes.data[i].op = KF_OP_NONE;
     for (uint32_t r = 0; r < results.len; r++)
         kf_graph_replace(g, results.data[r], first + r);
-    kf_graph_sort(g);
     kf_graph_compact(g);
 }
 

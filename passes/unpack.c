@@ -192,10 +192,8 @@ bool kf_pass_unpack(kf_module *m, kf_pass_ctx *cx)
             if (n->op != KF_OP_NONE && kf_node_is_linear(g, n))
                 changed |= try_unpack(g, i, cx);
         }
-        if (changed) {
-            kf_graph_sort(g);
+        if (changed)
             kf_graph_compact(g);
-        }
         progress |= changed;
     }
     return progress;
